@@ -1,0 +1,53 @@
+"""Sparse training for PyTorch Lightning, and what sparsity does to a network.
+
+Every public name is imported when it is first used, so that ``import lightning_sparse`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_sparse.callbacks.brain_development import BrainDevelopment as BrainDevelopment
+    from lightning_sparse.callbacks.gradual_pruning import GradualPruning as GradualPruning
+    from lightning_sparse.callbacks.sparse_training import SparseTraining as SparseTraining
+    from lightning_sparse.callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
+    from lightning_sparse.engine import Engine as Engine
+    from lightning_sparse.engine import attach as attach
+    from lightning_sparse.errors import SparsityError as SparsityError
+    from lightning_sparse.masks import Masks as Masks
+    from lightning_sparse.masks import load_masks as load_masks
+    from lightning_sparse.masks import sparsity_of as sparsity_of
+    from lightning_sparse.parameters import sparsifiable as sparsifiable
+    from lightning_sparse.recipe import Recipe as Recipe
+    from lightning_sparse.schedules import Curve as Curve
+    from lightning_sparse.schedules import cubic as cubic
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BrainDevelopment": "callbacks.brain_development",
+    "GradualPruning": "callbacks.gradual_pruning",
+    "SparseTraining": "callbacks.sparse_training",
+    "SparsityMonitor": "callbacks.sparsity_monitor",
+    "Engine": "engine",
+    "attach": "engine",
+    "SparsityError": "errors",
+    "Masks": "masks",
+    "load_masks": "masks",
+    "sparsity_of": "masks",
+    "sparsifiable": "parameters",
+    "Recipe": "recipe",
+    "Curve": "schedules",
+    "cubic": "schedules",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lightning_sparse' has no attribute {name!r}")
+    return getattr(import_module(f"lightning_sparse.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,105 @@
+"""How the living connections are shared between the layers.
+
+An allocation is a function ``(scores, masks, living) -> counts``: from each layer's scores (drop scores where the
+network is to shrink, grow scores where it is to grow), its present boolean mask and the number of connections that
+shall live in all, it says how many shall live in each. The counts add up to ``living`` exactly, and every layer keeps
+at least one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.selection import highest, lowest
+
+Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
+
+
+def uniform(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
+    """The same density in every layer, to within one connection.
+
+    Example:
+        >>> masks = {"a": torch.ones(100, dtype=torch.bool), "b": torch.ones(50, dtype=torch.bool)}
+        >>> uniform({}, masks, 15)
+        {'a': 10, 'b': 5}
+    """
+    return apportion(living, {name: float(mask.numel()) for name, mask in masks.items()}, masks)
+
+
+def erk(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
+    """Erdős–Rényi-Kernel: living connections in proportion to the sum of a layer's dimensions.
+
+    That is a density of (n_in + n_out + kernel sizes) / (n_in * n_out * kernel sizes), times one factor for all; a layer
+    that would need more than it has is dense. Mocanu et al. 2018 (SET), Evci et al. 2020 (RigL, arXiv 1911.11134).
+
+    Example:
+        >>> masks = {"wide": torch.ones(100, 100, dtype=torch.bool), "head": torch.ones(10, 100, dtype=torch.bool)}
+        >>> erk({}, masks, 620)
+        {'wide': 400, 'head': 220}
+    """
+    return apportion(living, {name: float(sum(mask.shape)) for name, mask in masks.items()}, masks)
+
+
+def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
+    """One ranking for the whole network: the lowest scores anywhere die, or the highest anywhere are born.
+
+    Example:
+        >>> masks = {"a": torch.ones(3, dtype=torch.bool), "b": torch.ones(3, dtype=torch.bool)}
+        >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
+        {'a': 1, 'b': 3}
+    """
+    present = {name: int(mask.sum()) for name, mask in masks.items()}
+    change = living - sum(present.values())
+    if change >= 0:
+        born = _per_layer({name: scores[name][~mask].float() for name, mask in masks.items()}, change, highest)
+        return {name: count + born[name] for name, count in present.items()}
+    candidates = {name: scores[name][mask].float() for name, mask in masks.items()}
+    for score in candidates.values():
+        score[score.argmax()] = torch.inf  # each layer keeps its best connection
+    died = _per_layer(candidates, -change, lowest)
+    return {name: count - died[name] for name, count in present.items()}
+
+
+ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
+
+
+def apportion(living: int, weights: Mapping[str, float], masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Share ``living`` connections in proportion to ``weights``, but between 1 and a layer's size, exactly.
+
+    What a full layer cannot take goes to the others in proportion; fractions are settled by the largest remainder, ties
+    in the order of the layers.
+
+    Args:
+        living: how many connections there are to share; at least one a layer.
+        weights: positive weight of each layer.
+        masks: boolean mask of each layer, for its size.
+
+    Example:
+        >>> masks = {"a": torch.ones(4, dtype=torch.bool), "b": torch.ones(100, dtype=torch.bool)}
+        >>> apportion(14, {"a": 1.0, "b": 1.0}, masks)
+        {'a': 4, 'b': 10}
+    """
+    sizes = {name: mask.numel() for name, mask in masks.items()}
+
+    def quotas(scale: float) -> dict[str, float]:
+        return {name: min(max(scale * weights[name], 1.0), size) for name, size in sizes.items()}
+
+    low, high = 0.0, max(size / weights[name] for name, size in sizes.items())
+    for _ in range(100):  # the sum of the quotas grows with the scale: halve until it is `living` to the last bit
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(quotas(middle).values()) < living else (low, middle)
+    shares = quotas(low)
+    counts = {name: int(share) for name, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name])
+    for name in by_remainder[: living - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def _per_layer(scores: Mapping[str, Tensor], count: int, select: Callable[[Tensor, int], Tensor]) -> dict[str, int]:
+    chosen = select(torch.cat(list(scores.values())), count)
+    parts = torch.split(chosen, [len(score) for score in scores.values()])
+    return {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}

@@ -1,0 +1,86 @@
+"""Gradual magnitude pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_sparse.allocation import Allocation
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.criteria import Score
+from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.schedules import cubic
+from lightning_sparse.times import Time, check_time
+
+
+class GradualPruning(SparseTraining):
+    """Prune a network while it trains, fast first and slowly towards the end, then let it settle.
+
+    Sparsity follows ``final + (initial - final) * (1 - progress) ** 3`` between ``begin`` and ``end``; at each update the
+    connections with the lowest score die. Paper: Zhu & Gupta 2017, "To prune, or not to prune" (arXiv 1710.01878).
+    Prune while the learning rate is still high enough for the rest to recover.
+
+    Args:
+        final_sparsity: share of connections that are dead in the end, in [0, 1).
+        initial_sparsity: share that is dead from the first step on, in [0, final_sparsity].
+        begin: when pruning begins, an ``int`` in optimizer steps or a ``float`` as a share of the training.
+        end: when the final sparsity is reached, likewise.
+        every: time between two updates, likewise; at least one step.
+        criterion: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, or a score of your own.
+        allocation: ``"global"`` (one ranking for all layers), ``"uniform"``, ``"erk"``, or a function of your own.
+        include: shell-style patterns of parameter names to prune; None takes Linear and Conv weights.
+        exclude: patterns of names to leave dense.
+        seed: seed of the callback's own random generator.
+        total_steps: optimizer steps of the training, where the Trainer cannot know them.
+
+    Raises:
+        SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from lightning_sparse import GradualPruning
+        >>> pruning = GradualPruning(0.9)
+        >>> trainer = Trainer(max_epochs=2, accelerator="cpu", barebones=True, callbacks=[pruning])
+        >>> model = BoringModel()
+        >>> trainer.fit(model)
+        >>> pruning.sparsity, int((model.layer.weight == 0).sum()), model.layer.weight.numel()
+        (0.90625, 58, 64)
+    """
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        *,
+        initial_sparsity: float = 0.0,
+        begin: Time = 0.0,
+        end: Time = 0.75,
+        every: Time = 0.01,
+        criterion: str | Score = "magnitude",
+        allocation: str | Allocation = "global",
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        seed: int = 0,
+        total_steps: int | None = None,
+    ) -> None:
+        check_share("final_sparsity", final_sparsity, one_allowed=False)
+        check_share("initial_sparsity", initial_sparsity, one_allowed=False)
+        if initial_sparsity > final_sparsity:
+            raise SparsityError(
+                f"initial_sparsity={initial_sparsity} is above final_sparsity={final_sparsity}: pruning only raises the "
+                "sparsity; write a lower initial_sparsity, or use BrainDevelopment to grow connections"
+            )
+        check_time("begin", begin)
+        check_time("end", end)
+        if type(begin) is type(end) and begin > end:
+            raise SparsityError(f"begin={begin} is after end={end}: write a begin that is not later than end")
+        super().__init__(
+            cubic(final_sparsity, initial=initial_sparsity, begin=begin, end=end),
+            drop=criterion,
+            allocation=allocation,
+            every=every,
+            include=include,
+            exclude=exclude,
+            seed=seed,
+            total_steps=total_steps,
+        )

@@ -1,0 +1,155 @@
+"""Drop and grow scores: which connections die first, and which missing ones are born first.
+
+A score is a function of one :class:`Layer` that returns a tensor of the weight's shape. The living connections with the
+lowest drop score die; the missing ones with the highest grow score are born. Your own is a function too::
+
+    @needs_gradient
+    def taylor(layer: Layer) -> Tensor:
+        return (layer.weight * layer.gradient).abs()
+
+    SparseTraining(0.9, drop=taylor)
+
+A score with a memory is an object with ``observe(layer)``, called after every optimizer step, and ``state_dict()`` /
+``load_state_dict(state)``, so that a resumed run remembers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a score may look at.
+
+    Attributes:
+        name: the parameter's name in the model.
+        weight: the parameter; zero where the connection is dead.
+        dense_gradient: gradient of the loss for every connection, dead ones too; None if nobody asked for it.
+        generator: the run's own CPU generator: draw from it, and from nothing else.
+    """
+
+    name: str
+    weight: Tensor
+    dense_gradient: Tensor | None
+    generator: torch.Generator
+
+    @property
+    def gradient(self) -> Tensor:
+        """The dense gradient.
+
+        Raises:
+            SparsityError: if there is none.
+        """
+        if self.dense_gradient is None:
+            raise SparsityError(
+                f"{self.name!r} has no gradient at a mask update whose score needs one: exclude it "
+                f"(exclude=[{self.name!r}]) or choose a score that reads no gradient"
+            )
+        return self.dense_gradient
+
+
+Score = Callable[[Layer], Tensor]
+S = TypeVar("S", bound=Score)
+
+
+def needs_gradient(score: S) -> S:
+    """Mark a score that reads ``layer.gradient``, so that the engine keeps it for the update."""
+    score.needs_gradient = True  # type: ignore[attr-defined]
+    return score
+
+
+def magnitude(layer: Layer) -> Tensor:
+    """``|w|``. Han et al. 2015, "Learning both weights and connections" (arXiv 1506.02626). One pass over the weights.
+
+    Example:
+        >>> magnitude(Layer("w", torch.tensor([-2.0, 1.0]), None, torch.Generator())).tolist()
+        [2.0, 1.0]
+    """
+    return layer.weight.abs()
+
+
+def random(layer: Layer) -> Tensor:
+    """Uniform noise, drawn from the run's own generator on the CPU, so that every rank draws the same.
+
+    As a grow score: Mocanu et al. 2018, SET (Nature Communications 9, 2383).
+
+    Example:
+        >>> random(Layer("w", torch.zeros(2, 3), None, torch.Generator())).shape
+        torch.Size([2, 3])
+    """
+    return torch.rand(layer.weight.shape, generator=layer.generator).to(layer.weight.device)
+
+
+@needs_gradient
+def gradient(layer: Layer) -> Tensor:
+    """``|dL/dw|`` of the last accumulated batch. As a grow score: Evci et al. 2020, RigL (arXiv 1911.11134).
+
+    Example:
+        >>> gradient(Layer("w", torch.zeros(2), torch.tensor([-3.0, 1.0]), torch.Generator())).tolist()
+        [3.0, 1.0]
+    """
+    return layer.gradient.abs()
+
+
+class Momentum:
+    """``|running mean of dL/dw|``: Dettmers & Zettlemoyer 2019, SNFS (arXiv 1907.04840).
+
+    It keeps its own mean of the dense gradient, so that it works with any optimizer and under clipping.
+    Cost: 4 bytes a weight, and one pass over the gradients a step.
+
+    Args:
+        decay: weight of the past at each step, in [0, 1).
+
+    Example:
+        >>> score = Momentum(decay=0.5)
+        >>> layer = Layer("w", torch.zeros(2), torch.tensor([-4.0, 1.0]), torch.Generator())
+        >>> score.observe(layer)
+        >>> score(layer).tolist()
+        [2.0, 0.5]
+    """
+
+    needs_gradient = True
+
+    def __init__(self, decay: float = 0.9) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise SparsityError(f"decay={decay!r} is not in [0, 1): write a share such as 0.9")
+        self.decay = decay
+        self._mean: dict[str, Tensor] = {}
+
+    def observe(self, layer: Layer) -> None:
+        """Take in the gradient of one optimizer step."""
+        if layer.dense_gradient is None:  # a layer that this step did not use
+            return
+        if layer.name not in self._mean:
+            self._mean[layer.name] = torch.zeros_like(layer.dense_gradient, dtype=torch.float32)
+        self._mean[layer.name].lerp_(layer.dense_gradient.float(), 1.0 - self.decay)
+
+    def __call__(self, layer: Layer) -> Tensor:
+        """Score one layer."""
+        if layer.name not in self._mean:
+            self.observe(layer)
+        return self._mean.get(layer.name, torch.zeros_like(layer.weight)).abs()
+
+    def __repr__(self) -> str:
+        return f"Momentum(decay={self.decay})"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running means, by parameter name."""
+        return {name: mean.cpu() for name, mean in self._mean.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._mean = {name: mean.clone() for name, mean in state.items()}
+
+
+# What a name stands for: a function, or a class of which every run gets its own object.
+DROP: dict[str, Score | type[Momentum]] = {"magnitude": magnitude, "random": random, "gradient": gradient}
+GROW: dict[str, Score | type[Momentum]] = {"gradient": gradient, "momentum": Momentum, "random": random}

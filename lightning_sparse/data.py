@@ -1,0 +1,284 @@
+"""Image data in [0, 1] with fixed, disjoint splits: the bundled digits, and torchvision's loaders from a named folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lightning_sparse.errors import SparsityError, check_choice, check_share
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ImageData(LightningDataModule):
+    """One image classification data set, as a Lightning data module.
+
+    Images leave it as floats in [0, 1], shape (n, channels, height, width): normalisation belongs to the model, so that an
+    attack's eps means pixels. The test split is the data set's own where it has one; validation is cut from the training
+    split, stratified, by ``split_seed``. The order of the training images is a function of the seed and the epoch alone.
+
+    Args:
+        name: ``"digits"`` (scikit-learn's, bundled), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"`` or ``"folder"``
+            (``root/train/<class>/*`` and ``root/test/<class>/*``).
+        shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to.
+        classes: number of classes.
+        mean: mean of each channel, for a model that normalises.
+        std: standard deviation of each channel, likewise.
+        root: folder of the files; not read for digits.
+        download: whether torchvision may fetch what ``root`` lacks.
+        batch_size: training images a batch.
+        validation: share of the training split kept for validation, in (0, 1).
+        split_seed: seed of the splits.
+        shuffle_seed: seed of the training order.
+        num_workers: worker processes of each loader; images held in memory need none.
+
+    Raises:
+        SparsityError: on unknown names, a folder that does not exist, or data that do not have this shape or classes.
+
+    Example:
+        >>> data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.31], std=[0.38])
+        >>> data.setup("fit")
+        >>> images, labels = next(iter(data.train_dataloader()))
+        >>> images.shape, float(images.min()), float(images.max())
+        (torch.Size([128, 1, 8, 8]), 0.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        shape: Sequence[int],
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        root: str | Path | None = None,
+        download: bool = False,
+        batch_size: int = 128,
+        validation: float = 0.1,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.kind = check_choice("data name", name, _LOADERS)
+        if not 0.0 < check_share("validation", validation) < 1.0:
+            raise SparsityError(f"validation={validation} leaves an empty split: write a share such as 0.1")
+        self.root = None if root is None else Path(root)
+        if name != "digits" and (self.root is None or not (self.root.is_dir() or (download and name != "folder"))):
+            raise SparsityError(
+                f"data folder root={str(root)!r} does not exist: write data.root=/path/to/the/folder that holds {name}"
+                + ("" if name == "folder" else ", or data.download=true to fetch it there")
+            )
+        self.shape, self.classes = tuple(shape), classes
+        self.mean, self.std = list(mean), list(std)
+        self.download, self.batch_size, self.validation = download, batch_size, validation
+        self.split_seed, self.shuffle_seed, self.num_workers = split_seed, shuffle_seed, num_workers
+        self._splits: dict[str, Images] = {}
+
+    def setup(self, stage: str = "fit") -> None:
+        """Load the images and cut the splits, once."""
+        if self._splits:
+            return
+        train, test = _LOADERS[self.kind](self)
+        for split in (train, test):
+            shape, classes = tuple(split[[0]][0].shape[1:]), int(split.labels.max()) + 1
+            if shape != self.shape or classes > self.classes:
+                raise SparsityError(
+                    f"{self.kind} holds images of shape {shape} in {classes} classes, not shape={self.shape} in "
+                    f"classes={self.classes}: correct data.shape and data.classes"
+                )
+        kept, held_out = stratified_split(train.labels, self.validation, self.split_seed)
+        self._splits = {"train": train.subset(kept), "validation": train.subset(held_out), "test": test}
+
+    def split(self, name: str, most: int | None = None) -> Batch:
+        """Return images and labels of ``"train"``, ``"validation"`` or ``"test"`` as two tensors.
+
+        Args:
+            name: the split.
+            most: at most so many: a stratified sample drawn by ``split_seed``, so that it is the same for every model.
+        """
+        self.setup()
+        images = self._splits[name]
+        if most is None or most >= len(images):
+            return images[range(len(images))]
+        _, sample = stratified_split(images.labels, most / len(images), self.split_seed)
+        return images[sample.tolist()]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""
+        images = self._splits["train"]
+        return self._loader("train", sampler=EpochShuffle(len(images), self.shuffle_seed))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation batches, in order."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test batches, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: str, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
+        size = self.batch_size if split == "train" else 4 * self.batch_size
+        return DataLoader(
+            self._splits[split],
+            batch_size=size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_as_it_is,
+        )
+
+
+class EpochShuffle(Sampler[int]):
+    """A random order that is a function of seed and epoch, so that a resumed run sees what the first would have seen.
+
+    Example:
+        >>> sampler = EpochShuffle(4, seed=0)
+        >>> first = list(sampler); sampler.set_epoch(1); second = list(sampler); sampler.set_epoch(0)
+        >>> first == list(sampler), first == second
+        (True, False)
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.length, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Images(Dataset[Batch]):
+    """A data set that gives a whole batch at once: floats in [0, 1], shape (n, channels, height, width), and labels."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """What a DataLoader asks for, so that a batch costs one indexing and not one for each image."""
+        return self[indices]
+
+    def subset(self, indices: Tensor) -> Images:
+        """Keep only some images."""
+        raise NotImplementedError
+
+
+class InMemory(Images):
+    """Images held as one tensor, scaled to [0, 1] a batch at a time."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, largest: float) -> None:
+        self.pixels, self.labels, self.largest = pixels, labels, largest
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices)
+        return self.pixels[chosen].float() / self.largest, self.labels[chosen]
+
+    def subset(self, indices: Tensor) -> InMemory:
+        """Keep only some images."""
+        return InMemory(self.pixels[indices], self.labels[indices], self.largest)
+
+
+class OnDisk(Images):
+    """Images of a torchvision ImageFolder, read when they are asked for."""
+
+    def __init__(self, folder: Any, indices: Tensor) -> None:
+        self.folder, self.indices = folder, indices
+        self.labels = torch.tensor(folder.targets)[indices]
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        chosen = [int(self.indices[index]) for index in indices]
+        return torch.stack([self.folder[index][0] for index in chosen]), self.labels[torch.as_tensor(indices)]
+
+    def subset(self, indices: Tensor) -> OnDisk:
+        """Keep only some images."""
+        return OnDisk(self.folder, self.indices[indices])
+
+
+def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return two sorted, disjoint index tensors; the second holds ``share`` of each class.
+
+    Raises:
+        SparsityError: if a class is too small to be split.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        rest, chosen = train_test_split(torch.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise SparsityError(f"a share of {share:g} of {len(labels)} images cannot be stratified: {error}") from error
+    return rest.sort().values, chosen.sort().values
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _digits(data: ImageData) -> tuple[Images, Images]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    everything = InMemory(torch.tensor(bunch.images).float().unsqueeze(1), torch.tensor(bunch.target), 16.0)
+    train, test = stratified_split(everything.labels, 0.2, data.split_seed)
+    return everything.subset(train), everything.subset(test)
+
+
+def _torchvision(data: ImageData) -> tuple[Images, Images]:
+    from torchvision import datasets
+
+    source = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
+    splits = []
+    for train in (True, False):
+        try:
+            files = source(root=data.root, train=train, download=data.download)
+        except RuntimeError as error:
+            raise SparsityError(
+                f"root={str(data.root)!r} holds no {data.kind} in torchvision's layout: write data.root=/path/to/the/folder "
+                "above it, or data.download=true to fetch it there"
+            ) from error
+        pixels = torch.as_tensor(files.data)  # (n, h, w) or (n, h, w, c), bytes
+        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+        splits.append(InMemory(pixels, torch.as_tensor(files.targets), 255.0))
+    return splits[0], splits[1]
+
+
+def _folder(data: ImageData) -> tuple[Images, Images]:
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    channels, height, width = data.shape
+    steps = [v2.Grayscale()] if channels == 1 else []
+    steps += [v2.Resize(max(height, width)), v2.CenterCrop((height, width)), v2.ToImage()]
+    transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
+    splits = []
+    for name in ("train", "test"):
+        path = Path(str(data.root)) / name
+        if not path.is_dir():
+            raise SparsityError(
+                f"{str(path)!r} does not exist: put images in root/train/<class>/ and root/test/<class>/"
+            )
+        folder = datasets.ImageFolder(path, transform)
+        splits.append(OnDisk(folder, torch.arange(len(folder))))
+    return splits[0], splits[1]
+
+
+_LOADERS: dict[str, Callable[[ImageData], tuple[Images, Images]]] = {
+    "digits": _digits,
+    "mnist": _torchvision,
+    "fashion_mnist": _torchvision,
+    "cifar10": _torchvision,
+    "folder": _folder,
+}

@@ -1,0 +1,57 @@
+"""The one exception of this library, and how its messages are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SparsityError(ValueError):
+    """Something asked for cannot be done.
+
+    The message says which argument is wrong, what was given, what is allowed and what to write instead, and it is
+    raised before training starts wherever the fault can be seen that early.
+    """
+
+
+def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
+    """Return ``value`` as a float if it is a share between 0 and 1, else raise.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the user gave.
+        one_allowed: whether exactly 1.0 is a legal value.
+
+    Raises:
+        SparsityError: if ``value`` is not a real number in [0, 1] (or in [0, 1) without ``one_allowed``).
+
+    Example:
+        >>> check_share("final_sparsity", 0.9)
+        0.9
+        >>> check_share("final_sparsity", 90)
+        Traceback (most recent call last):
+        lightning_sparse.errors.SparsityError: final_sparsity=90 is not a share in [0, 1]: write 0.9 for 90 percent
+    """
+    top = "1]" if one_allowed else "1)"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SparsityError(f"{name}={value!r} is not a number: write a share in [0, {top}, such as 0.9")
+    if not 0.0 <= value <= 1.0 or (value == 1.0 and not one_allowed):
+        hint = f"write {value / 100:g} for {value:g} percent" if 1 < value < 100 else "write a number such as 0.9"
+        raise SparsityError(f"{name}={value!r} is not a share in [0, {top}: {hint}")
+    return float(value)
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``, else raise a SparsityError that lists them and guesses.
+
+    Example:
+        >>> check_choice("allocation", "globl", ["global", "uniform"])
+        Traceback (most recent call last):
+        lightning_sparse.errors.SparsityError: allocation='globl' does not exist: did you mean 'global'? (allowed: global, uniform)
+    """  # noqa: E501
+    options = sorted(allowed)
+    if value not in options:
+        close = get_close_matches(str(value), options, n=1)
+        guess = f"did you mean {close[0]!r}?" if close else "choose one of those that exist"
+        raise SparsityError(f"{name}={value!r} does not exist: {guess} (allowed: {', '.join(options)})")
+    return value

@@ -1,0 +1,197 @@
+"""Masks: which connections live, by parameter name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.parameters import sparsifiable
+
+# Integers as wide as the weights: one bitwise AND over a view costs about a memcpy, and turns whatever stood at a dead
+# connection (a NaN, an infinity, a negative number) into plain 0.0, where a multiplication leaves NaN or -0.0.
+_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Masks(Mapping[str, Tensor]):
+    """A mapping of parameter name to boolean mask: True where a connection lives.
+
+    While training it holds one integer of the weight's width a connection (all bits set where it lives), and makes the
+    boolean tensor when asked for it.
+
+    Args:
+        masks: boolean tensors, of the parameters' shapes.
+        itemsize: bytes of a weight, 1, 2, 4 or 8, by name; 4 where it is missing.
+
+    Example:
+        >>> masks = Masks({"w": torch.tensor([True, False, False, False])})
+        >>> masks.sparsity, masks.living, masks.total
+        (0.75, 1, 4)
+        >>> weight = torch.tensor([1.0, -2.0, torch.nan, torch.inf])
+        >>> masks.apply({"w": weight})
+        >>> weight.tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+
+    def __init__(self, masks: Mapping[str, Tensor], itemsize: Mapping[str, int] | None = None) -> None:
+        self._itemsize = dict(itemsize or {})
+        self._words: dict[str, Tensor] = {}
+        self._living: dict[str, int] = {}
+        for name, mask in masks.items():
+            self.set(name, mask)
+
+    @classmethod
+    def dense(cls, parameters: Mapping[str, Tensor]) -> Masks:
+        """Masks under which every connection of ``parameters`` lives."""
+        everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
+        return cls(everything, {name: weight.element_size() for name, weight in parameters.items()})
+
+    def set(self, name: str, mask: Tensor) -> None:
+        """Replace the mask of one parameter by a boolean tensor of its shape."""
+        if mask.dtype != torch.bool:
+            raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
+        self._words[name] = mask.to(_WORD[self._itemsize.get(name, 4)]).neg_()  # True becomes -1: every bit set
+        self._living[name] = int(mask.sum())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._words[name].bool()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} parameters, {self.living} of {self.total} connections live)"
+
+    @property
+    def total(self) -> int:
+        """Number of sparsifiable connections."""
+        return sum(words.numel() for words in self._words.values())
+
+    @property
+    def living(self) -> int:
+        """Number of connections that live."""
+        return sum(self._living.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the connections that are dead, in [0, 1]."""
+        return (self.total - self.living) / self.total
+
+    def layer_sparsity(self) -> dict[str, float]:
+        """The sparsity of each parameter."""
+        return {name: 1.0 - self._living[name] / words.numel() for name, words in self._words.items()}
+
+    @torch.no_grad()
+    def apply(self, parameters: Mapping[str, Tensor]) -> None:
+        """Zero the dead connections of ``parameters`` in place: one pass, about the cost of a copy."""
+        for name, weight in parameters.items():
+            words = self._words[name]
+            if words.device != weight.device:
+                words = self._words[name] = words.to(weight.device)
+            weight.detach().view(words.dtype).bitwise_and_(words)
+
+    def checksum(self) -> str:
+        """A hash of names, shapes and masks: equal on two ranks if and only if their masks are."""
+        digest = hashlib.sha256()
+        for name, packed in sorted(self.pack().items()):
+            digest.update(f"{name}{packed['shape']}".encode() + packed["bits"].numpy().tobytes())
+        return digest.hexdigest()
+
+    def pack(self) -> dict[str, dict[str, Any]]:
+        """The masks at one bit a connection, as tensors and lists that a checkpoint can hold."""
+        return {name: pack_bits(mask) for name, mask in self.items()}
+
+    def unpack(self, packed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take back what :meth:`pack` gave, keeping this object's devices.
+
+        Raises:
+            SparsityError: if names or shapes differ.
+        """
+        mine = {name: list(words.shape) for name, words in self._words.items()}
+        theirs = {name: list(entry["shape"]) for name, entry in packed.items()}
+        if mine != theirs:
+            name = next(n for n in [*mine, *theirs] if mine.get(n) != theirs.get(n))
+            raise SparsityError(
+                f"the checkpoint's masks do not fit the model: {name!r} has shape {theirs.get(name)} there and "
+                f"{mine.get(name)} here: resume with the same model and the same include and exclude"
+            )
+        for name, entry in packed.items():
+            self.set(name, unpack_bits(entry).to(self._words[name].device))
+
+
+def pack_bits(mask: Tensor) -> dict[str, Any]:
+    """Pack a boolean tensor into a uint8 tensor of one bit an entry, with its shape.
+
+    Example:
+        >>> pack_bits(torch.tensor([True, False, True]))
+        {'bits': tensor([160], dtype=torch.uint8), 'shape': [3]}
+    """
+    return {"bits": torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1))), "shape": list(mask.shape)}
+
+
+def unpack_bits(packed: Mapping[str, Any]) -> Tensor:
+    """Undo :func:`pack_bits`.
+
+    Example:
+        >>> unpack_bits(pack_bits(torch.tensor([[True], [False]]))).tolist()
+        [[True], [False]]
+    """
+    shape = list(packed["shape"])
+    bits = np.unpackbits(packed["bits"].numpy(), count=int(np.prod(shape, dtype=np.int64)))
+    return torch.from_numpy(bits.astype(bool)).reshape(shape)
+
+
+def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
+    """Read the masks out of a Lightning checkpoint or an engine's ``state_dict``.
+
+    Args:
+        checkpoint: a path, or what ``torch.load`` made of it.
+
+    Raises:
+        SparsityError: if it holds no masks.
+    """
+    content: Any = checkpoint
+    if isinstance(checkpoint, str | Path):
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    states = [content, *content.get("callbacks", {}).values()]
+    masks = {
+        name: unpack_bits(entry)
+        for state in states
+        if isinstance(state, dict) and "lightning_sparse" in state
+        for name, entry in state["masks"].items()
+    }
+    if not masks:
+        raise SparsityError(
+            "this checkpoint holds no masks: it was not saved by a Trainer with a sparsity callback, nor is it an "
+            "engine's state_dict(); sparsity_of(model) counts the zeros of any model"
+        )
+    return Masks(masks)
+
+
+def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: list[str] | None = None) -> float:
+    """Share of exact zeros among the sparsifiable weights of any model, in [0, 1].
+
+    A living weight may happen to be zero, so this can be a little above the share of masked connections.
+
+    Args:
+        model: any module.
+        include: as in :func:`lightning_sparse.parameters.sparsifiable`.
+        exclude: likewise.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> _ = net.weight.data.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+        >>> sparsity_of(net)
+        0.5
+    """
+    weights = sparsifiable(model, include, exclude).values()
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)

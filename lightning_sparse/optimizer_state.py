@@ -1,0 +1,59 @@
+"""What torch's optimizers remember of a connection, and how a newborn starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+# Names in torch.optim (and in optimizers that follow it) of running means of the gradient, and of its square.
+_FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "grad_avg", "prev")
+_SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf")
+
+
+@torch.no_grad()
+def start_newborns(optimizer: Optimizer, parameter: Tensor, born: Tensor, living: Tensor) -> None:
+    """Give newborn connections a clean state in ``optimizer``.
+
+    First moments become zero: a dead connection's pull is not the newborn's. Second moments are raised to the mean of
+    the layer's living ones where they are lower: left near zero, they would make a first step many times too large.
+
+    Args:
+        optimizer: the optimizer that owns ``parameter``.
+        parameter: the weight tensor.
+        born: boolean mask of the connections born at this update.
+        living: boolean mask of the connections that lived before it.
+    """
+    state = optimizer.state.get(parameter, {})
+    for name in _FIRST_MOMENTS:
+        if _fits(state.get(name), parameter):
+            state[name].masked_fill_(born, 0.0)
+    for name in _SECOND_MOMENTS:
+        if _fits(state.get(name), parameter) and living.any():
+            moment = state[name]
+            usual = moment[living].float().mean().to(moment.dtype)
+            moment.copy_(torch.where(born, moment.clamp(min=usual), moment))
+
+
+def forget_history(optimizer: Optimizer) -> None:
+    """Reset an LBFGS optimizer, whose remembered directions cross connections that have died since."""
+    if isinstance(optimizer, LBFGS):
+        optimizer.state.clear()
+
+
+def step_was_skipped(optimizer: Optimizer) -> bool:
+    """Whether a GradScaler told a fused optimizer to skip the step it has just taken.
+
+    Fused optimizers look at ``found_inf`` inside ``step()``, so that their post-step hooks run all the same.
+    """
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
+
+
+def gradient_scale(optimizer: Optimizer) -> Tensor | None:
+    """The factor that is still on the gradients of a fused optimizer under a GradScaler, or None."""
+    return getattr(optimizer, "grad_scale", None)
+
+
+def _fits(moment: object, parameter: Tensor) -> bool:
+    return isinstance(moment, Tensor) and moment.shape == parameter.shape

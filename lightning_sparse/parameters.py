@@ -1,0 +1,92 @@
+"""Which parameters of a model are sparsifiable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedParameter
+
+from lightning_sparse.errors import SparsityError
+
+DEFAULT_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, _ConvNd)
+
+
+def sparsifiable(
+    model: nn.Module, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
+) -> dict[str, nn.Parameter]:
+    """Return the parameters to make sparse, by name, each once even if it is tied.
+
+    Args:
+        model: any module.
+        include: shell-style patterns on parameter names, such as ``"*.weight_hh*"``. None takes the weights of Linear
+            and Conv layers that are trainable: no biases, norms or embeddings.
+        exclude: patterns of names to leave out, applied after ``include``.
+
+    Raises:
+        SparsityError: if a pattern matches nothing, if nothing is left, or if a parameter cannot be made sparse because
+            something else already rewrites it (weight_norm, a parametrization, torch's prune) or it has no shape yet.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+        >>> list(sparsifiable(net))
+        ['0.weight', '3.weight']
+        >>> list(sparsifiable(net, exclude=["3.*"]))
+        ['0.weight']
+    """
+    everything = dict(model.named_parameters())
+    if include is None:
+        chosen = {name: everything[name] for name in _default_names(model) if name in everything}
+        chosen = {name: parameter for name, parameter in chosen.items() if parameter.requires_grad}
+    else:
+        chosen = {name: everything[name] for name in _matching("include", include, everything)}
+    for name in _matching("exclude", exclude or (), everything):
+        chosen.pop(name, None)
+    if not chosen:
+        raise SparsityError(
+            f"{type(model).__name__} has no weight to make sparse: by default the trainable weights of Linear and Conv "
+            f"layers are, and it has none left; name others with include=[...] (parameters: {_some(everything)})"
+        )
+    for name, parameter in chosen.items():
+        if isinstance(parameter, UninitializedParameter):
+            raise SparsityError(f"{name!r} has no shape yet (a lazy layer): run one batch through the model before fit")
+        if not parameter.is_floating_point():
+            raise SparsityError(f"{name!r} holds {parameter.dtype}, not floating point: exclude it")
+    return chosen
+
+
+def _default_names(model: nn.Module) -> Iterator[str]:
+    for prefix, module in model.named_modules():
+        if not isinstance(module, DEFAULT_TYPES):
+            continue
+        name = f"{prefix}.weight" if prefix else "weight"
+        if "weight" not in module._parameters:
+            raise SparsityError(
+                f"{name!r} is already rewritten by something else (weight_norm, a parametrization, torch.nn.utils.prune "
+                "or quantisation): remove that first, or name the parameters to make sparse with include=[...]"
+            )
+        yield name
+
+
+def _matching(argument: str, patterns: Sequence[str], names: dict[str, nn.Parameter]) -> list[str]:
+    if isinstance(patterns, str):
+        raise SparsityError(f"{argument}={patterns!r} is one string: write a list, {argument}=[{patterns!r}]")
+    matched: set[str] = set()
+    for pattern in patterns:
+        hits = [name for name in names if fnmatchcase(name, pattern)]
+        if not hits:
+            close = get_close_matches(pattern, list(names), n=1, cutoff=0.3)
+            guess = f"did you mean {close[0]!r}? " if close else ""
+            raise SparsityError(
+                f"{argument} pattern {pattern!r} matches no parameter: {guess}(parameters: {_some(names)})"
+            )
+        matched.update(hits)
+    return [name for name in names if name in matched]
+
+
+def _some(names: dict[str, nn.Parameter], most: int = 12) -> str:
+    shown = ", ".join(list(names)[:most])
+    return shown + (f", and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,140 @@
+"""A method of sparse training, written down: every choice of it in one frozen dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning_sparse.allocation import ALLOCATIONS, Allocation
+from lightning_sparse.criteria import DROP, GROW, Score
+from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.schedules import Curve, from_plain
+from lightning_sparse.times import Time, check_time, to_step
+
+NO_TURNOVER = Curve(0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices that make a method; the engine does the rest.
+
+    An update is always the same sentence: score; share the density between the layers; drop and grow to the counts;
+    replace the share ``turnover`` of what lives; newborns start at zero.
+
+    Args:
+        sparsity: share of dead connections over training, values in [0, 1).
+        turnover: share of the living connections replaced at an update, values in [0, 1].
+        drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"`` or a score of your own.
+        grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
+        allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
+        every: time between two updates while a curve moves or connections are replaced; at least one step.
+        include: patterns of parameter names; None takes the weights of Linear and Conv layers.
+        exclude: patterns of parameter names to leave out.
+        seed: of the run's own generator, which random scores draw from.
+        total_steps: optimizer steps of the training, where the Trainer cannot know them.
+
+    Raises:
+        SparsityError: if a choice does not exist or a time is out of range.
+
+    Example:
+        SET, Mocanu et al. 2018, in one line:
+
+        >>> from lightning_sparse.schedules import Curve
+        >>> SET = Recipe(Curve(0.9), turnover=Curve(0.3), grow="random", allocation="erk", every=100)
+        >>> plan = SET.resolve(None)
+        >>> [step for step in range(301) if plan.due(step)]
+        [0, 100, 200, 300]
+    """
+
+    sparsity: Curve
+    turnover: Curve = NO_TURNOVER
+    drop: str | Score = "magnitude"
+    grow: str | Score = "gradient"
+    allocation: str | Allocation = "global"
+    every: Time = 0.01
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    seed: int = 0
+    total_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_callable("drop", self.drop, DROP)
+        _check_callable("grow", self.grow, GROW)
+        _check_callable("allocation", self.allocation, ALLOCATIONS)
+        check_time("every", self.every, one_step_likely=True)
+        if self.every == 0 and isinstance(self.every, int):
+            raise SparsityError(
+                "every=0 steps is no interval: write 1 for an update at every step, or 0.01 for a share"
+            )
+        if self.total_steps is not None and (isinstance(self.total_steps, bool) or self.total_steps < 1):
+            raise SparsityError(
+                f"total_steps={self.total_steps!r} is not a number of optimizer steps: write an int >= 1"
+            )
+
+    @property
+    def needs_total(self) -> bool:
+        """Whether a time is a share of the training."""
+        return self.sparsity.needs_total or self.turnover.needs_total or isinstance(self.every, float)
+
+    def resolve(self, total_steps: int | None) -> Recipe:
+        """Return the same recipe with every time in optimizer steps.
+
+        Args:
+            total_steps: length of the training; the recipe's own ``total_steps`` wins over it.
+        """
+        total = self.total_steps or total_steps
+        every = max(1, to_step(self.every, total))
+        return replace(self, sparsity=self.sparsity.resolve(total), turnover=self.turnover.resolve(total), every=every)
+
+    def due(self, step: int) -> bool:
+        """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
+        return self._sparsity_due(step) or self.turnover_at(step) > 0.0
+
+    def turnover_at(self, step: int) -> float:
+        """Share of the living to be replaced after ``step``: zero where no replacement is due."""
+        piece = self.turnover.piece(step)
+        begin = piece.begin if piece else self.turnover.end
+        on_time = step > 0 and (step - begin) % int(self.every) == 0
+        return self.turnover(step) if on_time else 0.0
+
+    def _sparsity_due(self, step: int) -> bool:
+        if step == 0:
+            return self.sparsity(0) > 0.0
+        if any(segment.end == step for segment in self.sparsity.segments):
+            return self.sparsity(step) != self.sparsity(step - 1)
+        piece = self.sparsity.piece(step)
+        return piece is not None and piece.moves and (step - piece.begin) % int(self.every) == 0
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
+        return {
+            "sparsity": self.sparsity.plain(),
+            "turnover": self.turnover.plain(),
+            "drop": _name(self.drop),
+            "grow": _name(self.grow),
+            "allocation": _name(self.allocation),
+            "every": self.every,
+            "include": list(self.include) if self.include else None,
+            "exclude": list(self.exclude) if self.exclude else None,
+            "seed": self.seed,
+        }
+
+    def with_times(self, plain: dict[str, Any]) -> Recipe:
+        """Return the recipe with the resolved times of another run's :meth:`plain`."""
+        return replace(
+            self, sparsity=from_plain(plain["sparsity"]), turnover=from_plain(plain["turnover"]), every=plain["every"]
+        )
+
+
+def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None:
+    if isinstance(value, str):
+        check_choice(argument, value, named)
+    elif not callable(value):
+        raise SparsityError(f"{argument}={value!r} is neither a name ({', '.join(sorted(named))}) nor a function")
+
+
+def _name(choice: str | Callable[..., Any]) -> str:
+    if isinstance(choice, str):
+        return choice
+    return f"{choice.__module__}.{choice.__qualname__}" if hasattr(choice, "__qualname__") else repr(choice)

@@ -1,0 +1,125 @@
+"""One typed row per measurement: the single truth behind the CSV, the figures, the report and W&B.
+
+A job appends its rows to ``records.jsonl`` the moment they are known, one JSON object a line, so that a job killed
+between two measurements keeps the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number, what it is, and whose it is.
+
+    A function of :mod:`lightning_sparse.measure` fills the first block; whoever ran it adds the second with
+    ``dataclasses.replace``.
+
+    Attributes:
+        metric: ``"clean_accuracy"``, ``"robust_accuracy"``, ``"gini"``, ``"insertion_deletion_gap"``, ...
+        value: the number; NaN where it is undefined (a saliency map of zeros has no Gini index), never a made-up 0.
+        n: how many images it was computed on.
+        low: lower end of its 95 % interval over images (Wilson for shares, normal for means); NaN if there is none.
+        high: upper end of the same interval.
+        attack: attack name for robustness rows (``"fgsm"``, ``"pgd"``, ``"apgd-dlr"``, ``"worst"``), else empty.
+        norm: threat model of the attack, ``"Linf"``, else empty.
+        eps: size of the perturbation in units of [0, 1] pixels, else None.
+        attribution: attribution method for saliency rows (``"gradient"``, ``"integrated_gradients"``), else empty.
+        detail: in words, all that decides the number: steps, step size, loss, baseline, ...
+        key: name of the measurement's settings; rows with the same key are not measured again.
+        run: name of the job, which is also its folder's name.
+        method: name of the sparsity method (``"dense"``, ``"gradual"``, ``"brain"``, ...).
+        data: name of the data set.
+        model: name of the architecture.
+        seed: seed of the training run.
+        sparsity_asked: the sparsity asked for, in [0, 1].
+        sparsity: the sparsity achieved, counted in the model that was measured.
+    """
+
+    metric: str
+    value: float
+    n: int
+    low: float = float("nan")
+    high: float = float("nan")
+    attack: str = ""
+    norm: str = ""
+    eps: float | None = None
+    attribution: str = ""
+    detail: str = ""
+    key: str = ""
+
+    run: str = ""
+    method: str = ""
+    data: str = ""
+    model: str = ""
+    seed: int = 0
+    sparsity_asked: float = 0.0
+    sparsity: float = 0.0
+
+    @property
+    def chart(self) -> str:
+        """Name under which trackers chart it: ``clean/...``, ``robust/...`` or ``saliency/...``.
+
+        Example:
+            >>> Record("robust_accuracy", 0.4, 100, attack="pgd", eps=0.125).chart
+            'robust/pgd/eps=0.125'
+            >>> Record("gini", 0.6, 100, attribution="gradient").chart
+            'saliency/gradient/gini'
+            >>> Record("clean_accuracy", 0.97, 100).chart
+            'clean/accuracy'
+        """
+        if self.attack:
+            return f"robust/{self.attack}/eps={self.eps:.4g}"
+        if self.attribution:
+            return f"saliency/{self.attribution}/{self.metric}"
+        return "clean/" + self.metric.removeprefix("clean_")
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    """Append rows to a JSON-lines file and push them to the disk before returning.
+
+    The rows go out in one write, after a line end if the file's last line was torn by a kill.
+    """
+    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read() == b"\n" else "\n" + lines
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Record]:
+    """Read the rows of a JSON-lines file; a line torn by a kill is left out, and a missing file has none."""
+    if not path.exists():
+        return []
+    known = {field.name for field in fields(Record)}
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        records.append(Record(**{name: value for name, value in row.items() if name in known}))
+    return records
+
+
+def in_a_line(records: Iterable[Record]) -> str:
+    """Say what one model's rows come to: clean accuracy, and the worst case at each eps.
+
+    Example:
+        >>> rows = [Record("clean_accuracy", 0.97, 360), Record("robust_accuracy", 0.4, 360, attack="worst", eps=0.1)]
+        >>> in_a_line(rows)
+        'clean 0.970, robust 0.400 at 0.1'
+    """
+    rows = list(records)
+    clean = [f"clean {row.value:.3f}" for row in rows if row.metric == "clean_accuracy"]
+    worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst"]
+    return ", ".join([*clean, *(["robust " + ", ".join(worst)] if worst else [])])
