@@ -32,6 +32,9 @@ class Classifier(LightningModule):
         torch.Size([2, 10])
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         net: nn.Module,

@@ -75,7 +75,14 @@ class Recipe:
     @property
     def needs_total(self) -> bool:
         """Whether a time is a share of the training."""
-        return self.sparsity.needs_total or self.turnover.needs_total or isinstance(self.every, float)
+        if self.sparsity.needs_total or self.turnover.needs_total:
+            return True
+        return isinstance(self.every, float) and self._repeats
+
+    @property
+    def _repeats(self) -> bool:
+        turns_over = self.turnover.start > 0.0 or any(segment.value > 0.0 for segment in self.turnover.segments)
+        return self.sparsity.moves or turns_over
 
     def resolve(self, total_steps: int | None) -> Recipe:
         """Return the same recipe with every time in optimizer steps.
@@ -84,7 +91,7 @@ class Recipe:
             total_steps: length of the training; the recipe's own ``total_steps`` wins over it.
         """
         total = self.total_steps or total_steps
-        every = max(1, to_step(self.every, total))
+        every = max(1, to_step(self.every, total)) if self._repeats else 1
         return replace(self, sparsity=self.sparsity.resolve(total), turnover=self.turnover.resolve(total), every=every)
 
     def due(self, step: int) -> bool:

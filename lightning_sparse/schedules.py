@@ -105,7 +105,12 @@ class Curve:
     @property
     def needs_total(self) -> bool:
         """Whether a time in the curve is a share of the training."""
-        return any(isinstance(segment.end, float) for segment in self.segments)
+        return any(isinstance(segment.end, float) and segment.end > 0.0 for segment in self.segments)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the curve does more than hold and jump."""
+        return any(segment.shape != "jump" for segment in self.segments)
 
     def resolve(self, total_steps: int | None) -> Curve:
         """Return the same curve with every time in optimizer steps.

@@ -58,11 +58,11 @@ def to_step(value: Time, total_steps: int | None) -> int:
         SparsityError: if ``value`` is a share and ``total_steps`` is not known.
 
     Example:
-        >>> to_step(0.75, 1000), to_step(300, None)
-        (750, 300)
+        >>> to_step(0.75, 1000), to_step(300, None), to_step(0.0, None)
+        (750, 300, 0)
     """
-    if isinstance(value, int):
-        return value
+    if isinstance(value, int) or value == 0.0:
+        return int(value)
     if total_steps is None:
         raise SparsityError(
             f"a share of the training ({value!r}) was asked for, but how long the training is cannot be known here: "

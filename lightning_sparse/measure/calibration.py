@@ -1,0 +1,70 @@
+"""Temperature scaling: one number that makes the confidence of different models comparable."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+
+# The temperature is searched within this factor of the logits' own spread, either way.
+_REACH = 100.0
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find the temperature T that minimises the negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
+
+    Pruning and fine-tuning change the scale of logits and with it every number made from softmax probabilities. After
+    division by T that scale is gone: logits times 100 have a T times 100.
+
+    The likelihood counts one more image's worth of labels drawn at random (after Platt 1999). Without it a few hundred
+    calibration images that happen to be all right give T = 0, and one of them wrong a T of ordinary size; its effect
+    fades as 1 / n.
+
+    Args:
+        logits: (n, classes), from images that the model was not trained on.
+        labels: (n,), integers in [0, classes).
+
+    Returns:
+        T > 0. It is searched within a factor of 100 of the logits' standard deviation, so that it stays finite where
+        the optimum is at infinity (no better than chance). 1.0 if all logits are equal.
+
+    Raises:
+        SparsityError: if the shapes do not fit.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0]]).repeat(3000, 1)
+        >>> labels = torch.tensor([0, 0, 1]).repeat(1000)  # right twice in three
+        >>> temperature = fit_temperature(logits, labels)
+        >>> round(torch.softmax(logits / temperature, dim=1)[0, 0].item(), 3)
+        0.667
+        >>> round(fit_temperature(100 * logits, labels) / temperature, 6)
+        100.0
+    """
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+        raise SparsityError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: give (n, classes) and (n,)"
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        scores = logits.detach().double().cpu()
+        scores = scores - scores.mean(dim=1, keepdim=True)
+        spread = float(scores.std(correction=0))
+        if spread == 0:
+            return 1.0
+        scores /= spread
+        true_score = scores.gather(1, labels.detach().long().cpu().unsqueeze(1)).squeeze(1)
+        # The random labels' own share of the slope is the mean score, which centring has made 0.
+        kept = len(labels) / (len(labels) + 1)
+
+        def slope(log_sharpness: float) -> float:
+            # Of the loss in sharpness = 1 / T. The loss is convex in it, so the slope crosses zero at most once.
+            expected = (torch.softmax(scores * math.exp(log_sharpness), dim=1) * scores).sum(dim=1)
+            return float((expected - kept * true_score).mean())
+
+        low, high = -math.log(_REACH), math.log(_REACH)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return spread / math.exp((low + high) / 2)

@@ -1,0 +1,160 @@
+"""Any model as one kind of thing: pixels in [0, 1] to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.checks import check_images, check_logits, check_scores
+from lightning_sparse.measure.isolation import device_of
+
+Forward = Callable[[Any, Tensor], Tensor]
+
+
+def as_classifier(
+    model: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+) -> nn.Module:
+    """Wrap a model as a classifier of pixels: (n, C, H, W) in [0, 1] to logits (n, classes), in float32.
+
+    Normalisation belongs inside, so that eps is in units of pixels. The model itself is not changed.
+
+    Args:
+        model: any module, also a LightningModule.
+        mean: per channel, subtracted from the pixels before the model sees them.
+        std: per channel, > 0, divides them after that.
+        forward: ``forward(model, x) -> logits`` for a model whose output is something else (a dict, a tuple, ...).
+
+    Returns:
+        The classifier. It raises a SparsityError when what comes out of the model is not logits.
+
+    Raises:
+        SparsityError: if ``model`` is not a module, or ``mean`` and ``std`` do not fit.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> classifier = as_classifier(model, mean=[0.5], std=[0.25])
+        >>> classifier(torch.rand(3, 1, 8, 8)).shape
+        torch.Size([3, 10])
+    """
+    if not isinstance(model, nn.Module):
+        raise SparsityError(
+            f"model={type(model).__name__} is not a torch.nn.Module: give the module, "
+            "and forward=lambda model, x: ... if calling it does not give logits"
+        )
+    if forward is not None and not callable(forward):
+        raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda model, x: model(x)['logits']")
+    if isinstance(model, _PixelClassifier) and mean is None and std is None and forward is None:
+        return model
+    shift, scale = _per_channel("mean", mean), _per_channel("std", std)
+    if shift is not None and scale is not None and len(shift) != len(scale):
+        raise SparsityError(f"mean has {len(shift)} channels and std has {len(scale)}: give one number per channel")
+    if scale is not None and not bool((scale > 0).all()):
+        raise SparsityError(f"std={std!r} is not positive: give each channel's standard deviation in units of [0, 1]")
+    return _PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
+
+
+class _PixelClassifier(nn.Module):
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, model: nn.Module, mean: Tensor | None, std: Tensor | None, forward: Forward) -> None:
+        super().__init__()
+        # A fresh module is in training, and torchattacks would put what it wraps back to that.
+        self.training = model.training
+        self.model = model
+        self._forward = forward
+        device = device_of(model)
+        self.register_buffer("mean", None if mean is None else mean.view(1, -1, 1, 1).to(device))
+        self.register_buffer("std", None if std is None else std.view(1, -1, 1, 1).to(device))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        inputs = pixels
+        for name, statistic in (("mean", self.mean), ("std", self.std)):
+            if statistic is not None:
+                if statistic.shape[1] != pixels.shape[1]:
+                    raise SparsityError(
+                        f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
+                        "give one number per channel"
+                    )
+                inputs = inputs - statistic if name == "mean" else inputs / statistic
+        try:
+            outputs = self._forward(self.model, inputs.to(_float_type(self.model)))
+        except (TypeError, NotImplementedError) as error:
+            raise SparsityError(
+                f"model={type(self.model).__name__} could not be called as model(images) ({error}): "
+                "write forward=lambda model, x: ... with the call that gives logits"
+            ) from error
+        return check_scores(outputs).float()
+
+
+def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the tensors batch by batch, copied to ``device``, floats as float32.
+
+    Copied even where they lie on it already, because tensors born under ``inference_mode`` cannot carry gradients and
+    because a model may write into its input.
+
+    Example:
+        >>> [len(part) for part, in batches(4, torch.device("cpu"), torch.zeros(10))]
+        [4, 4, 2]
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 256")
+    for parts in zip(*(torch.split(tensor, batch_size) for tensor in tensors), strict=True):
+        yield tuple(
+            part.to(device, torch.float32 if part.is_floating_point() else torch.int64, copy=True) for part in parts
+        )
+
+
+def logits_of(classifier: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Compute the logits of images, after checking images, labels and logits.
+
+    Args:
+        classifier: from :func:`as_classifier`, inside ``untouched``.
+        images: (n, C, H, W) in [0, 1].
+        labels: (n,).
+        batch_size: images per forward pass.
+
+    Returns:
+        (n, classes), float32, on the CPU.
+
+    Raises:
+        SparsityError: if one of the checks fails.
+
+    Example:
+        >>> classifier = as_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        >>> logits_of(classifier, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])).shape
+        torch.Size([5, 3])
+    """
+    check_images(images, labels)
+    with torch.no_grad():
+        logits = torch.cat([classifier(part).cpu() for (part,) in batches(batch_size, device_of(classifier), images)])
+    if len(logits) != len(images):
+        raise SparsityError(
+            f"the model gives {len(logits)} rows of logits for {len(images)} images: give one per image"
+        )
+    check_images(images, labels, classes=logits.shape[1])
+    return check_logits(logits)
+
+
+def _per_channel(name: str, values: Sequence[float] | None) -> Tensor | None:
+    if values is None:
+        return None
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
+    if tensor.dim() != 1 or len(tensor) == 0 or not bool(tensor.isfinite().all()):
+        raise SparsityError(f"{name}={values!r} is not one number per channel: write {name}=[0.5] for grey images")
+    return tensor
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

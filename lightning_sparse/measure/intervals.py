@@ -1,0 +1,107 @@
+"""95 % confidence intervals: for a share, for a mean over images, for a mean over a handful of seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.extras import need
+
+_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
+_NAN = float("nan")
+
+Values = Sequence[float] | npt.NDArray[np.floating]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Give the Wilson score interval (95 %) of a share (Wilson 1927).
+
+    Unlike ``p +- 1.96 sqrt(p (1-p) / n)`` it stays inside [0, 1] and is not empty at 0 or n successes.
+
+    Args:
+        successes: how many of ``n`` succeeded, in [0, n].
+        n: number of trials.
+
+    Returns:
+        Lower and upper end, in [0, 1]; NaN for ``n`` = 0.
+
+    Raises:
+        SparsityError: if ``successes`` is not in [0, n].
+
+    Example:
+        >>> low, high = wilson(0, 100)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.000 to 0.037'
+    """
+    if not 0 <= successes <= n:
+        raise SparsityError(f"successes={successes} of n={n} is not a share: write 0 <= successes <= n")
+    if n == 0:
+        return _NAN, _NAN
+    share = successes / n
+    shrink = 1 + _Z**2 / n
+    centre = (share + _Z**2 / (2 * n)) / shrink
+    half = _Z / shrink * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    # At 0 and n successes the ends are exact in theory and off by a rounding error here.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def mean_interval(values: Values) -> tuple[float, float, float]:
+    """Give the mean of a per-image number and its normal interval (95 %).
+
+    Args:
+        values: one number per image; NaN (undefined for that image) is left out.
+
+    Returns:
+        Mean, lower end, upper end. The ends are NaN for fewer than two defined values, the mean is NaN for none.
+
+    Example:
+        >>> mean, low, high = mean_interval([1.0, 2.0, 3.0, float("nan")])
+        >>> f"{mean:.2f} ({low:.2f} to {high:.2f})"
+        '2.00 (0.87 to 3.13)'
+    """
+    defined = _defined(values)
+    if defined.size == 0:
+        return _NAN, _NAN, _NAN
+    return _around_mean(defined, _Z)
+
+
+def t_interval(values: Values) -> tuple[float, float, float]:
+    """Give the mean over a handful of seeds and its Student t interval (95 %).
+
+    Args:
+        values: one number per seed; NaN is left out.
+
+    Returns:
+        Mean, lower end, upper end. The ends are NaN for fewer than two defined values: one seed carries no interval.
+
+    Raises:
+        SparsityError: if scipy is missing.
+
+    Example:
+        >>> mean, low, high = t_interval([0.70, 0.72, 0.74])
+        >>> f"{mean:.3f} ({low:.3f} to {high:.3f})"
+        '0.720 (0.670 to 0.770)'
+    """
+    defined = _defined(values)
+    if defined.size < 2:
+        return (float(defined[0]) if defined.size else _NAN), _NAN, _NAN
+    return _around_mean(defined, float(need("scipy.special").stdtrit(defined.size - 1, 0.975)))
+
+
+def _defined(values: Values) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    return array[~np.isnan(array)]
+
+
+def _around_mean(defined: npt.NDArray[np.float64], quantile: float) -> tuple[float, float, float]:
+    mean = float(defined.mean())
+    if defined.size < 2:
+        return mean, _NAN, _NAN
+    half = quantile * float(defined.std(ddof=1)) / math.sqrt(defined.size)
+    return mean, mean - half, mean + half

@@ -1,0 +1,112 @@
+"""Measuring leaves no trace: the model, every random state and the autograd mode come back as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Measure ``model`` inside this context; whatever happens inside, it leaves no trace outside.
+
+    Inside: every submodule is in eval mode, parameters ask for no gradient (which saves computing them: attacks and
+    attributions need gradients of the input only), gradients of inputs work even under Lightning's
+    ``inference_mode``, autocast is off, and the random states of torch, numpy and ``random`` start from ``seed``.
+
+    Afterwards, also after an exception: each submodule's own training flag (a frozen BatchNorm stays frozen), each
+    parameter's ``requires_grad`` and ``grad``, all buffers, and all random states are as before.
+
+    Args:
+        model: the model, or a module that contains it.
+        seed: seed of the random states inside.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+        >>> _ = model[1].eval()
+        >>> with untouched(model):
+        ...     print([module.training for module in model])
+        [False, False]
+        >>> [module.training for module in model]
+        [True, False]
+    """
+    with ExitStack() as stack:
+        # inference_mode first: under it, requires_grad cannot be changed and enable_grad alone has no effect.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", device_of(model).type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(_random_states(seed))
+        stack.enter_context(_model_state(model))
+        yield
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter, else of its first buffer, else the CPU.
+
+    Example:
+        >>> device_of(torch.nn.Flatten())
+        device(type='cpu')
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def _random_states(seed: int) -> Iterator[None]:
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if cuda_in_use else []
+    try:
+        # All devices, because torch.manual_seed (which attacks call) seeds all of them.
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        if torch.cuda.is_available() and not cuda_in_use:
+            # A seed set before CUDA wakes up is kept for that moment: leave the caller's there, not ours.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+@contextmanager
+def _model_state(model: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        model.eval()
+        for parameter, _, _ in gradients:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        yield
+    finally:
+        for module, training in flags:
+            # Set one by one: module.train() would also switch its children.
+            module.training = training
+        for parameter, required, gradient in gradients:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
+        for module, name, buffer, saved in buffers:
+            module._buffers[name] = buffer
+            if not torch.equal(buffer, saved):
+                with torch.no_grad():
+                    buffer.copy_(saved)

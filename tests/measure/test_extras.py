@@ -1,0 +1,51 @@
+"""Imports are late, and a missing library is named with its command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import attribute, measure_robustness, t_interval
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(digits, monkeypatch):
+    for name in ("torchattacks", "captum.attr", "scipy.special"):
+        monkeypatch.setitem(sys.modules, name, None)
+    install = r'pip install "lightning-sparse\[measure\]"'
+    with pytest.raises(SparsityError, match=f"torchattacks could not be imported.*{install}"):
+        measure_robustness(digits.model, digits.images, digits.labels, eps=[0.1], attacks=["fgsm"])
+    with pytest.raises(SparsityError, match=f"captum could not be imported.*{install}"):
+        attribute(digits.model, digits.images, digits.labels, "gradient")
+    with pytest.raises(SparsityError, match=f"scipy could not be imported.*{install}"):
+        t_interval([1.0, 2.0])
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_importing_the_package_costs_nothing():
+    loaded = loaded_after("import lightning_sparse.measure as m; dir(m)")
+    assert not loaded & {"torch", "numpy", "scipy", "captum", "torchattacks", "lightning", "hydra", "wandb"}
+
+
+def test_importing_its_modules_leaves_the_extras_alone():
+    names = "accuracy robustness saliency attacks attributions faithfulness intervals"
+    modules = ", ".join(f"lightning_sparse.measure.{name}" for name in names.split())
+    loaded = loaded_after(f"import {modules}")
+    assert "torch" in loaded
+    assert not loaded & {"scipy", "captum", "torchattacks", "lightning", "hydra", "wandb"}
+
+
+def test_every_public_name_can_be_had():
+    from lightning_sparse import measure
+
+    for name in measure._HOME_OF:
+        assert getattr(measure, name) is not None
+        assert name in dir(measure)
+    with pytest.raises(AttributeError, match="no attribute 'measure_beauty'"):
+        measure.measure_beauty  # noqa: B018

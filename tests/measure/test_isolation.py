@@ -1,0 +1,151 @@
+"""Measuring leaves no trace: on the model, the random states and the modes, also when it fails."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_sparse.measure import measure_accuracy, measure_robustness, measure_saliency, untouched
+
+
+class PlantedError(RuntimeError):
+    pass
+
+
+def measured(model, digits):
+    """Run every measurement of the room on a few images."""
+    images, labels = digits.images[:24], digits.labels[:24]
+    measure_accuracy(model, images, labels)
+    measure_robustness(model, images, labels, eps=[0.1], attacks=["fgsm", "pgd", "pgd-margin", "apgd-dlr"], steps=3)
+    measure_saliency(model, images, labels)
+
+
+def snapshot(model):
+    return {
+        "flags": [module.training for module in model.modules()],
+        "required": [parameter.requires_grad for parameter in model.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].copy(),
+        "python": random.getstate(),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "cpu autocast": torch.is_autocast_enabled("cpu"),
+    }
+
+
+def assert_same(before, after):
+    assert before.keys() == after.keys()
+    for name in ("flags", "required", "python", "modes", "cpu autocast"):
+        assert before[name] == after[name], name
+    assert before["state"].keys() == after["state"].keys()
+    assert all(torch.equal(value, after["state"][name]) for name, value in before["state"].items())
+    for left, right in zip(before["grads"], after["grads"], strict=True):
+        assert (left is None) == (right is None)
+        assert left is None or torch.equal(left, right)
+    assert torch.equal(before["torch"], after["torch"])
+    assert np.array_equal(before["numpy"], after["numpy"])
+
+
+@pytest.fixture
+def mixed(digits):
+    """In training, but with a frozen BatchNorm, a frozen parameter and gradients waiting for the optimizer."""
+    model = digits.model
+    was = [module.training for module in model.modules()]
+    model.train()
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    model[4].weight.grad = torch.ones_like(model[4].weight)
+    yield model
+    for module, training in zip(model.modules(), was, strict=True):
+        module.training = training
+    model[0].bias.requires_grad_(True)
+    model[4].weight.grad = None
+
+
+def test_measuring_leaves_no_trace(mixed, digits):
+    random.seed(5)
+    np.random.seed(6)
+    torch.manual_seed(7)
+    gradient = mixed[4].weight.grad
+    before = snapshot(mixed)
+    measured(mixed, digits)
+    assert_same(before, snapshot(mixed))
+    assert mixed[4].weight.grad is gradient
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd-dlr"])
+def test_also_when_the_attack_raises(mixed, digits, attack):
+    calls = []
+
+    def forward(model, x):
+        calls.append(x)
+        if len(calls) == 3:
+            raise PlantedError
+        return model(x)
+
+    before = snapshot(mixed)
+    with pytest.raises(PlantedError):
+        measure_robustness(
+            mixed, digits.images[:8], digits.labels[:8], eps=[0.01, 0.02], attacks=[attack], forward=forward
+        )
+    assert_same(before, snapshot(mixed))
+
+
+def test_under_inference_mode_the_numbers_are_the_same(mixed, digits):
+    settings = {"eps": [0.125], "attacks": ["fgsm", "pgd", "apgd-dlr"], "steps": 3}
+    images, labels = digits.images[:40], digits.labels[:40]
+    outside = measure_robustness(mixed, images, labels, **settings), measure_saliency(mixed, images, labels)[0]
+    with torch.inference_mode():
+        # As a loader's batches are inside Trainer.validate.
+        images, labels = images.clone(), labels.clone()
+        assert images.is_inference()
+        before = snapshot(mixed)
+        inside = measure_robustness(mixed, images, labels, **settings), measure_saliency(mixed, images, labels)[0]
+        assert_same(before, snapshot(mixed))
+    assert inside == outside
+
+
+def test_under_autocast_the_numbers_are_the_same(digits):
+    settings = {"eps": [0.125], "attacks": ["pgd"], "steps": 3}
+    outside = measure_robustness(digits.model, digits.images, digits.labels, **settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert measure_robustness(digits.model, digits.images, digits.labels, **settings) == outside
+
+
+def test_the_seed_decides_inside(digits):
+    def draws(seed):
+        with untouched(digits.model, seed):
+            return torch.rand(1).item(), np.random.rand(), random.random()
+
+    assert draws(3) == draws(3)
+    assert all(a != b for a, b in zip(draws(3), draws(4), strict=True))
+
+
+def test_buffers_written_in_forward_are_put_back():
+    class Counter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("last", torch.zeros(2))
+
+        def forward(self, x):
+            self.calls += 1
+            self.last = x.mean(dim=(0, 1, 2))
+            return x.flatten(1)
+
+    model = Counter()
+    last = model.last
+    measure_accuracy(model, torch.rand(4, 1, 1, 2), torch.tensor([0, 1, 0, 1]))
+    assert model.calls == 0
+    assert model.last is last
+    assert torch.equal(last, torch.zeros(2))
+
+
+def test_batchnorm_without_running_statistics_and_a_model_without_parameters():
+    images, labels = torch.rand(8, 1, 2, 2), torch.tensor([0, 1, 2, 3] * 2)
+    for model in (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten()), nn.Flatten()):
+        records = measure_robustness(model, images, labels, eps=[0.1], steps=2)
+        assert len(records) == 4

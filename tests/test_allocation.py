@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from lightning_sparse.allocation import ALLOCATIONS, apportion, erk, global_, uniform
+
+
+def masks(**shapes):
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+
+NET = masks(first=(300, 784), second=(100, 300), head=(10, 100))
+CNN = masks(conv=(32, 3, 3, 3), wide=(64, 32, 3, 3), head=(10, 64))
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9, 0.95, 0.99, 0.9999])
+@pytest.mark.parametrize("net", [NET, CNN])
+def test_counts_are_exact_and_within_every_layer(name, sparsity, net):
+    total = sum(mask.numel() for mask in net.values())
+    living = max(total - round(sparsity * total), len(net))
+    generator = torch.Generator().manual_seed(0)
+    scores = {layer: torch.rand(mask.shape, generator=generator) for layer, mask in net.items()}
+    counts = ALLOCATIONS[name](scores, net, living)
+    assert sum(counts.values()) == living
+    assert all(1 <= counts[layer] <= mask.numel() for layer, mask in net.items())
+
+
+def test_erk_equals_the_closed_form():
+    """Evci et al. 2020: density_l = eps * sum(shape_l) / prod(shape_l), layers above 1 made dense one by one."""
+    total = sum(mask.numel() for mask in NET.values())
+    living = total - round(0.9 * total)
+    dense: set[str] = set()
+    while True:
+        room = living - sum(NET[name].numel() for name in dense)
+        eps = room / sum(sum(mask.shape) for name, mask in NET.items() if name not in dense)
+        density = {name: 1.0 if name in dense else eps * sum(m.shape) / m.numel() for name, m in NET.items()}
+        full = {name for name, value in density.items() if value > 1}
+        if not full:
+            break
+        dense |= {max(full, key=density.__getitem__)}
+    assert dense == {"head"}  # the case that a plain proportion gets wrong
+    counts = erk({}, NET, living)
+    for name, mask in NET.items():
+        assert abs(counts[name] - density[name] * mask.numel()) < 1
+
+
+def test_uniform_is_within_one_connection_of_the_same_density():
+    counts = uniform({}, NET, 26_620)
+    for name, mask in NET.items():
+        assert abs(counts[name] - 0.1 * mask.numel()) <= 1
+
+
+def test_global_equals_a_sort_of_everything():
+    generator = torch.Generator().manual_seed(3)
+    scores = {name: torch.rand(mask.shape, generator=generator) for name, mask in CNN.items()}
+    everything = np.sort(np.concatenate([score.numpy().ravel() for score in scores.values()]))
+    counts = global_(scores, CNN, 1000)
+    for name, score in scores.items():
+        assert counts[name] == int((score.numpy() >= everything[-1000]).sum())
+
+
+def test_global_growth_goes_where_the_grow_scores_are():
+    before = {"a": torch.tensor([True, False, False]), "b": torch.tensor([True, False, False])}
+    scores = {"a": torch.tensor([9.0, 0.1, 0.2]), "b": torch.tensor([9.0, 0.3, 0.4])}
+    assert global_(scores, before, 4) == {"a": 1, "b": 3}
+
+
+def test_global_leaves_the_best_connection_of_a_layer_that_would_be_emptied():
+    scores = {"weak": torch.tensor([0.1, 0.3, 0.2]), "strong": torch.tensor([5.0, 6.0, 7.0])}
+    assert global_(scores, masks(weak=(3,), strong=(3,)), 3) == {"weak": 1, "strong": 2}
+
+
+def test_tiny_weights_still_get_one():
+    assert apportion(3, {"a": 1e6, "b": 1e-6, "c": 1e-6}, masks(a=(2,), b=(5,), c=(5,))) == {"a": 1, "b": 1, "c": 1}

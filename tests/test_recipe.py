@@ -1,0 +1,68 @@
+import pytest
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.recipe import Recipe
+from lightning_sparse.schedules import Curve, cubic
+
+
+def due(recipe, last, total=None):
+    plan = recipe.resolve(total)
+    return [step for step in range(last + 1) if plan.due(step)]
+
+
+def test_gradual_updates_fall_on_the_grid_from_begin_and_on_the_end():
+    assert due(Recipe(cubic(0.9, begin=10, end=45), every=10), 100) == [20, 30, 40, 45]
+
+
+def test_a_sparse_birth_is_an_update_before_the_first_step():
+    assert due(Recipe(cubic(0.9, initial=0.5, begin=10, end=20), every=5), 30) == [0, 15, 20]
+    assert due(Recipe(Curve(0.9), every=5), 30) == [0]
+
+
+@pytest.mark.parametrize("curve", [Curve(0.0).then(12).then(12, 0.5), Curve(0.0).then(12).then(99, 0.5)])
+def test_one_shot_is_one_update(curve):
+    assert due(Recipe(curve, every=5), 200) == [12]
+
+
+def test_turnover_keeps_its_own_grid_and_stops():
+    recipe = Recipe(Curve(0.9), turnover=Curve(0.0).then(20).then(41, 0.3).then(41, 0.0), every=10)
+    assert due(recipe, 100) == [0, 20, 30, 40]
+    plan = recipe.resolve(None)
+    assert [plan.turnover_at(step) for step in (10, 20, 25, 40, 41, 50)] == [0.0, 0.3, 0.0, 0.3, 0.0, 0.0]
+
+
+def test_endless_turnover_never_fires_before_the_first_step():
+    assert due(Recipe(Curve(0.9), turnover=Curve(0.3), every=10), 40) == [0, 10, 20, 30, 40]
+
+
+def test_every_is_at_least_one_step():
+    assert Recipe(cubic(0.9), every=0.001).resolve(20).every == 1
+
+
+def test_total_steps_of_the_recipe_wins():
+    assert Recipe(cubic(0.9, end=0.5), total_steps=100).resolve(None).sparsity.end == 50
+
+
+def test_plain_tells_recipes_apart_and_names_functions():
+    def mine(layer):
+        return layer.weight
+
+    assert Recipe(cubic(0.9)).plain() == Recipe(cubic(0.9)).plain()
+    assert Recipe(cubic(0.9)).plain() != Recipe(cubic(0.8)).plain()
+    assert Recipe(cubic(0.9), drop=mine).plain()["drop"].endswith("mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop": "magnitud"}, "did you mean 'magnitude'"),
+        ({"grow": "magnitude"}, "grow='magnitude' does not exist"),
+        ({"allocation": "ERK"}, r"allocation='ERK' does not exist.*allowed: erk, global, uniform"),
+        ({"every": 0}, "no interval"),
+        ({"drop": 3}, "neither a name"),
+        ({"total_steps": 0}, "int >= 1"),
+    ],
+)
+def test_bad_choices_are_refused(arguments, message):
+    with pytest.raises(SparsityError, match=message):
+        Recipe(cubic(0.9), **arguments)
