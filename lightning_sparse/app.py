@@ -91,7 +91,6 @@ def task(config: DictConfig) -> float | None:
     Returns:
         The validation accuracy, for sweepers that search.
     """
-    _quiet()
     runtime = HydraConfig.get()
     job = _job(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
@@ -125,6 +124,7 @@ def _train_and_measure(
 
     from lightning_sparse import experiment, tracking
 
+    _quiet()
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     model = instantiate(config.model, _convert_="all")
@@ -197,7 +197,7 @@ def _sparsity_error(error: BaseException | None) -> SparsityError | None:
 
 
 def _quiet() -> None:
-    """Keep what Lightning prints at every Trainer out of a sweep's output."""
+    """Keep what Lightning prints at every Trainer out of the output; it sets its own level when it is imported."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # lightning 2.6 with torch 2.15, and advice on loaders that hold their data in memory

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sparse import __version__, records
+from lightning_sparse.files import write_whole
 from lightning_sparse.records import Record
 
 # What does not change the trained model, and so is no part of a job's name.
@@ -168,14 +168,6 @@ def key_of(what: Any) -> str:
         True
     """
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill, never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def since(start: float) -> float:

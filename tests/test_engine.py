@@ -22,7 +22,8 @@ def net(seed=0):
 def batches(steps, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return [
-        (torch.randn(16, 20, generator=generator), torch.randint(0, 5, (16,), generator=generator)) for _ in range(steps)
+        (torch.randn(16, 20, generator=generator), torch.randint(0, 5, (16,), generator=generator))
+        for _ in range(steps)
     ]
 
 
@@ -110,7 +111,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(grow, stop, tmp_path):
 
     model, optimizer, first = start()
     train(model, optimizer, data[:stop])
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "sparse": first.state_dict()}, tmp_path / "c")
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "sparse": first.state_dict()}, tmp_path / "c"
+    )
     saved = torch.load(tmp_path / "c", weights_only=True)
 
     torch.manual_seed(99)

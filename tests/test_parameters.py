@@ -30,7 +30,10 @@ def test_tied_weights_are_reached_by_include_and_come_once():
 
 
 def test_include_reaches_recurrent_weights():
-    assert list(sparsifiable(Net(), include=["*.weight_hh*", "*.weight_ih*"])) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert list(sparsifiable(Net(), include=["*.weight_hh*", "*.weight_ih*"])) == [
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_sparse import BrainDevelopment, GradualPruning, SparsityError, SparseTraining
+from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError
 
 
 def test_gradual_pruning_follows_zhu_and_gupta_at_every_update(module, loader, make_trainer):

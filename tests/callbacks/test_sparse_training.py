@@ -29,9 +29,7 @@ def zeros(model, masks):
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sparsity", [0.9, 0.777])
-def test_exactly_the_sparsity_asked_for_on_each_allocation(
-    method, allocation, sparsity, module, loader, make_trainer
-):
+def test_exactly_the_sparsity_asked_for_on_each_allocation(method, allocation, sparsity, module, loader, make_trainer):
     model, callback = module(), METHODS[method](sparsity, allocation=allocation)
     make_trainer(callback).fit(model, loader)
     total = 64 * 60 + 60 * 30 + 30 * 10
@@ -164,13 +162,18 @@ def test_masks_before_fit_say_when_there_will_be_some():
 
 
 def test_two_callbacks_on_disjoint_parameters(module, loader, make_trainer):
-    body, head = GradualPruning(0.9, include=["body.*.weight"], exclude=["body.1.*"]), SparseTraining(0.5, include=["head.weight"])
+    body, head = (
+        GradualPruning(0.9, include=["body.*.weight"], exclude=["body.1.*"]),
+        SparseTraining(0.5, include=["head.weight"]),
+    )
     make_trainer(body, head).fit(module(), loader)
     assert list(body.masks) == ["body.0.weight", "body.3.weight"]
     assert (body.sparsity, head.sparsity) == (round(0.9 * 5640) / 5640, 0.5)
 
 
-def test_manual_optimization_needs_total_steps_for_shares_and_follows_the_owning_optimizer(loader, module, make_trainer):
+def test_manual_optimization_needs_total_steps_for_shares_and_follows_the_owning_optimizer(
+    loader, module, make_trainer
+):
     class Manual(module):
         def __init__(self):
             super().__init__()

@@ -7,7 +7,6 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityMonitor
 
-
 # Several runs share a folder of checkpoints here.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 

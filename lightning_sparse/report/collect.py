@@ -1,0 +1,125 @@
+"""Read a sweep's folder: every record of every job, and every job, the failed ones included."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.records import Record, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JOB_DEFAULTS: dict[str, Any] = {
+    "run": "",
+    "method": "",
+    "data": "",
+    "model": "",
+    "seed": 0,
+    "sparsity_asked": 0.0,
+    "version": "",
+    "status": "unreadable",
+    "error": "",
+    "seconds": float("nan"),
+    "folder": "",
+}
+NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep left behind.
+
+    Attributes:
+        name: name of the sweep, which is its folder's name.
+        folder: where it lies.
+        frame: one line per record, the fields of :class:`~lightning_sparse.records.Record` and its ``chart``.
+        jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name.
+    """
+
+    name: str
+    folder: Path
+    frame: pd.DataFrame
+    jobs: pd.DataFrame
+
+
+def collect(folder: str | Path) -> Sweep:
+    """Read the jobs and the records of a sweep.
+
+    Args:
+        folder: the sweep's folder. Each of its folders that holds a ``job.json`` is a job; ``records.jsonl`` beside
+            them holds the rows that were computed when the sweep ended.
+
+    Raises:
+        SparsityError: if the folder does not exist or holds no job.
+
+    Example:
+        >>> collect("no/such/sweep")
+        Traceback (most recent call last):
+        lightning_sparse.errors.SparsityError: folder='no/such/sweep' does not exist: give the folder of a sweep, such as outputs/quick
+    """  # noqa: E501
+    import pandas as pd
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
+    job_files = sorted(folder.glob("*/job.json"))
+    if not job_files:
+        raise SparsityError(
+            f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
+        )
+    records = [record for file in job_files for record in read(file.parent / "records.jsonl")]
+    records += read(folder / "records.jsonl")
+    return Sweep(
+        folder.resolve().name, folder, frame_of(records), pd.DataFrame([_read_job(file) for file in job_files])
+    )
+
+
+def frame_of(records: list[Record]) -> pd.DataFrame:
+    """Turn records into a DataFrame, one line each; no records give no lines but every column.
+
+    Example:
+        >>> frame = frame_of([Record("gini", 0.5, 10, attribution="gradient")])
+        >>> frame[["chart", "value", "n"]].to_dict("records")
+        [{'chart': 'saliency/gradient/gini', 'value': 0.5, 'n': 10}]
+    """
+    import pandas as pd
+
+    columns = [field.name for field in fields(Record)] + ["chart"]
+    frame = pd.DataFrame([asdict(record) | {"chart": record.chart} for record in records], columns=columns)
+    # Without this a column of None alone (no attack was run) is of objects, and an empty frame has no numbers at all.
+    return frame.astype(NUMBERS)
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
+    return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
+
+
+def by_subject(sweep: Sweep) -> dict[str, Sweep]:
+    """Split a sweep by data set and model, because a mean over two data sets is the mean of nothing.
+
+    Returns:
+        ``{"": sweep}`` for a sweep over one data set and one model, else one sweep per pair, named ``"data, model"``.
+    """
+    unknown = sweep.jobs["status"] == "unreadable"
+    pairs = sweep.jobs.loc[~unknown, ["data", "model"]].drop_duplicates().sort_values(["data", "model"])
+    parts = {}
+    for data, model in pairs.itertuples(index=False):
+        # A job that cannot say what it was is shown in every part: twice is better than not at all.
+        jobs = sweep.jobs[((sweep.jobs["data"] == data) & (sweep.jobs["model"] == model)) | unknown]
+        frame = sweep.frame[(sweep.frame["data"] == data) & (sweep.frame["model"] == model)]
+        parts[f"{data}, {model}"] = replace(sweep, frame=frame, jobs=jobs)
+    return parts if len(parts) > 1 else {"": sweep}
+
+
+def _read_job(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except json.JSONDecodeError:
+        found = {"run": file.parent.name, "error": "job.json is torn: the job was killed while it was written"}
+    known = {name: value for name, value in found.items() if name in JOB_DEFAULTS and value is not None}
+    return JOB_DEFAULTS | known | {"folder": file.parent.name}

@@ -1,0 +1,93 @@
+"""What a sweep should hold and does not, and what makes its numbers hard to compare."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+from lightning_sparse.report.collect import latest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MASKED = 0.02  # PGD's own noise between restarts stays below it
+HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
+
+
+def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+    """List the jobs that failed, did not end, measured nothing, or were never started.
+
+    A job counts as never started (``status`` is ``"missing"``) if other methods of the sweep have its sparsity and
+    other jobs its seed.
+
+    Args:
+        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+        jobs: jobs, likewise.
+
+    Returns:
+        One line per hole: what the job was to be, its ``status`` and ``error``, and its folder's name.
+    """
+    import pandas as pd
+
+    jobs = jobs.copy()
+    silent = (jobs["status"] == "done") & ~jobs["run"].isin(frame["run"])
+    jobs.loc[silent, ["status", "error"]] = ["empty", "it says done but left no records"]
+    unfinished = jobs["status"] == "running"
+    jobs.loc[unfinished & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
+    found = jobs[jobs["status"] != "done"]
+    return pd.concat([found[HOLE], _never_started(jobs)], ignore_index=True)
+
+
+def warnings(frame: pd.DataFrame, jobs: pd.DataFrame) -> list[str]:
+    """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
+    said = []
+    twins = jobs[jobs.duplicated(["data", "model", "method", "sparsity_asked", "seed"], keep=False)]
+    if len(twins):
+        said.append(
+            f"{len(twins)} jobs share method, sparsity and seed with another job, so that means mix different "
+            f"settings: {', '.join(twins['folder'])}."
+        )
+    newest = latest(frame)
+    said += _masked_gradients(newest)
+    # A sparse network is compared with dense on the same images and settings, or not at all.
+    for column, what in (("n", "numbers of images"), ("key", "settings")):
+        # Maps are undefined for some images of some networks, which their rows' details say: n may differ there.
+        comparable = newest if column == "key" else newest[newest["attribution"] == ""]
+        kinds = comparable.groupby(["data", "chart"])[column].nunique()
+        mixed = sorted(set(kinds[kinds > 1].index.get_level_values("chart")))
+        if mixed:
+            said.append(f"Jobs were measured with different {what}: {', '.join(mixed)}.")
+    undefined = newest[newest["value"].isna()]
+    for chart, group in undefined.groupby("chart"):
+        said.append(f"{chart} is undefined for {', '.join(sorted(set(group['run'])))}: left out of the means.")
+    return said
+
+
+def _masked_gradients(newest: pd.DataFrame) -> list[str]:
+    """One step that does more harm than many steps: the gradients mislead, and so does the accuracy under attack."""
+    rows = newest[newest["attack"].isin(["fgsm", "pgd"])]
+    table = rows.pivot_table(index=["run", "eps"], columns="attack", values="value")
+    if not {"fgsm", "pgd"} <= set(table.columns):
+        return []
+    runs = sorted(set(table.index[table["fgsm"] < table["pgd"] - MASKED].get_level_values("run")))
+    if not runs:
+        return []
+    return [
+        f"One step of FGSM breaks more images than PGD, a sign of masked gradients; do not trust: {', '.join(runs)}."
+    ]
+
+
+def _never_started(jobs: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    lines = []
+    for (data, model), group in jobs.groupby(["data", "model"]):
+        seeds = sorted(set(group["seed"]))
+        sparse = group[group["method"] != "dense"]
+        wanted = set(product(sparse["method"], sparse["sparsity_asked"], seeds))
+        wanted |= set(product(group.loc[group["method"] == "dense", "method"], [0.0], seeds))
+        have = set(group[["method", "sparsity_asked", "seed"]].itertuples(index=False, name=None))
+        for method, sparsity, seed in sorted(wanted - have):
+            why = "there is no such job, though the sweep has this sparsity and this seed"
+            lines.append([data, model, method, sparsity, seed, "missing", why, ""])
+    return pd.DataFrame(lines, columns=HOLE)

@@ -1,0 +1,95 @@
+"""The result in a few sentences, made from the numbers: dense against the sparsest network of every method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.report.collect import latest
+from lightning_sparse.report.table import interval, over_seeds
+from lightning_sparse.report.words import eps_text, number, range_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lightning_sparse.report.collect import Sweep
+
+CLEAN = "clean/accuracy"
+
+
+def headline(sweep: Sweep) -> list[str]:
+    """Say what the sweep found, one sentence or two per line.
+
+    Args:
+        sweep: the sweep, over one data set and one model.
+
+    Returns:
+        First the dense network, then the sparsest measured network of every method with its difference from dense,
+        seed by seed, then what the numbers are. One line that says so if nothing was measured.
+    """
+    averages = over_seeds(sweep.frame)
+    measured = averages[averages["chart"] == CLEAN]
+    if measured.empty:
+        return ["No accuracy was measured: see the holes above."]
+    robust = _middle(averages)
+    charts = [CLEAN, robust["chart"]] if robust else [CLEAN]
+    said = []
+    dense = averages[averages["method"] == "dense"]
+    if (dense["chart"] == CLEAN).any():
+        said.append(f"Dense: {_levels(dense, charts)}.")
+    for method, lines in measured[measured["method"] != "dense"].groupby("method"):
+        sparsity = lines["sparsity_asked"].max()
+        chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
+        change = _change(sweep.frame, str(method), sparsity, charts)
+        said.append(f"{method} at sparsity {sparsity:.4g}: {_levels(chosen, charts)}.{change}")
+    return [*said, _meaning(sweep.frame, measured, robust)]
+
+
+def _middle(averages: pd.DataFrame) -> dict[str, Any] | None:
+    """The middle eps: chosen by its place in the list and not by what it shows."""
+    worst = averages[averages["attack"] == "worst"].drop_duplicates("chart").sort_values("eps")
+    return worst.to_dict("records")[(len(worst) - 1) // 2] if len(worst) else None  # type: ignore[return-value]
+
+
+def _levels(lines: pd.DataFrame, charts: list[str]) -> str:
+    said = []
+    for line in lines[lines["chart"].isin(charts)].sort_values("eps", na_position="first").to_dict("records"):
+        shown = number(line["metric"], line["mean"], line["half"])
+        said.append(f"{shown} % {'clean' if line['chart'] == CLEAN else 'robust'}")
+    return ", ".join(said)
+
+
+def _change(frame: pd.DataFrame, method: str, sparsity: float, charts: list[str]) -> str:
+    """Difference from the dense network of the same seed: seeds that are lucky for both cancel."""
+    rows = latest(frame)
+    said = []
+    for chart in charts:
+        of_chart = rows[rows["chart"] == chart]
+        sparse = of_chart[(of_chart["method"] == method) & (of_chart["sparsity_asked"] == sparsity)]
+        dense = of_chart[of_chart["method"] == "dense"]
+        pairs = (sparse.groupby("seed")["value"].mean() - dense.groupby("seed")["value"].mean()).dropna()
+        if len(pairs):
+            mean, low, high = (100 * value for value in interval([float(value) for value in pairs]))
+            ends = "" if len(pairs) == 1 else f" [{low:+.1f}, {high:+.1f}]"
+            said.append(f"{'clean' if chart == CLEAN else 'robust'} {mean:+.1f}{ends}".replace("-", "\N{MINUS SIGN}"))
+    return f" Against dense, in points: {', '.join(said)}." if said else ""
+
+
+def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any] | None) -> str:
+    said = f"Clean: share of {range_text(measured['n'])} test images classified correctly."
+    if robust:
+        rows = frame[frame["attack"] != ""]
+        names = ", ".join(sorted(set(rows["attack"]) - {"worst"}))
+        norm = "/".join(sorted(set(rows["norm"])))
+        sizes = [eps_text(eps) for eps in sorted(set(rows["eps"]))]
+        middle = f" (of {', '.join(sizes)} the middle one)" if len(sizes) > 1 else ""
+        said += (
+            f" Robust: share of {robust['n']} test images still correct under every one of {names}, {norm} eps = "
+            f"{eps_text(robust['eps'])}{middle}; a stronger attack may find less."
+        )
+    most = int(measured["seeds"].max())
+    if most < 2:
+        return f"{said} One seed: no claim; another seed may order the methods differently."
+    return (
+        f"{said} ± and [ ] are 95 % Student-t intervals over {most} seeds, differences taken seed by seed; a "
+        "difference whose interval holds 0 is not told apart from chance."
+    )

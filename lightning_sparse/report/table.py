@@ -1,0 +1,116 @@
+"""From records to means over seeds, to one line per method and sparsity, and to CSV files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.files import write_whole
+from lightning_sparse.report.collect import latest
+from lightning_sparse.report.gaps import holes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lightning_sparse.report.collect import Sweep
+
+LINE = ["data", "model", "method", "sparsity_asked"]
+QUANTITY = ["chart", "metric", "attack", "eps", "attribution"]
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Average every quantity over seeds.
+
+    Args:
+        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+
+    Returns:
+        One line per data set, model, method, sparsity and quantity. ``mean``, ``low``, ``high`` and ``half`` (half
+        the width) are the 95 % Student-t interval over seeds, NaN for a single seed; ``values`` are the numbers
+        themselves and ``seeds`` how many they are, undefined ones (NaN) left out; ``sparsity`` is the mean achieved
+        and ``n`` the smallest number of images.
+    """
+    import pandas as pd
+
+    lines = []
+    # dropna=False: eps is NaN for all that is not an attack.
+    for key, group in latest(frame).groupby(LINE + QUANTITY, dropna=False, sort=True):
+        values = [float(value) for value in group["value"].dropna()]
+        mean, low, high = interval(values)
+        line: dict[str, Any] = dict(zip(LINE + QUANTITY, key, strict=True))
+        line |= {"mean": mean, "low": low, "high": high, "half": (high - low) / 2, "seeds": len(values)}
+        lines.append(line | {"values": values, "sparsity": group["sparsity"].mean(), "n": int(group["n"].min())})
+    numbers = ["mean", "low", "high", "half", "seeds", "values", "sparsity", "n"]
+    return pd.DataFrame(lines, columns=LINE + QUANTITY + numbers)
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and 95 % Student-t interval; the ends are NaN for one value, and everything is for none.
+
+    Example:
+        >>> interval([0.5])
+        (0.5, nan, nan)
+    """
+    nan = float("nan")
+    if len(values) < 2:
+        return (values[0] if values else nan, nan, nan)
+    from lightning_sparse.measure.intervals import t_interval
+
+    mean, low, high = t_interval(values)
+    return float(mean), float(low), float(high)
+
+
+def summarise(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+    """Make the table of a sweep: one line per method and sparsity, and no line lost because its jobs failed.
+
+    Args:
+        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+        jobs: jobs, likewise.
+
+    Returns:
+        Columns ``data``, ``model``, ``method``, ``sparsity_asked``, ``density`` and ``sparsity`` (achieved, NaN where
+        nothing was measured), ``seeds`` (how many were measured), then for every quantity a column with its mean and
+        one, ``"<chart> ±"``, with the half width of its 95 % Student-t interval over seeds, and last ``holes``: the
+        missing jobs in words, empty where there are none. Dense first, then by method and sparsity.
+    """
+    import pandas as pd
+
+    gaps = holes(frame, jobs)
+    keys = pd.concat([part[LINE] for part in (frame, jobs, gaps)]).drop_duplicates()
+    keys = keys.assign(order=keys["method"] != "dense").sort_values(["data", "model", "order", "method", LINE[-1]])
+    averages = over_seeds(frame)
+    lines = []
+    for key in keys[LINE].itertuples(index=False):
+        line: dict[str, Any] = dict(zip(LINE, key, strict=True))
+        measured = _lines_of(frame, line)
+        line["density"] = round(1 - line["sparsity_asked"], 9)
+        line["sparsity"] = measured["sparsity"].mean()
+        line["seeds"] = measured["seed"].nunique()
+        for average in _lines_of(averages, line).to_dict("records"):
+            line[average["chart"]] = average["mean"]
+            line[average["chart"] + " ±"] = average["half"]
+        line["holes"] = "; ".join(
+            f"seed {gap['seed']} {gap['status']}: {gap['error']}" for gap in _lines_of(gaps, line).to_dict("records")
+        )
+        lines.append(line)
+    charts = [name for chart in _in_order(averages) for name in (chart, f"{chart} ±")]
+    return pd.DataFrame(lines, columns=[*LINE, "density", "sparsity", "seeds", *charts, "holes"])
+
+
+def write_csv(sweep: Sweep) -> None:
+    """Write every row to ``records.csv`` and the table to ``table.csv`` in the sweep's folder."""
+    write_whole(sweep.folder / "records.csv", sweep.frame.to_csv(index=False))
+    write_whole(sweep.folder / "table.csv", summarise(sweep.frame, sweep.jobs).to_csv(index=False))
+
+
+def _lines_of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
+    chosen = frame
+    for name in LINE:
+        chosen = chosen[chosen[name] == line[name]]
+    return chosen
+
+
+def _in_order(averages: pd.DataFrame) -> list[str]:
+    """Clean quantities, then attacks by size with the worst case first, then saliency."""
+    known = averages.drop_duplicates("chart")
+    known = known.assign(group=known["chart"].str.split("/").str[0], rank=known["attack"] != "worst")
+    return list(known.sort_values(["group", "attribution", "rank", "attack", "eps", "chart"])["chart"])

@@ -1,0 +1,165 @@
+"""The report as a reader meets it: one page that opens offline, and the files beside it."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from lightning_sparse.report import write_report
+from lightning_sparse.report.collect import collect
+from lightning_sparse.report.headline import headline
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects text, the addresses of resources, and tags that were not closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.words = ""
+        self.source = path.read_text()
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "data", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words = " ".join([self.words, *data.split()])
+
+
+def check(path: Path) -> Page:
+    page = Page(path)
+    assert page.open == []
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert "@import" not in page.source
+    assert "url(" not in page.source
+    assert "script" not in page.tags
+    assert len(page.source) < 3_000_000
+    return page
+
+
+def test_a_whole_sweep(make_sweep, write_job):
+    folder = make_sweep()
+    write_job(folder, "gradual", 0.8, 0, status="failed", error="OutOfMemoryError: tried to allocate 2 GiB")
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    page = check(path)
+    assert "OutOfMemoryError: tried to allocate 2 GiB" in page.words
+    assert "brain, sparsity 0.8, seed 0" in page.words  # never started
+    assert "86.0 ± 2.5" in page.words  # gradual at 0.9: 0.95 - 0.1 * 0.9
+    assert page.tags.count("img") == 3 + 4
+    for name in ["robustness", "security_curves", "saliency", "maps_brain_gradient", "maps_gradual_gradient"]:
+        with Image.open(folder / "figures" / f"{name}.png") as picture:
+            assert picture.width >= 500
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+        svg = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
+        assert sum(1 for node in svg.iter() if node.tag.endswith(("path", "image"))) > 30
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_the_headline_says_what_the_numbers_say(make_sweep):
+    said = headline(collect(make_sweep()))
+    assert said[0] == "Dense: 95.0 ± 2.5 % clean, 75.0 ± 2.5 % robust."
+    # Seeds share their jitter, so that the difference seed by seed has no spread: paired, and not of the means.
+    assert said[2].startswith("gradual at sparsity 0.98: 85.2 ± 2.5 % clean, 45.6 ± 2.5 % robust.")
+    assert said[2].endswith(
+        "clean \N{MINUS SIGN}9.8 [\N{MINUS SIGN}9.8, \N{MINUS SIGN}9.8], "
+        "robust \N{MINUS SIGN}29.4 [\N{MINUS SIGN}29.4, \N{MINUS SIGN}29.4]."
+    )
+    assert "eps = 0.1 (of 0.05, 0.1, 0.2 the middle one)" in said[-1]
+    assert "100 test images still correct under every one of apgd-dlr, fgsm, pgd" in said[-1]
+    assert "over 3 seeds" in said[-1]
+
+
+def test_one_seed_claims_nothing(make_sweep):
+    folder = make_sweep(methods=("brain",), levels=(0.9,), seeds=(0,))
+    page = check(write_report(folder))
+    assert "One seed: no claim" in page.words
+    assert "±" not in page.words.split("How to read")[0].replace("has no ±", "").replace("seeds ± half", "")
+
+
+def test_a_sweep_of_failures_shows_its_holes(make_sweep, write_job, tmp_path):
+    folder = tmp_path / "lost"
+    write_job(folder, "dense", 0.0, 0, status="failed", error="no such file: digits")
+    write_job(folder, "gradual", 0.9, 0, status="failed", error="no such file: digits")
+    page = check(write_report(folder))
+    assert "2 holes" in page.words
+    assert page.words.count("no such file: digits") == 6  # box, table, list of jobs
+    assert "img" not in page.tags
+    assert "No accuracy was measured" in page.words
+
+
+def test_without_saliency_the_rest_is_there(tmp_path, write_job):
+    folder = tmp_path / "plain"
+    for method, sparsity in (("dense", 0.0), ("gradual", 0.9)):
+        write_job(folder, method, sparsity, 0, saliency=False)
+    page = check(write_report(folder))
+    assert sorted(file.name for file in (folder / "figures").glob("*.png")) == ["robustness.png", "security_curves.png"]
+    assert "Gini" not in page.words
+
+
+def test_without_dense_and_with_one_level(tmp_path, write_job):
+    folder = tmp_path / "alone"
+    write_job(folder, "brain", 0.9, 0)
+    page = check(write_report(folder))
+    assert "brain at sparsity 0.9" in page.words
+    assert (folder / "figures" / "maps_brain_gradient.png").exists()
+
+
+def test_torn_maps_cost_one_cell(make_sweep):
+    folder = make_sweep(methods=("brain",), levels=(0.5, 0.9), seeds=(0,))
+    file = folder / "brain-0.5-s0" / "saliency.npz"
+    file.write_bytes(file.read_bytes()[:300])
+    write_report(folder)
+    assert (folder / "figures" / "maps_brain_gradient.png").exists()
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "$x^$ & \"quotes'", "../../up"])
+def test_a_hostile_method_name_is_only_a_name(tmp_path, write_job, name):
+    folder = tmp_path / "sub" / "hostile"
+    write_job(folder, "dense", 0.0, 0)
+    write_job(folder, name, 0.9, 0, run="hostile")
+    page = check(write_report(folder))
+    assert name in page.words
+    assert "<script" not in page.source
+    # Nothing is written outside the sweep's folder.
+    assert [file.name for file in (tmp_path / "sub").iterdir()] == ["hostile"]
+    assert [file.name for file in tmp_path.iterdir()] == ["sub"]
+
+
+def test_two_data_sets_are_two_parts_of_one_page(make_sweep, write_job):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    for method, sparsity in (("dense", 0.0), ("gradual", 0.5)):
+        write_job(folder, method, sparsity, 0, run=f"mnist-{method}", data="mnist")
+    page = check(write_report(folder))
+    assert "Table, mnist, cnn" in page.words
+    assert (folder / "figures" / "mnist-cnn" / "robustness.png").exists()
+
+
+def test_the_same_records_give_the_same_files(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0, 1))
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_importing_the_report_is_cheap():
+    slow = "{'pandas', 'matplotlib', 'jinja2', 'torch', 'wandb', 'scipy'}"
+    code = f"import sys, lightning_sparse.report; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,172 @@
+"""Means, intervals and holes against numbers worked out by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.records import Record, append
+from lightning_sparse.report.collect import by_subject, collect
+from lightning_sparse.report.gaps import holes, warnings
+from lightning_sparse.report.table import over_seeds, summarise, write_csv
+
+T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of freedom, from a printed table
+T_1 = 12.706204736432095
+# Three seeds at m - 0.01, m, m + 0.01 have standard deviation 0.01.
+HALF = T_2 * 0.01 / math.sqrt(3)
+
+
+def line(table: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
+    found = table[(table["method"] == method) & (table["sparsity_asked"] == sparsity)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_means_and_half_widths_are_those_worked_out_by_hand(make_sweep):
+    sweep = collect(make_sweep())
+    table = summarise(sweep.frame, sweep.jobs)
+    assert list(zip(table["method"], table["sparsity_asked"], strict=True)) == [
+        ("dense", 0.0),
+        *[("brain", s) for s in (0.5, 0.9, 0.98)],
+        *[("gradual", s) for s in (0.5, 0.9, 0.98)],
+    ]
+    gradual = line(table, "gradual", 0.9)
+    assert gradual["clean/accuracy"] == pytest.approx(0.95 - 0.10 * 0.9)
+    assert gradual["clean/accuracy ±"] == pytest.approx(HALF)
+    assert gradual["robust/worst/eps=0.1"] == pytest.approx(0.95 - 0.10 * 0.9 - 0.2 - 0.18)
+    assert gradual["robust/pgd/eps=0.1"] == pytest.approx(gradual["robust/worst/eps=0.1"] + 0.02)
+    assert gradual["saliency/gradient/gini"] == pytest.approx(0.59)
+    assert gradual["saliency/integrated_gradients/dense_agreement"] == pytest.approx(0.55)
+    assert gradual["seeds"] == 3
+    assert gradual["density"] == pytest.approx(0.1)
+    assert math.isnan(line(table, "dense", 0.0)["saliency/gradient/dense_agreement"])
+    assert (table["holes"] == "").all()
+
+
+def test_one_seed_has_a_mean_and_no_interval(make_sweep):
+    sweep = collect(make_sweep(seeds=(1,)))
+    brain = line(summarise(sweep.frame, sweep.jobs), "brain", 0.5)
+    assert brain["clean/accuracy"] == pytest.approx(0.95 - 0.05 * 0.5)
+    assert math.isnan(brain["clean/accuracy ±"])
+    assert brain["seeds"] == 1
+
+
+def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
+    folder = make_sweep(levels=(0.5,))
+    write_job(folder, "gradual", 0.9, 0)
+    write_job(folder, "gradual", 0.9, 1, status="failed", error="OutOfMemoryError: 2 GiB")
+    write_job(folder, "gradual", 0.9, 2, status="running")
+    (write_job(folder, "brain", 0.9, 0) / "records.jsonl").unlink()
+    write_job(folder, "brain", 0.9, 1)
+    sweep = collect(folder)
+    kept = sweep.frame[sweep.frame["run"] != "brain-0.9-s0"]  # its agreement rows stand in the sweep's own file
+    found = holes(kept, sweep.jobs)
+    told = {(row.method, row.sparsity_asked, row.seed): row.status for row in found.itertuples()}
+    assert told == {
+        ("gradual", 0.9, 1): "failed",
+        ("gradual", 0.9, 2): "running",
+        ("brain", 0.9, 0): "empty",
+        ("brain", 0.9, 2): "missing",
+    }
+    table = summarise(kept, sweep.jobs)
+    gradual = line(table, "gradual", 0.9)
+    assert gradual["seeds"] == 1
+    assert "seed 1 failed: OutOfMemoryError: 2 GiB" in gradual["holes"]
+    assert "seed 2 running: it is still running, or was killed" in gradual["holes"]
+    assert line(table, "gradual", 0.5)["holes"] == ""
+
+
+def test_two_seeds_left_of_three_widen_the_interval(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,))
+    (folder / "gradual-0.5-s2" / "records.jsonl").unlink()
+    sweep = collect(folder)
+    gradual = line(summarise(sweep.frame, sweep.jobs), "gradual", 0.5)
+    assert gradual["clean/accuracy"] == pytest.approx(0.9 - 0.005)
+    assert gradual["clean/accuracy ±"] == pytest.approx(T_1 * 0.01 / math.sqrt(2) / math.sqrt(2))
+
+
+def test_a_line_whose_jobs_all_failed_stays_in_the_table(make_sweep, write_job):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    write_job(folder, "gradual", 0.98, 0, status="failed", error="diverged")
+    sweep = collect(folder)
+    sparsest = line(summarise(sweep.frame, sweep.jobs), "gradual", 0.98)
+    assert sparsest["seeds"] == 0
+    assert math.isnan(sparsest["clean/accuracy"])
+    assert sparsest["holes"] == "seed 0 failed: diverged"
+
+
+def test_measuring_again_replaces_and_does_not_count_twice(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
+    again = Record("clean_accuracy", 0.123, 200, sparsity_asked=0.5, sparsity=0.5, **job)
+    append(folder / "gradual-0.5-s0" / "records.jsonl", [again])
+    averages = over_seeds(collect(folder).frame)
+    found = averages[(averages["method"] == "gradual") & (averages["chart"] == "clean/accuracy")].iloc[0]
+    assert found["values"] == [0.123]
+
+
+def test_undefined_values_are_left_out_and_told(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,))
+    job = {"run": "gradual-0.5-s2", "method": "gradual", "data": "digits", "model": "cnn", "seed": 2}
+    dead = Record("gini", math.nan, 0, attribution="gradient", sparsity_asked=0.5, sparsity=0.5, **job)
+    append(folder / "gradual-0.5-s2" / "records.jsonl", [dead])
+    sweep = collect(folder)
+    averages = over_seeds(sweep.frame)
+    found = averages[(averages["method"] == "gradual") & (averages["chart"] == "saliency/gradient/gini")].iloc[0]
+    assert found["seeds"] == 2
+    assert found["mean"] == pytest.approx(0.55 - 0.005)
+    assert [said for said in warnings(sweep.frame, sweep.jobs) if "undefined for gradual-0.5-s2" in said]
+
+
+def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    assert warnings(collect(folder).frame, collect(folder).jobs) == []
+    job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
+    owner = {"sparsity_asked": 0.5, "sparsity": 0.5, **job}
+    append(folder / "gradual-0.5-s0" / "records.jsonl", [Record("clean_accuracy", 0.9, 50, **owner)])
+    fgsm = Record("robust_accuracy", 0.1, 100, attack="fgsm", norm="Linf", eps=0.1, **owner)
+    append(folder / "gradual-0.5-s0" / "records.jsonl", [fgsm])
+    write_job(folder, "gradual", 0.5, 0, run="gradual-twin")
+    sweep = collect(folder)
+    said = " ".join(warnings(sweep.frame, sweep.jobs))
+    assert "different numbers of images: clean/accuracy" in said
+    assert "One step of FGSM breaks more images than PGD" in said
+    assert "2 jobs share method, sparsity and seed" in said
+
+
+def test_csv_files_hold_every_row_and_the_table(make_sweep):
+    sweep = collect(make_sweep())
+    write_csv(sweep)
+    records = pd.read_csv(sweep.folder / "records.csv")
+    assert len(records) == len(sweep.frame)
+    assert records["value"].tolist() == sweep.frame["value"].tolist()
+    table = pd.read_csv(sweep.folder / "table.csv")
+    assert table["clean/accuracy"][0] == pytest.approx(0.95)
+    assert not list(sweep.folder.glob("*.partial"))
+
+
+def test_a_sweep_over_two_data_sets_is_never_averaged_over_them(make_sweep, write_job):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    write_job(folder, "gradual", 0.5, 0, run="mnist", data="mnist")
+    sweep = collect(folder)
+    assert list(by_subject(sweep)) == ["digits, cnn", "mnist, cnn"]
+    assert list(by_subject(sweep)["mnist, cnn"].jobs["run"]) == ["mnist"]
+    table = summarise(sweep.frame, sweep.jobs)
+    assert table["data"].tolist() == ["digits", "digits", "mnist"]
+
+
+def test_a_torn_job_file_is_a_hole(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    (folder / "torn").mkdir()
+    (folder / "torn" / "job.json").write_text('{"run": "torn", "meth')
+    sweep = collect(folder)
+    assert list(by_subject(sweep)) == [""]
+    assert holes(sweep.frame, sweep.jobs)["status"].tolist() == ["unreadable"]
+
+
+def test_folders_that_are_no_sweep_are_refused(tmp_path):
+    with pytest.raises(SparsityError, match="does not exist"):
+        collect(tmp_path / "nothing")
+    with pytest.raises(SparsityError, match="holds no job"):
+        collect(tmp_path)
