@@ -1,0 +1,43 @@
+"""The command, run for real: in a process of its own, as a user types it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Everything small: one epoch, few images, few steps.
+TINY = [
+    "model=lenet_300_100",
+    "trainer.max_epochs=2",
+    "attack.images=60",
+    "attack.steps=3",
+    "attack.eps=[0.05,0.1,0.2]",
+    "saliency.images=20",
+]
+
+
+@pytest.fixture(scope="session")
+def command():
+    def run(*arguments, cwd, program=None):
+        program = program or [sys.executable, "-m", "lightning_sparse"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Away from the user's home, where W&B stages what is to be uploaded.
+        environment |= {"WANDB_DATA_DIR": str(cwd), "WANDB_CACHE_DIR": str(cwd)}
+        environment.pop("PYTHONPATH", None)
+        return subprocess.run(
+            [*program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=570, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def root():
+    return Path(__file__).parents[2]

@@ -1,0 +1,175 @@
+"""A sweep end to end, in real processes: what it leaves, what a failure costs, and what a second launch redoes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lightning_sparse import load_masks, records
+
+AXES = ["sparsity=dense,gradual,brain", "sparsity.final_sparsity=0.5,0.9,0.99999", "seed=0,1"]
+
+
+@pytest.fixture(scope="module")
+def sweep(command, tiny, tmp_path_factory):
+    """Two methods at two levels that fit and one that leaves too few connections, two seeds."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    done = command("-cn", "quick", *tiny, *AXES, cwd=cwd)
+    return cwd / "outputs" / "quick", done
+
+
+def jobs(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/job.json"))}
+
+
+def test_jobs_that_fail_leave_the_others_results_a_reason_and_an_exit_code(sweep):
+    folder, done = sweep
+    assert done.returncode == 1
+    stands = jobs(folder)
+    assert sorted(job["status"] for job in stands.values()) == ["done"] * 10 + ["failed"] * 4
+    for name, job in stands.items():
+        if job["status"] == "failed":
+            assert job["sparsity_asked"] == 0.99999
+            assert "leaves" in job["error"]
+            assert "SparsityError" in (folder / name / "traceback.txt").read_text()
+    assert "10 jobs done, 4 NOT: see the report" in done.stdout
+    assert done.stdout.rstrip().endswith(f"report: {folder / 'report.html'}")
+
+
+def test_every_number_is_a_row_that_says_what_it_is(sweep):
+    folder, _ = sweep
+    frame = pd.read_csv(folder / "records.csv")
+    assert len(frame) == 10 * (2 + 3 * 4 + 5) + 8 * 2
+    assert frame["value"].notna().all()
+    robust = frame[frame["metric"] == "robust_accuracy"]
+    assert set(robust["attack"]) == {"fgsm", "pgd", "apgd-dlr", "worst"}
+    assert set(robust["eps"]) == {0.05, 0.1, 0.2}
+    assert (robust["n"] == 60).all()
+    assert (robust["low"] <= robust["value"]).all()
+    assert (robust["value"] <= robust["high"]).all()
+    assert set(frame["metric"]) >= {"clean_accuracy", "gini", "insertion_deletion_gap", "dense_agreement"}
+    assert set(frame.loc[frame["metric"] == "gini", "attribution"]) == {"gradient", "integrated_gradients"}
+    total = 64 * 300 + 300 * 100 + 100 * 10
+    for row in frame.itertuples():
+        assert row.sparsity == round(row.sparsity_asked * total) / total
+    worst = robust.pivot_table(index=["run", "eps"], columns="attack", values="value")
+    assert (worst["worst"] <= worst.drop(columns="worst").min(axis=1)).all()
+
+
+def test_the_model_that_was_measured_is_exactly_as_sparse_as_its_rows_say(sweep):
+    folder, _ = sweep
+    for name, job in jobs(folder).items():
+        if job["method"] == "dense" or job["status"] != "done":
+            continue
+        state = torch.load(folder / name / "model.ckpt", weights_only=True)["state_dict"]
+        masks = load_masks(folder / name / "model.ckpt")
+        assert masks.total - masks.living == round(job["sparsity_asked"] * masks.total)
+        assert all((state[parameter][~mask] == 0).all() for parameter, mask in masks.items())
+
+
+def test_the_same_images_are_explained_in_every_job_and_agreement_is_with_the_dense_model_of_the_seed(sweep):
+    from scipy.stats import spearmanr
+
+    folder, _ = sweep
+    maps = {
+        name: np.load(folder / name / "saliency.npz") for name, job in jobs(folder).items() if job["status"] == "done"
+    }
+    first = next(iter(maps.values()))["images"]
+    assert all(np.array_equal(saved["images"], first) for saved in maps.values())
+    rows = records.read(folder / "records.jsonl")
+    assert len(rows) == 16
+    row = next(row for row in rows if row.run.startswith("brain-0.9-seed1") and row.attribution == "gradient")
+    dense = next(saved for name, saved in maps.items() if name.startswith("dense-seed1"))
+    pairs = zip(maps[row.run]["gradient"], dense["gradient"], strict=True)
+    assert row.value == pytest.approx(np.mean([spearmanr(a.ravel(), b.ravel()).statistic for a, b in pairs]), abs=1e-6)
+
+
+def test_the_report_shows_table_figures_maps_and_holes(sweep):
+    folder, _ = sweep
+    page = (folder / "report.html").read_text()
+    assert "leaves 1 for 3 layers" in page
+    assert "95 % Student-t intervals over 2 seeds" in page
+    assert page.count("data:image/") >= 7  # three figures, and maps of two methods by two attributions
+    assert len(list((folder / "figures").glob("*.png"))) == len(list((folder / "figures").glob("*.svg"))) == 7
+    table = pd.read_csv(folder / "table.csv")
+    assert table.loc[table["sparsity_asked"] == 0.99999, "holes"].str.contains("seed 0 failed").all()
+
+
+def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep):
+    folder, _ = sweep
+
+    def inspect(run):
+        wandb = Path(sys.executable).with_name("wandb")
+        read = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
+        return json.loads(subprocess.run(read, capture_output=True, text=True, check=True).stdout)
+
+    name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual-0.9-seed0"))
+    run = inspect(next((folder / name / "wandb").glob("offline-run-*")))
+    config = json.dumps(run["config"])
+    assert '"sparsity_asked": 0.9' in config or "sparsity_asked" in config
+    row = next(row for row in records.read(folder / name / "records.jsonl") if row.chart == "robust/worst/eps=0.1")
+    text = json.dumps(run)
+    assert "robust/worst/eps=0.1" in text
+    assert repr(row.value)[:6] in text
+    assert job["status"] == "done"
+    summary = json.dumps(inspect(next((folder / "wandb").glob("offline-run-*"))))
+    assert "quick-summary" in summary
+    assert "charts/robust/worst/eps=0.1" in summary
+    assert "figures/robustness" in summary
+
+
+def test_the_same_command_again_redoes_only_what_failed(sweep, command, tiny):
+    folder, _ = sweep
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/model.ckpt")}
+    rows = {path: path.read_text() for path in folder.glob("*/records.jsonl")}
+    again = command("-cn", "quick", *tiny, *AXES, cwd=folder.parents[1])
+    assert again.returncode == 1
+    assert again.stdout.count("done before") == 10 + 4  # dense stands for three levels
+    assert again.stdout.count("FAILED") == 4
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/model.ckpt")} == before
+    assert {path: path.read_text() for path in folder.glob("*/records.jsonl")} == rows
+
+
+def test_one_more_eps_measures_only_that(command, tiny, tmp_path):
+    first = command(*tiny, "saliency.methods=[]", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    job = next((tmp_path / "outputs" / "runs").iterdir())
+    trained = (job / "model.ckpt").stat().st_mtime_ns
+    old = records.read(job / "records.jsonl")
+    command(*tiny, "saliency.methods=[]", "attack.eps=[0.15]", cwd=tmp_path)
+    new = records.read(job / "records.jsonl")
+    assert (job / "model.ckpt").stat().st_mtime_ns == trained
+    assert new[: len(old)] == old
+    assert {(row.metric, row.eps) for row in new[len(old) :]} == {("robust_accuracy", 0.15)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-cn", "quik"], "there is no sweep named 'quik': did you mean 'quick'?"),
+        (["sparsity.final_sparsity=1.5"], "final_sparsity=1.5 is not a share"),
+        (["sparsity.begin=0.8", "sparsity.end=0.5"], "begin=0.8 is after end=0.5"),
+        (["sparsity.criterion=magnitud"], "did you mean 'magnitude'"),
+        (["sparsity.include=[nothing]"], "matches no parameter"),
+        (["data=mnist", "data.root=/no/such/folder"], "data.root=/path/to/the/folder"),
+    ],
+)
+def test_bad_input_ends_before_training_with_what_to_write(arguments, message, command, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("model.ckpt"))
+
+
+def test_several_devices_by_script_are_refused_in_a_sweep(command, tiny, tmp_path):
+    ddp = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    done = command("-m", *tiny, *[f"+{a}" if "strategy" in a else a for a in ddp], "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "trainer.strategy=ddp_spawn, or trainer.devices=1" in done.stderr
+    assert not list(tmp_path.rglob("model.ckpt"))

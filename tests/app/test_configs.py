@@ -1,0 +1,89 @@
+"""Every file in conf/ and sweeps/ composes, says its command, and cannot drift from what it configures."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import get_class, get_object, instantiate
+from omegaconf import OmegaConf
+
+from lightning_sparse import SparsityError, app  # app registers the resolver and the search path
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "sweeps").glob("*.yaml")])
+CHOICES = [(path.parent.name, path.stem) for path in FILES if path.parent.parent.name == "conf"]
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "sparsity").glob("*.yaml"))
+
+
+def composed(*overrides, name="config"):
+    with initialize_config_module("lightning_sparse.conf", version_base="1.3"):
+        return compose(name, overrides=list(overrides), return_hydra_config=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_opens_with_the_command_that_uses_it(path):
+    comments = [line for line in path.read_text().splitlines()[:6] if line.startswith("#")]
+    command = next(line for line in comments if "lightning-sparse" in line)
+    if path.parent.name not in ("conf", "sweeps"):
+        assert f"{path.parent.name}={path.stem}" in command or f"{path.parent.name}." in command
+    if path.parent.name == "sweeps":
+        assert f"-cn {path.stem}" in command
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_its_arguments_exist(group, choice):
+    node = composed(f"{group}={choice}")[group]
+    if "_target_" in node:
+        accepted = inspect.signature(get_object(node._target_)).parameters
+        assert set(node) - {"_target_"} <= set(accepted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_final_sparsity_and_shows_every_argument(method):
+    node = composed(f"sparsity={method}", "sparsity.final_sparsity=0.77", "seed=5").sparsity
+    if method == "dense":
+        assert node.final_sparsity == 0.77
+        return
+    callback = instantiate(node, _convert_="all")
+    assert isinstance(callback, SparseTraining)
+    assert callback.recipe.sparsity.final == 0.77
+    assert callback.recipe.seed == 5
+    # Where the Trainer knows the length of the training, total_steps has no place in a file.
+    assert set(inspect.signature(get_class(node._target_)).parameters) - {"total_steps"} == set(node) - {"_target_"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_is_a_primary_config(path):
+    from hydra.types import RunMode
+
+    config = composed(name=path.stem)  # found by the search path that the app registers
+    assert config.hydra.mode == RunMode.MULTIRUN
+    assert config.name == path.stem
+    assert config.hydra.sweep.dir == f"outputs/{path.stem}"
+    assert OmegaConf.to_container(config.hydra.sweeper.params)
+
+
+def job_name(*overrides):
+    config = composed(*overrides)
+    return config.hydra.run.dir
+
+
+def test_a_job_is_named_by_what_trains_it_and_nothing_else():
+    name = job_name()
+    assert name.startswith("outputs/runs/gradual-0.9-seed0-")
+    same = ["data.num_workers=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "logger=wandb"]
+    assert {job_name(override) for override in [*same, "attack.eps=[0.3]", "saliency=none"]} == {name}
+    other = ["seed=1", "sparsity.end=0.5", "trainer.max_epochs=3", "model.optimizer.lr=0.2", "data.validation=0.2"]
+    assert len({name, *(job_name(override) for override in other)}) == 6
+
+
+def test_dense_is_one_job_at_every_level():
+    assert job_name("sparsity=dense", "sparsity.final_sparsity=0.5") == job_name("sparsity=dense")
+
+
+def test_bad_values_in_a_config_are_refused_by_the_callback():
+    with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
+        instantiate(composed("sparsity=brain", "sparsity.final_sparsity=1.5").sparsity)
+    assert isinstance(app._sparsity_error(error.value), SparsityError)
