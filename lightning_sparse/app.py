@@ -137,7 +137,7 @@ def _train_and_measure(
             name=job.run,
             project=config.logger.project,
             group=f"{config.name}/{job.method}",
-            folder=job.folder,
+            folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
             tags=[job.data, job.model, job.method],
             config={**_plain(config), **job.identity()},
             mode=config.logger.mode,

@@ -53,7 +53,7 @@ def job_run(
         name: the job's name, as in its records' ``run``.
         project: W&B project.
         group: what the project's charts are grouped by: the sweep and the method, without the seed.
-        folder: the job's folder; the run is written to ``<folder>/wandb``.
+        folder: the run is written to ``<folder>/wandb``; runs that share it are compared by ``wandb leet <folder>/wandb``.
         tags: data set, model, method: what runs are searched by.
         config: the job's resolved settings and its identity (method, seed, ...); nested mappings are allowed.
         mode: ``"offline"`` (files only, no account), ``"online"`` or ``"disabled"``.
@@ -74,9 +74,7 @@ def job_run(
         # WandbLogger declares its step only for runs that it starts itself.
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        run.define_metric(AXIS)
-        for charts in ("clean/*", "robust/*", "saliency/*"):
-            run.define_metric(charts, step_metric=AXIS)
+        _define_axis(run)
     return run
 
 
@@ -125,8 +123,9 @@ def finish(run: Run | None, *, failed: bool = False) -> None:
 def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> None:
     """Log a whole sweep as one run, after its report is written: the form that needs no clicking in W&B.
 
-    It holds every record and the summary as tables, line charts over density with one line per method, every figure of
-    the report as an image, and ``records.csv`` as an artifact. Its group is the sweep's name, its job type ``summary``.
+    It holds every record and the summary as tables, line charts over density with one line per method, the means of every
+    method as one point per sparsity, every figure of the report as an image, and ``records.csv`` as an artifact. Its
+    group is the sweep's name, its job type ``summary``.
 
     Args:
         folder: the sweep's folder, where :func:`lightning_sparse.report.write_report` has been.
@@ -165,11 +164,15 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
             "records": _table(sweep.frame),
             "table": _table(summarise(sweep.frame, sweep.jobs)),
         }
-        for title, part in by_subject(sweep).items():
-            logged |= _charts(over_seeds(part.frame), title)
+        averages = {title: over_seeds(part.frame) for title, part in by_subject(sweep).items()}
+        for title, of_part in averages.items():
+            logged |= _charts(of_part, title)
         for picture in sorted((folder / "figures").rglob("*.png")):
             logged[picture.relative_to(folder).with_suffix("").as_posix()] = wandb.Image(str(picture))
         run.log(logged)
+        _define_axis(run)
+        for point in _points(averages):
+            run.log(point)
         run.summary.update({"jobs": len(sweep.jobs), "holes": len(holes(sweep.frame, sweep.jobs))})
         artifact = wandb.Artifact(f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep.name)}-records", type="records")
         # "immutable": sent from where it lies, where "mutable" leaves a copy in the user's home.
@@ -216,6 +219,23 @@ def _start(
         reinit="create_new",
         settings=settings,
     )
+
+
+def _define_axis(run: Run) -> None:
+    run.define_metric(AXIS)
+    for charts in ("clean/*", "robust/*", "saliency/*"):
+        run.define_metric(charts, step_metric=AXIS)
+
+
+def _points(averages: Mapping[str, pd.DataFrame]) -> list[dict[str, float]]:
+    """One point per sparsity, the means of every method: plain numbers, which `wandb leet` draws too."""
+    points: dict[float, dict[str, float]] = {}
+    for title, lines in averages.items():
+        for line in lines.dropna(subset=["mean"]).to_dict("records"):
+            if line["chart"].startswith(CHARTED):
+                name = "/".join(part for part in (line["chart"], title, line["method"]) if part)
+                points.setdefault(line["sparsity_asked"], {})[name] = line["mean"]
+    return [{AXIS: sparsity} | point for sparsity, point in sorted(points.items())]
 
 
 def _table(frame: pd.DataFrame) -> wandb.Table:

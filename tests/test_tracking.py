@@ -248,6 +248,12 @@ def test_the_summary_run_holds_tables_charts_pictures_and_the_file(tmp_path, cap
     ]
     assert sorted(point[0] for point in points if point[1] == "dense") == pytest.approx([0.1, 0.5, 1.0])
 
+    # Plain numbers too, a point per sparsity: W&B and `wandb leet` draw those without a click.
+    levels = history(folder)[1:]
+    assert [level["sparsity"] for level in levels] == [0.0, 0.5, 0.9]
+    assert levels[0]["robust/worst/eps=0.1/dense"] == pytest.approx(0.5025)
+    assert levels[2]["robust/worst/eps=0.1/gradual"] == pytest.approx(0.275)
+
     assert {"figures/robustness", "figures/maps_gradual_gradient"} <= set(end["summary"])
     kept = [line["artifact"] for line in told if line["type"] == "artifact" and line["artifact"]["type"] == "records"]
     assert [entry["path"] for entry in kept[0]["manifest"]["contents"]] == ["records.csv"]

@@ -108,8 +108,13 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
         read = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
         return json.loads(subprocess.run(read, capture_output=True, text=True, check=True).stdout)
 
+    def run_of(name):
+        found = [file for file in folder.glob("wandb/offline-run-*/*.wandb") if name.encode() in file.read_bytes()]
+        return inspect(min(found, key=lambda file: file.stat().st_size).parent)  # the summary run names every job
+
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 14 + 1
     name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual-0.9-seed0"))
-    run = inspect(next((folder / name / "wandb").glob("offline-run-*")))
+    run = run_of(name)
     config = json.dumps(run["config"])
     assert '"sparsity_asked": 0.9' in config or "sparsity_asked" in config
     row = next(row for row in records.read(folder / name / "records.jsonl") if row.chart == "robust/worst/eps=0.1")
@@ -117,7 +122,7 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
     assert "robust/worst/eps=0.1" in text
     assert repr(row.value)[:6] in text
     assert job["status"] == "done"
-    summary = json.dumps(inspect(next((folder / "wandb").glob("offline-run-*"))))
+    summary = json.dumps(run_of("quick-summary"))
     assert "quick-summary" in summary
     assert "charts/robust/worst/eps=0.1" in summary
     assert "figures/robustness" in summary
