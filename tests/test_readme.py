@@ -1,0 +1,59 @@
+"""The README's code runs as written, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import nn
+from torch.utils.data import DataLoader
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+class Module(BoringModel):
+    """What a reader of the README would have: a module of one's own, large enough to be pruned to 0.95."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 2))
+
+
+@pytest.mark.filterwarnings("ignore:Starting from v1.9.0, `tensorboardX` has been removed:UserWarning")
+def test_the_code_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    names = {
+        "torch": torch,
+        "module": Module(),
+        "loader": DataLoader(torch.randn(64, 32), batch_size=8),
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [(torch.rand(8, 1, 8, 8), torch.randint(0, 10, (8,))) for _ in range(50)],
+        "classifier": model,
+        "test_images": torch.rand(20, 1, 8, 8),
+        "test_labels": torch.randint(0, 10, (20,)),
+    }
+    for block in BLOCKS:
+        exec(block, names)
+    total = 32 * 40 + 40 * 2
+    assert names["pruning"].masks.total - names["pruning"].masks.living == round(0.9 * total)
+    assert names["development"].masks.total - names["development"].masks.living == round(0.95 * total)
+    assert names["engine"].sparsity == 0.9
+    assert "worst" in capsys.readouterr().out
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_named_sweeps_and_groups_exist():
+    for name in re.findall(r"-cn (\w+)", README):
+        assert (ROOT / "sweeps" / f"{name}.yaml").exists()
+    for group, choice in re.findall(r" (data|model|sparsity|attack|logger)=(\w+)", README):
+        assert (ROOT / "conf" / group / f"{choice}.yaml").exists()
