@@ -51,16 +51,20 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
         >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
         {'a': 1, 'b': 3}
     """
-    present = {name: int(mask.sum()) for name, mask in masks.items()}
+    present = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     change = living - sum(present.values())
+    flat = torch.cat([mask.reshape(-1) for mask in masks.values()])
     if change >= 0:
-        born = _per_layer({name: scores[name][~mask].float() for name, mask in masks.items()}, change, highest)
-        return {name: count + born[name] for name, count in present.items()}
-    candidates = {name: scores[name][mask].float() for name, mask in masks.items()}
-    for score in candidates.values():
-        score[score.argmax()] = torch.inf  # each layer keeps its best connection
-    died = _per_layer(candidates, -change, lowest)
-    return {name: count - died[name] for name, count in present.items()}
+        ranked = [scores[name].reshape(-1).float() for name in masks]
+        chosen = highest(torch.cat(ranked), change, among=~flat)
+    else:
+        ranked = [scores[name].masked_fill(~mask, -torch.inf).reshape(-1).float() for name, mask in masks.items()]
+        for score in ranked:
+            score[score.argmax()] = torch.inf  # each layer keeps its best connection
+        chosen = lowest(torch.cat(ranked), -change, among=flat)
+    moved = [int(part.count_nonzero()) for part in torch.split(chosen, [mask.numel() for mask in masks.values()])]
+    sign = 1 if change >= 0 else -1
+    return {name: present[name] + sign * count for name, count in zip(masks, moved, strict=True)}
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
@@ -97,9 +101,3 @@ def apportion(living: int, weights: Mapping[str, float], masks: Mapping[str, Ten
     for name in by_remainder[: living - sum(counts.values())]:
         counts[name] += 1
     return counts
-
-
-def _per_layer(scores: Mapping[str, Tensor], count: int, select: Callable[[Tensor, int], Tensor]) -> dict[str, int]:
-    chosen = select(torch.cat(list(scores.values())), count)
-    parts = torch.split(chosen, [len(score) for score in scores.values()])
-    return {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}

@@ -103,14 +103,14 @@ def task(config: DictConfig) -> float | None:
             _say(runtime, f"{job.run}: done before")
             return stored.objective
         start = time.monotonic()
-        job.save()
+        job = job.save(objective=stored.objective if stored else None)
         try:
             return _train_and_measure(config, job, wanted, start, multirun)
         except Exception as error:
-            job.fail(error, since(start))
+            failure = job.fail(error, since(start))
             reason = _sparsity_error(error)
             if multirun or reason is None:
-                _say(runtime, f"{job.run}: FAILED, {type(error).__name__}: {str(error).splitlines()[0]}")
+                _say(runtime, f"{job.run}: FAILED, {failure.error}")
                 raise
             print(f"lightning-sparse: {reason}", file=sys.stderr)
             raise SystemExit(2) from error

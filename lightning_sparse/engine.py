@@ -221,11 +221,11 @@ class Engine:
         died = born = 0
         for name, mask in after.items():
             newborn = mask & ~before[name]
-            births = int(newborn.sum())
+            births = int(newborn.count_nonzero())
             if births and name in self._optimizers:
                 start_newborns(self._optimizers[name], self.parameters[name], newborn, before[name])
             born += births
-            died += int((before[name] & ~mask).sum())
+            died += int((before[name] & ~mask).count_nonzero())
             self.masks.set(name, mask)
         if died or born:
             for optimizer in set(self._optimizers.values()):

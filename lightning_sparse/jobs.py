@@ -86,11 +86,11 @@ class Job:
         write_whole(self.folder / "job.json", json.dumps(plain, indent=1))
         return job
 
-    def fail(self, error: BaseException, seconds: float) -> None:
+    def fail(self, error: BaseException, seconds: float) -> Job:
         """Leave the failure where the report finds it, and its traceback beside it."""
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
         (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-        self.save(status="failed", error=reason, seconds=seconds)
+        return self.save(status="failed", error=reason, seconds=seconds)
 
     def measured(self) -> set[str]:
         """Keys of the measurements that are on disk."""

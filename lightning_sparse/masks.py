@@ -57,7 +57,7 @@ class Masks(Mapping[str, Tensor]):
         if mask.dtype != torch.bool:
             raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
         self._words[name] = mask.to(_WORD[self._itemsize.get(name, 4)]).neg_()  # True becomes -1: every bit set
-        self._living[name] = int(mask.sum())
+        self._living[name] = int(mask.count_nonzero())
 
     def __getitem__(self, name: str) -> Tensor:
         return self._words[name].bool()

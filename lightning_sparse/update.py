@@ -46,7 +46,7 @@ def next_masks(
         >>> masks["w"].tolist(), replaced, shortfall
         ([True, False, False, True], 1, 0)
     """
-    present = {name: int(mask.sum()) for name, mask in before.items()}
+    present = {name: int(mask.count_nonzero()) for name, mask in before.items()}
     change = living - sum(present.values())
     counts = present
     if change:  # where the density stands still, connections stay in the layer they are in
@@ -90,21 +90,13 @@ class ScoresOnce(dict[str, Tensor]):
 
 def _resize(mask: Tensor, change: int, drop: Mapping[str, Tensor], grow: Mapping[str, Tensor], name: str) -> Tensor:
     if change < 0:
-        return _flip(mask, mask, lowest(drop[name][mask], -change))
+        return mask ^ lowest(drop[name], -change, among=mask)
     if change > 0:
-        return _flip(mask, ~mask, highest(grow[name][~mask], change))
+        return mask | highest(grow[name], change, among=~mask)
     return mask
 
 
 def _replace(mask: Tensor, before: Tensor, wanted: int, drop: Tensor, grow: Tensor) -> tuple[Tensor, int]:
-    old, vacant = mask & before, ~mask & ~before
-    done = min(wanted, int(old.sum()), int(vacant.sum()))
-    smaller = _flip(mask, old, lowest(drop[old], done))
-    return _flip(smaller, vacant, highest(grow[vacant], done)), done
-
-
-def _flip(mask: Tensor, candidates: Tensor, chosen: Tensor) -> Tensor:
-    """Flip those of the ``candidates`` (a mask) that are ``chosen`` (one flag a candidate)."""
-    flips = candidates.clone()
-    flips[candidates] = chosen
-    return mask ^ flips
+    old, vacant = mask & before, ~(mask | before)
+    done = min(wanted, int(old.count_nonzero()), int(vacant.count_nonzero()))
+    return (mask ^ lowest(drop, done, among=old)) | highest(grow, done, among=vacant), done

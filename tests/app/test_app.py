@@ -146,10 +146,13 @@ def test_one_more_eps_measures_only_that(command, tiny, tmp_path):
     job = next((tmp_path / "outputs" / "runs").iterdir())
     trained = (job / "model.ckpt").stat().st_mtime_ns
     old = records.read(job / "records.jsonl")
+    objective = json.loads((job / "job.json").read_text())["objective"]
+    assert 0.1 <= objective <= 1.0
     command(*tiny, "saliency.methods=[]", "attack.eps=[0.15]", cwd=tmp_path)
     new = records.read(job / "records.jsonl")
     assert (job / "model.ckpt").stat().st_mtime_ns == trained
     assert new[: len(old)] == old
+    assert json.loads((job / "job.json").read_text())["objective"] == objective
     assert {(row.metric, row.eps) for row in new[len(old) :]} == {("robust_accuracy", 0.15)}
 
 
