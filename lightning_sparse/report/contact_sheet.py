@@ -89,7 +89,7 @@ def _choose(maps: Saved) -> list[int]:
 
 
 def _heading(job: dict[str, Any]) -> str:
-    return "dense" if job["method"] == "dense" else f"sparsity\n{job['sparsity_asked']:.4g}"
+    return "dense" if job["method"] == "dense" else f"sparsity\n{job['sparsity_asked']:g}"
 
 
 def _show(axes: Axes, picture: np.ndarray[Any, Any] | None, scale: dict[str, Any]) -> None:

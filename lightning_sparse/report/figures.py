@@ -75,7 +75,7 @@ def security_curves(sweep: Sweep) -> Figure | None:
         lines = kept[(kept["method"] == method) & (method != "dense")].sort_values("eps")
         for level, line in lines.groupby("sparsity_asked"):
             color = shade.get(level, DENSE)
-            axes.plot(line["eps"], line["mean"], color=color, marker="o", label=f"sparsity {level:.4g}")
+            axes.plot(line["eps"], line["mean"], color=color, marker="o", label=f"sparsity {level:g}")
         axes.set_title(method)
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")

@@ -40,7 +40,7 @@ def headline(sweep: Sweep) -> list[str]:
         sparsity = lines["sparsity_asked"].max()
         chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
         change = _change(sweep.frame, str(method), sparsity, charts)
-        said.append(f"{method} at sparsity {sparsity:.4g}: {_levels(chosen, charts)}.{change}")
+        said.append(f"{method} at sparsity {sparsity:g}: {_levels(chosen, charts)}.{change}")
     return [*said, _meaning(sweep.frame, measured, robust)]
 
 

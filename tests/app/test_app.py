@@ -1,6 +1,7 @@
 """A sweep end to end, in real processes: what it leaves, what a failure costs, and what a second launch redoes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,29 @@ def test_one_more_eps_measures_only_that(command, tiny, tmp_path):
     assert new[: len(old)] == old
     assert json.loads((job / "job.json").read_text())["objective"] == objective
     assert {(row.metric, row.eps) for row in new[len(old) :]} == {("robust_accuracy", 0.15)}
+
+
+def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(command, tiny, tmp_path):
+    axes = ["sparsity=gradual", "sparsity.final_sparsity=0.5,0.9", "seed=0,1", "logger=none"]
+    arguments = [sys.executable, "-m", "lightning_sparse", "-cn", "quick", *tiny, *axes]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    for line in killed.stdout:
+        if "[2/4]" in line:
+            killed.kill()
+            break
+    killed.stdout.close()
+    assert killed.wait() < 0
+    folder = tmp_path / "outputs" / "quick"
+    rows = {path: path.read_text() for path in folder.glob("*/records.jsonl")}
+    again = command(*arguments[3:], cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before") == 2
+    assert "4 jobs done" in again.stdout
+    assert all(path.read_text().startswith(before) for path, before in rows.items())
+    charts = [[row.chart for row in records.read(path)] for path in folder.glob("*/records.jsonl")]
+    assert len(charts) == 4
+    assert all(len(set(names)) == len(names) for names in charts)
 
 
 @pytest.mark.parametrize(
