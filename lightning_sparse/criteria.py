@@ -7,7 +7,7 @@ lowest drop score die; the missing ones with the highest grow score are born. Yo
     def taylor(layer: Layer) -> Tensor:
         return (layer.weight * layer.gradient).abs()
 
-    SparseTraining(0.9, drop=taylor)
+    GradualPruning(0.9, criterion=taylor)
 
 A score with a memory is an object with ``observe(layer)``, called after every optimizer step, and ``state_dict()`` /
 ``load_state_dict(state)``, so that a resumed run remembers too.
@@ -64,6 +64,11 @@ def needs_gradient(score: S) -> S:
     """Mark a score that reads ``layer.gradient``, so that the engine keeps it for the update."""
     score.needs_gradient = True  # type: ignore[attr-defined]
     return score
+
+
+def needs_gradient_of(score: object) -> bool:
+    """Whether a score was marked by :func:`needs_gradient`."""
+    return bool(getattr(score, "needs_gradient", False))
 
 
 def magnitude(layer: Layer) -> Tensor:
@@ -128,9 +133,11 @@ class Momentum:
         """Take in the gradient of one optimizer step."""
         if layer.dense_gradient is None:  # a layer that this step did not use
             return
-        if layer.name not in self._mean:
-            self._mean[layer.name] = torch.zeros_like(layer.dense_gradient, dtype=torch.float32)
-        self._mean[layer.name].lerp_(layer.dense_gradient.float(), 1.0 - self.decay)
+        gradient = layer.dense_gradient.float()
+        mean = self._mean.get(layer.name, torch.zeros_like(gradient)).to(
+            gradient.device
+        )  # a checkpoint's is on the CPU
+        self._mean[layer.name] = mean.lerp_(gradient, 1.0 - self.decay)
 
     def __call__(self, layer: Layer) -> Tensor:
         """Score one layer."""

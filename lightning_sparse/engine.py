@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse.allocation import ALLOCATIONS, Allocation
-from lightning_sparse.criteria import DROP, GROW, Layer, Score
+from lightning_sparse.criteria import DROP, GROW, Layer, Score, needs_gradient_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.masks import Masks
 from lightning_sparse.optimizer_state import forget_history, gradient_scale, start_newborns, step_was_skipped
 from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
+from lightning_sparse.times import check_total
 from lightning_sparse.update import ScoresOnce, next_masks
 
 
@@ -84,6 +88,7 @@ class Engine:
         self._optimizers: dict[str, Optimizer] = {}
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
+        self._warned = False
         self._check_room()
 
     @property
@@ -107,6 +112,11 @@ class Engine:
                 self._optimizers.update(dict.fromkeys(mine, optimizer))
                 self._clock_optimizer = self._clock_optimizer or optimizer
                 self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            if isinstance(optimizer, LBFGS):
+                # It moves the weights many times inside one step, along directions built from gradients.
+                for name in mine:
+                    hook = partial(self._hide_dead_gradients, name)
+                    self._handles.append(cast(Any, self.parameters[name]).register_post_accumulate_grad_hook(hook))
         orphan = next((name for name in self.parameters if name not in self._optimizers), None)
         if orphan is not None:
             raise SparsityError(
@@ -137,6 +147,8 @@ class Engine:
                 of the living.
         """
         optimizer = _unwrap(optimizer)
+        if isinstance(optimizer, LBFGS):
+            return  # its gradients are read and hidden as they arise
         owned = {name: p for name, p in self.parameters.items() if self._optimizers.get(name) is optimizer}
         # Whatever a skipped step left behind is replaced, not used.
         self._gradients = {name: g for name, g in self._gradients.items() if name not in owned}
@@ -158,10 +170,20 @@ class Engine:
                 for score in self._watching:
                     for name in self.parameters:
                         cast(Any, score).observe(self._layer(name))
-            if self.plan.due(self.clock):
+            due = self.plan.due(self.clock)
+            if due:
                 self.update()
             self._gradients = {}
+            if due:  # connections have died in other optimizers' parameters too
+                self.masks.apply(self.parameters)
+                return
         self.masks.apply({name: p for name, p in self.parameters.items() if self._optimizers[name] is optimizer})
+
+    def _hide_dead_gradients(self, name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            if self._gradients_wanted():
+                self._gradients[name] = parameter.grad.detach().clone()
+            self.masks.apply({name: parameter.grad})
 
     def _gradients_wanted(self) -> bool:
         step = self.clock + 1
@@ -170,7 +192,7 @@ class Engine:
         if not self.plan.due(step):
             return False
         grows = self.plan.turnover_at(step) > 0.0 or self._asked_living(step) > self.masks.living
-        return _needs_gradient(self._drop) or (grows and _needs_gradient(self._grow))
+        return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
 
     def _collect_gradients(self, optimizer: Optimizer) -> None:
         for name, parameter in self.parameters.items():
@@ -179,6 +201,12 @@ class Engine:
         scale = gradient_scale(optimizer)
         if scale is not None:
             self._gradients = {name: gradient / scale for name, gradient in self._gradients.items()}
+        missing = [name for name in self.parameters if name not in self._gradients]
+        if missing and self._gradients:  # layers that this step did not use: their connections pull at nothing
+            if not self._warned:
+                warnings.warn(f"no gradient for {', '.join(missing)}: scored as zero", stacklevel=2)
+                self._warned = True
+            self._gradients |= {name: torch.zeros_like(self.parameters[name]) for name in missing}
 
     def _asked_living(self, step: int) -> int:
         return self.masks.total - round(self.plan.sparsity(step) * self.masks.total)
@@ -286,7 +314,14 @@ class Engine:
             )
 
 
-def attach(optimizer: Optimizer, model: nn.Module, recipe: Any, *, total_steps: int | None = None) -> Engine:
+def attach(
+    optimizer: Optimizer,
+    model: nn.Module,
+    recipe: Any,
+    *,
+    total_steps: int | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Engine:
     """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
 
     Args:
@@ -294,10 +329,11 @@ def attach(optimizer: Optimizer, model: nn.Module, recipe: Any, *, total_steps: 
         model: the model; Linear and Conv weights become sparse unless the recipe says otherwise.
         recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
         total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
+        state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
+            before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
 
     Returns:
-        The engine: its ``masks``, ``sparsity``, ``history``, ``state_dict()`` and ``load_state_dict()``. Call ``detach()``
-        to stop.
+        The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
 
     Example:
         >>> from lightning_sparse import attach, Recipe, cubic
@@ -317,19 +353,20 @@ def attach(optimizer: Optimizer, model: nn.Module, recipe: Any, *, total_steps: 
         raise SparsityError(
             f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
+    check_total("total_steps", total_steps)
     engine = Engine(sparsifiable(model, recipe.include, recipe.exclude), recipe, total_steps)
     engine.install([optimizer])
-    engine.birth()
+    if state is None:
+        engine.birth()
+    else:
+        engine.load_state_dict(state)
     return engine
 
 
 def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:
     score = named[choice] if isinstance(choice, str) else choice
-    return cast(Score, score() if isinstance(score, type) else score)
-
-
-def _needs_gradient(score: Score) -> bool:
-    return bool(getattr(score, "needs_gradient", False))
+    # A copy, so that a score's memory of one training is not carried into the next.
+    return cast(Score, score() if isinstance(score, type) else copy.deepcopy(score))
 
 
 def _unwrap(optimizer: Any) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,13 @@ def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
     """
     content: Any = checkpoint
     if isinstance(checkpoint, str | Path):
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise SparsityError(
+                f"{str(checkpoint)!r} holds objects that weights_only=True refuses (hyperparameters, perhaps): if you trust "
+                "it, write load_masks(torch.load(path, weights_only=False))"
+            ) from error
     states = [content, *content.get("callbacks", {}).values()]
     masks = {
         name: unpack_bits(entry)

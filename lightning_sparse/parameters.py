@@ -38,19 +38,21 @@ def sparsifiable(
         ['0.weight']
     """
     everything = dict(model.named_parameters())
+    left_out = set(_matching("exclude", exclude or (), everything))
     if include is None:
-        chosen = {name: everything[name] for name in _default_names(model) if name in everything}
-        chosen = {name: parameter for name, parameter in chosen.items() if parameter.requires_grad}
+        names = [name for name in _default_names(model, exclude or ()) if name in everything]
+        names = [name for name in names if everything[name].requires_grad]
     else:
-        chosen = {name: everything[name] for name in _matching("include", include, everything)}
-    for name in _matching("exclude", exclude or (), everything):
-        chosen.pop(name, None)
+        names = _matching("include", include, everything)
+    chosen = {name: everything[name] for name in names if name not in left_out}
     if not chosen:
         raise SparsityError(
             f"{type(model).__name__} has no weight to make sparse: by default the trainable weights of Linear and Conv "
             f"layers are, and it has none left; name others with include=[...] (parameters: {_some(everything)})"
         )
     for name, parameter in chosen.items():
+        if _is_half_of_a_weight(model, name):
+            raise SparsityError(_REWRITTEN.format(name=name))
         if isinstance(parameter, UninitializedParameter):
             raise SparsityError(f"{name!r} has no shape yet (a lazy layer): run one batch through the model before fit")
         if not parameter.is_floating_point():
@@ -58,16 +60,31 @@ def sparsifiable(
     return chosen
 
 
-def _default_names(model: nn.Module) -> Iterator[str]:
+_REWRITTEN = (
+    "{name!r} is already rewritten by something else (weight_norm, a parametrization, torch.nn.utils.prune or "
+    "quantisation), so that its zeros would not be the weight's: remove that first, or leave the layer out with exclude"
+)
+
+
+def _is_half_of_a_weight(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is what torch's reparametrisations keep in the place of a weight."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if "parametrizations" in path.split(".") or (leaf.endswith("_orig") and hasattr(owner, leaf[:-5] + "_mask")):
+        return True
+    return leaf.endswith(("_g", "_v")) and hasattr(owner, leaf[:-2] + "_g") and hasattr(owner, leaf[:-2] + "_v")
+
+
+def _default_names(model: nn.Module, exclude: Sequence[str]) -> Iterator[str]:
     for prefix, module in model.named_modules():
         if not isinstance(module, DEFAULT_TYPES):
             continue
         name = f"{prefix}.weight" if prefix else "weight"
         if "weight" not in module._parameters:
-            raise SparsityError(
-                f"{name!r} is already rewritten by something else (weight_norm, a parametrization, torch.nn.utils.prune "
-                "or quantisation): remove that first, or name the parameters to make sparse with include=[...]"
-            )
+            inside = [f"{prefix}.{leaf}" if prefix else leaf for leaf, _ in module.named_parameters()]
+            if all(any(fnmatchcase(leaf, pattern) for pattern in exclude) for leaf in inside):
+                continue
+            raise SparsityError(_REWRITTEN.format(name=name))
         yield name
 
 

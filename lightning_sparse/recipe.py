@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_sparse.allocation import ALLOCATIONS, Allocation
-from lightning_sparse.criteria import DROP, GROW, Score
+from lightning_sparse.criteria import DROP, GROW, Score, needs_gradient_of
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.schedules import Curve, from_plain
-from lightning_sparse.times import Time, check_time, to_step
+from lightning_sparse.times import Time, check_time, check_total, to_step
 
 NO_TURNOVER = Curve(0.0)
 
@@ -62,14 +62,20 @@ class Recipe:
         _check_callable("drop", self.drop, DROP)
         _check_callable("grow", self.grow, GROW)
         _check_callable("allocation", self.allocation, ALLOCATIONS)
+        drop = DROP[self.drop] if isinstance(self.drop, str) else self.drop
+        if self.sparsity.start > 0.0 and needs_gradient_of(drop):
+            raise SparsityError(
+                f"drop={_name(self.drop)!r} reads gradients, and there are none before the first step, where "
+                f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
+                "sparsity 0"
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise SparsityError(f"seed={self.seed!r} is not an integer: write seed=0")
+        check_total("total_steps", self.total_steps)
         check_time("every", self.every, one_step_likely=True)
         if self.every == 0 and isinstance(self.every, int):
             raise SparsityError(
                 "every=0 steps is no interval: write 1 for an update at every step, or 0.01 for a share"
-            )
-        if self.total_steps is not None and (isinstance(self.total_steps, bool) or self.total_steps < 1):
-            raise SparsityError(
-                f"total_steps={self.total_steps!r} is not a number of optimizer steps: write an int >= 1"
             )
 
     @property
@@ -108,6 +114,9 @@ class Recipe:
     def _sparsity_due(self, step: int) -> bool:
         if step == 0:
             return self.sparsity(0) > 0.0
+        # Not by comparing with the step before: near its end a slow curve moves by less than a float can tell.
+        if any(piece.end == step and piece.moves for piece in self.sparsity.pieces()):
+            return True
         if any(segment.end == step for segment in self.sparsity.segments):
             return self.sparsity(step) != self.sparsity(step - 1)
         piece = self.sparsity.piece(step)
@@ -144,4 +153,7 @@ def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None
 def _name(choice: str | Callable[..., Any]) -> str:
     if isinstance(choice, str):
         return choice
-    return f"{choice.__module__}.{choice.__qualname__}" if hasattr(choice, "__qualname__") else repr(choice)
+    named = choice if hasattr(choice, "__qualname__") else type(choice)
+    if named is not choice and "__repr__" in vars(named):
+        return repr(choice)  # says its settings, where the default would say its address
+    return f"{named.__module__}.{named.__qualname__}"

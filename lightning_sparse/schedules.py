@@ -156,9 +156,10 @@ class Curve:
         return piece.last + (piece.first - piece.last) * SHAPES[piece.shape](progress)
 
     def phase(self, step: int) -> str:
-        """Name of the segment that holds at ``step``; empty where it has none."""
+        """Name of the segment that holds at ``step``; after the last one, its name."""
         piece = self.piece(step)
-        return piece.name if piece else ""
+        last = self.segments[-1].name if self.segments else ""
+        return piece.name if piece else last
 
     def plain(self) -> dict[str, Any]:
         """The curve as dicts, lists and numbers, for a checkpoint that loads with ``weights_only=True``."""
@@ -187,4 +188,4 @@ def cubic(final: float, *, initial: float = 0.0, begin: Time = 0.0, end: Time = 
         >>> [round(curve(step), 4) for step in (0, 100, 150, 200)]
         [0.0, 0.0, 0.7875, 0.9]
     """
-    return Curve(initial).then(begin, name="before pruning").then(end, final, "cubic", name="prune")
+    return Curve(initial).then(begin, name="before").then(end, final, "cubic", name="prune").then(end, name="rest")

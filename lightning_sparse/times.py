@@ -44,6 +44,19 @@ def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time
     return value
 
 
+def check_total(name: str, value: int | None) -> int | None:
+    """Return ``value`` if it can be the length of a training in optimizer steps (or None, not known), else raise.
+
+    Example:
+        >>> check_total("total_steps", 0)
+        Traceback (most recent call last):
+        lightning_sparse.errors.SparsityError: total_steps=0 is not a number of optimizer steps: write an int >= 1
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise SparsityError(f"{name}={value!r} is not a number of optimizer steps: write an int >= 1")
+    return value
+
+
 def to_step(value: Time, total_steps: int | None) -> int:
     """Turn a time into an optimizer step.
 

@@ -242,3 +242,79 @@ def test_under_fabric_the_masks_are_those_of_a_plain_loop():
         fabric.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
     assert engine.masks.checksum() == alone.masks.checksum()
+
+
+def test_attach_goes_on_from_a_state_without_touching_weights():
+    model = net()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    engine = attach(optimizer, model, LIFE)
+    train(model, optimizer, batches(20))  # the densest point, far denser than the birth
+    state, weights = engine.state_dict(), {name: weight.clone() for name, weight in model.state_dict().items()}
+    engine.detach()
+    again = attach(optimizer, model, LIFE, state=state)
+    assert again.masks.checksum() == engine.masks.checksum()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_lbfgs_in_a_plain_loop_sees_exact_zeros_and_grows():
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.3, max_iter=5, line_search_fn="strong_wolfe")
+    engine = attach(optimizer, model, LIFE)
+    for x, y in batches(60):
+
+        def closure(x=x, y=y):
+            assert all((model.get_parameter(name)[~mask] == 0).all() for name, mask in engine.masks.items())
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    assert engine.sparsity == 0.9
+    assert sum(update.born for update in engine.history) > 100
+    engine.detach()
+    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_an_update_masks_the_parameters_of_every_optimizer_at_once():
+    from lightning_sparse import Engine, sparsifiable
+
+    model = net()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9)
+    second = torch.optim.SGD(model[2].parameters(), lr=0.1, momentum=0.9)
+    engine = Engine(sparsifiable(model), LIFE)
+    engine.install([first, second])
+    engine.birth()
+    for x, y in batches(60):
+        assert all((model.get_parameter(name)[~mask] == 0).all() for name, mask in engine.masks.items())
+        model.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        second.step()
+        first.step()  # the clock
+
+
+def test_the_last_update_of_a_slow_curve_is_not_lost_to_rounding():
+    """Over hundreds of thousands of steps the curve moves less than a float can tell before its end."""
+    plan = Recipe(cubic(0.9, begin=0, end=337_500), every=4_500).resolve(None)
+    assert plan.sparsity(337_499) == plan.sparsity(337_500)
+    assert plan.due(337_500)
+
+
+def test_a_score_with_a_memory_is_not_shared_between_trainings():
+    from lightning_sparse.criteria import Momentum
+
+    score = Momentum(0.5)
+    model = net()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    attach(optimizer, model, Recipe(LIFE.sparsity, LIFE.turnover, grow=score, every=5))
+    train(model, optimizer, batches(10))
+    assert score.state_dict() == {}
+    assert Recipe(cubic(0.9), grow=Momentum(0.5)).plain() == Recipe(cubic(0.9), grow=Momentum(0.5)).plain()
+    assert Recipe(cubic(0.9), grow=Momentum(0.5)).plain() != Recipe(cubic(0.9), grow=Momentum(0.6)).plain()
+
+
+@pytest.mark.parametrize("total", [0, -5, 2.5, True])
+def test_a_length_that_is_none_is_refused(total):
+    model = net()
+    with pytest.raises(SparsityError, match="write an int >= 1"):
+        attach(OPTIMIZERS["sgd"](model.parameters()), model, GradualPruning(0.9), total_steps=total)

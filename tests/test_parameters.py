@@ -63,6 +63,9 @@ def test_weights_that_something_else_rewrites_are_refused_by_name(rewrite):
     rewrite(net[1])
     with pytest.raises(SparsityError, match=r"'1.weight' is already rewritten"):
         sparsifiable(net)
+    assert list(sparsifiable(net, exclude=["1.*"])) == ["0.weight"]
+    with pytest.raises(SparsityError, match="is already rewritten"):
+        sparsifiable(net, include=["1.*orig*"])
 
 
 def test_a_lazy_layer_is_refused_with_advice():

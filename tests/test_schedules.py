@@ -32,7 +32,7 @@ def test_segments_hand_over_at_their_end():
 
 def test_shares_resolve_to_the_nearest_step():
     curve = cubic(0.9, begin=0.1, end=0.75).resolve(333)
-    assert [segment.end for segment in curve.segments] == [33, 250]
+    assert [segment.end for segment in curve.segments] == [33, 250, 250]
 
 
 def test_plain_round_trip():

@@ -50,7 +50,8 @@ class BrainDevelopment(SparseTraining):
         turnover_until: when the turnover stops, so that the last newborns can learn, likewise a time.
         every: time between two updates, likewise.
         growth: which connections are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
-        criterion: which die first: ``"magnitude"``, ``"random"``, ``"gradient"``, or a score of your own.
+        criterion: which die first: ``"magnitude"``, ``"random"``, or a score of your own; without ``birth_sparsity`` (0.0
+            here and in ``sparsity_at_densest``) ``"gradient"`` too, which does not exist before the first step.
         allocation: ``"global"`` (one ranking for all layers), ``"uniform"``, ``"erk"``, or a function of your own.
         include: shell-style patterns of parameter names to make sparse; None takes Linear and Conv weights.
         exclude: patterns of names to leave dense.
@@ -114,7 +115,7 @@ class BrainDevelopment(SparseTraining):
             .then(densest_at, sparsity_at_densest, "linear", name="grow")
             .then(pruned_by, final_sparsity, "cubic", name="prune")
             .then(turnover_until, name="turnover" if turnover else "rest")
-            .then(1.0, name="rest")
+            .then(turnover_until, name="rest")
         )
         super().__init__(
             sparsity,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from lightning_sparse.allocation import Allocation
 from lightning_sparse.criteria import Score
@@ -96,10 +96,10 @@ class SparseTraining(Callback):
         Raises:
             SparsityError: before the first ``fit`` or restored checkpoint.
         """
+        if self._restored is not None:  # read from a checkpoint and not trained on yet: these fit the weights
+            return load_masks(self._restored)
         if self.engine is not None:
             return self.engine.masks
-        if self._restored is not None:
-            return load_masks(self._restored)
         raise SparsityError("there are no masks yet: they are made when fit starts, or read from a checkpoint")
 
     @property
@@ -119,13 +119,30 @@ class SparseTraining(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what does not fit the model, before anything is spent on training."""
-        # Modules that are built in configure_model do not exist yet: those are looked at in on_fit_start.
-        if stage == "fit" and not _overrides(pl_module, "configure_model"):
+        if stage != "fit":
+            return
+        if trainer.ckpt_path is None:
+            # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
+            goes_on = self.engine is not None and trainer.global_step > 0
+            self._restored = self.engine.state_dict() if goes_on and self.engine is not None else None
+        # Modules and data that are made in these hooks do not exist yet: those are looked at in on_fit_start.
+        if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
             self._build(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Build the engine anew on the parameters as the strategy has placed them."""
         self.engine = self._build(trainer, pl_module)
+        mine = {id(parameter): name for name, parameter in self.engine.parameters.items()}
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, SparseTraining) and other is not self and other.engine is not None:
+                shared = [
+                    mine[id(parameter)] for parameter in other.engine.parameters.values() if id(parameter) in mine
+                ]
+                if shared:
+                    raise SparsityError(
+                        f"two sparsity callbacks both want {shared[0]!r}: give each parameter to one of them with include "
+                        "and exclude"
+                    )
         self.engine.install(trainer.optimizers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,8 +162,7 @@ class SparseTraining(Callback):
         """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
         assert self.engine is not None
         clips = trainer.gradient_clip_val is not None or _overrides(pl_module, "configure_gradient_clipping")
-        # LBFGS moves the weights inside its step, along directions built from gradients.
-        self.engine.before_step(optimizer, zero_dead=clips or isinstance(optimizer, LBFGS))
+        self.engine.before_step(optimizer, zero_dead=clips)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if training stopped before the sparsity asked for was reached."""
@@ -172,9 +188,9 @@ class SparseTraining(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Masks at one bit a weight, clock, generator, scores and history, loadable with ``weights_only=True``."""
-        if self.engine is not None:
-            return self.engine.state_dict()
-        return self._restored or {}
+        if self._restored is not None or self.engine is None:
+            return self._restored or {}
+        return self.engine.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts: here neither model nor optimizers are complete."""
@@ -208,6 +224,6 @@ def _overrides(module: Any, method: str) -> bool:
 
 
 def _names(argument: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(patterns, str | Mapping):
+    if isinstance(patterns, str | Mapping) or not all(isinstance(pattern, str) for pattern in patterns or ()):
         raise SparsityError(f"{argument}={patterns!r} is not a list: write {argument}=['pattern', ...]")
     return None if patterns is None else tuple(patterns)

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.masks import pack_bits, unpack_bits
-from lightning_sparse.parameters import sparsifiable
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.masks import pack_bits, sparsity_of, unpack_bits
 
 
 class SparsityMonitor(Callback):
@@ -36,6 +36,7 @@ class SparsityMonitor(Callback):
         self.per_layer = per_layer
         self._ever: dict[str, Tensor] = {}
         self._seen: dict[str, int] = {}
+        self._resumed = False
 
     @property
     def ever_lived(self) -> float:
@@ -44,45 +45,51 @@ class SparsityMonitor(Callback):
         return sum(int(mask.sum()) for mask in self._ever.values()) / total if total else 1.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log where training starts; the sparsity callbacks may stand after this one, so their birth is logged later."""
+        """Forget an earlier training, unless this one goes on with it."""
         self._seen = {}
+        if not self._resumed:
+            self._ever = {}
+        self._resumed = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the sparsity at once, and not only from the first update of the epoch on."""
-        self._log(trainer, pl_module)
+        """Remember what lives before the first step."""
+        self._remember(_sparse(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log if the masks have changed since the last batch."""
-        engines = _sparse(trainer)
-        if any(len(callback.history) != self._seen.get(callback.state_key) for callback in engines):
-            self._log(trainer, pl_module)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log if the masks have changed since the last batch; at the first batch of an epoch in any case."""
         callbacks = _sparse(trainer)
-        if not callbacks:
-            weights = sparsifiable(pl_module)
-            zeros, total = sum(int((w == 0).sum()) for w in weights.values()), sum(w.numel() for w in weights.values())
-            metrics = {"sparsity": zeros / total}
+        changed = any(len(callback.history) != self._seen.get(callback.state_key) for callback in callbacks)
+        if callbacks and (changed or batch_idx == 0):
+            metrics = self._metrics(callbacks)
+        elif not callbacks and batch_idx == 0:
+            metrics = _zeros(pl_module)
         else:
-            total = sum(callback.masks.total for callback in callbacks)
-            living = sum(callback.masks.living for callback in callbacks)
-            replaced = 0
-            metrics = {"sparsity": (total - living) / total}
-            for callback in callbacks:
-                self._seen[callback.state_key] = len(callback.history)
-                for name, mask in callback.masks.items():
-                    self._ever[name] = mask | self._ever.get(name, torch.zeros_like(mask)).to(mask.device)
-                if callback.history:
-                    replaced += callback.history[-1].replaced
-                if self.per_layer:
-                    shares = callback.masks.layer_sparsity().items()
-                    metrics |= {f"sparsity/{name}": share for name, share in shares}
-            metrics |= {"turnover": replaced / living, "ever_lived": self.ever_lived}
-        pl_module.log("sparsity", metrics["sparsity"], prog_bar=True, logger=False)
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            return
+        if metrics:
+            pl_module.log("sparsity", metrics["sparsity"], prog_bar=True, logger=False)
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _metrics(self, callbacks: list[SparseTraining]) -> dict[str, float]:
+        total = sum(callback.masks.total for callback in callbacks)
+        living = sum(callback.masks.living for callback in callbacks)
+        metrics = {"sparsity": (total - living) / total}
+        self._remember(callbacks)
+        replaced = 0
+        for callback in callbacks:
+            new = callback.history[self._seen.get(callback.state_key, len(callback.history)) :]
+            replaced += sum(update.replaced for update in new)
+            self._seen[callback.state_key] = len(callback.history)
+            if self.per_layer:
+                metrics |= {f"sparsity/{name}": share for name, share in callback.masks.layer_sparsity().items()}
+        return metrics | {"turnover": replaced / living, "ever_lived": self.ever_lived}
+
+    def _remember(self, callbacks: list[SparseTraining]) -> None:
+        for callback in callbacks:
+            for name, mask in callback.masks.items():
+                self._ever[name] = mask | self._ever.get(name, torch.zeros_like(mask)).to(mask.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Which connections have ever lived, at one bit a weight."""
@@ -91,7 +98,15 @@ class SparsityMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
         self._ever = {name: unpack_bits(packed) for name, packed in state_dict["ever_lived"].items()}
+        self._resumed = True
 
 
 def _sparse(trainer: Trainer) -> list[SparseTraining]:
     return [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
+
+
+def _zeros(model: LightningModule) -> dict[str, float]:
+    try:
+        return {"sparsity": sparsity_of(model)}
+    except SparsityError:  # nothing here that could be sparse
+        return {}

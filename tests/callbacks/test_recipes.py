@@ -64,6 +64,10 @@ def test_growth_by_gradient_momentum_or_at_random(growth, module, loader, make_t
         (lambda: BrainDevelopment(0.9, turnover=1.4), "turnover=1.4"),
         (lambda: BrainDevelopment(0.9, growth="gradent"), "did you mean 'gradient'"),
         (lambda: SparseTraining(1.0), "sparsity=1.0"),
+        (lambda: SparseTraining(0.9, drop="gradient"), "none before the first step"),
+        (lambda: BrainDevelopment(0.9, criterion="gradient"), "choose 'magnitude' or 'random'"),
+        (lambda: GradualPruning(0.9, seed="x"), "write seed=0"),
+        (lambda: GradualPruning(0.9, include=[1]), r"include=\['pattern'"),
     ],
 )
 def test_bad_input_is_refused_with_what_to_write(make, message):

@@ -271,3 +271,96 @@ def test_pytorch_lightning_namespace(module, loader):
     callback = GradualPruning(0.9)
     pl.Trainer(max_epochs=2, accelerator="cpu", barebones=True, callbacks=[callback]).fit(Other(), loader)
     assert callback.sparsity == 0.9
+
+
+def test_modules_and_data_made_in_setup(digits, module, make_trainer):
+    class Late(module):
+        def setup(self, stage):
+            self.extra = nn.Linear(10, 10)
+            self.data = digits
+
+        def forward(self, x):
+            return self.extra(super().forward(x))
+
+        def train_dataloader(self):
+            return DataLoader(self.data, batch_size=64)
+
+    callback = GradualPruning(0.9)
+    make_trainer(callback).fit(Late())
+    assert "extra.weight" in callback.masks
+    assert callback.masks.total - callback.masks.living == round(0.9 * callback.masks.total)
+
+
+def test_resuming_a_finished_training_keeps_its_masks(checkpoint, module, loader, make_trainer, tmp_path):
+    callback = GradualPruning(0.9)
+    trainer = make_trainer(callback, max_epochs=4, limit_train_batches=5)
+    trainer.fit(module(), loader, ckpt_path=checkpoint, weights_only=True)
+    assert callback.sparsity == pytest.approx(0.9, abs=1e-3)
+    trainer.save_checkpoint(tmp_path / "again.ckpt", weights_only=False)
+    assert load_masks(tmp_path / "again.ckpt").checksum() == load_masks(checkpoint).checksum()
+
+
+def test_a_fresh_fit_after_test_starts_anew(checkpoint, module, loader, make_trainer):
+    callback = GradualPruning(0.9)
+    make_trainer(callback).validate(module(), loader, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    make_trainer(callback, max_epochs=1).fit(module(), loader)
+    assert callback.engine.clock == 10
+    assert callback.history[0].step < 5
+
+
+def test_a_second_fit_of_one_trainer_goes_on_and_one_of_a_new_trainer_starts_anew(module, loader, make_trainer):
+    model, callback = module(), GradualPruning(0.9)
+    trainer = make_trainer(callback, max_epochs=2)
+    trainer.fit(model, loader)
+    masks = callback.masks.checksum()
+    trainer.fit_loop.max_epochs = 4
+    with pytest.warns(UserWarning, match="length has changed"):
+        trainer.fit(model, loader)
+    assert callback.engine.clock == 40
+    assert callback.masks.checksum() == masks
+    assert zeros(model, callback.masks)
+    make_trainer(callback, max_epochs=1).fit(module(), loader)
+    assert callback.engine.clock == 10
+
+
+def test_two_callbacks_on_one_parameter_are_refused(module, loader, make_trainer):
+    with pytest.raises(SparsityError, match=r"both want 'head\.weight'"):
+        make_trainer(GradualPruning(0.9), SparseTraining(0.5, include=["head.weight"])).fit(module(), loader)
+
+
+def test_lbfgs_sees_exact_zeros_in_every_evaluation(digits, module, make_trainer):
+    class Slow(module):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters(), lr=0.5, max_iter=6)
+
+        def forward(self, x):
+            if self.trainer.training:
+                assert callback.engine.clock == 0 or zeros(self, callback.masks)
+            return super().forward(x)
+
+    callback = BrainDevelopment(0.9)
+    model = Slow()
+    make_trainer(callback, max_epochs=2).fit(model, DataLoader(digits, batch_size=64))
+    assert callback.engine.clock == 20
+    assert callback.masks.total - callback.masks.living == round(0.9 * callback.masks.total)
+    assert any(update.born for update in callback.history)
+
+
+def test_a_layer_without_gradient_is_said_once_and_costs_no_training(module, loader, make_trainer):
+    class Unused(module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(20, 20)
+
+    callback = BrainDevelopment(0.9)
+    with pytest.warns(UserWarning, match=r"no gradient for unused\.weight") as said:
+        make_trainer(callback).fit(Unused(), loader)
+    assert len([warning for warning in said if "no gradient" in str(warning.message)]) == 1
+    assert callback.masks.total - callback.masks.living == round(0.9 * callback.masks.total)
+
+
+def test_fast_dev_run_with_steps(module, loader, make_trainer):
+    with pytest.warns(UserWarning, match="training stopped at step 1"):
+        make_trainer(
+            BrainDevelopment(0.9, densest_at=10, pruned_by=20, turnover_until=25, every=2), fast_dev_run=True
+        ).fit(module(), loader, loader)

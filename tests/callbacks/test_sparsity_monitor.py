@@ -67,3 +67,30 @@ def test_without_a_sparsity_callback_it_counts_zeros(module, loader, make_traine
     trainer = make_trainer(SparsityMonitor(), max_epochs=1)
     trainer.fit(model, loader)
     assert float(trainer.callback_metrics["sparsity"]) == pytest.approx(300 / 5940)
+
+
+def test_model_checkpoint_can_monitor_the_sparsity(module, loader, make_trainer, tmp_path):
+    callback = GradualPruning(0.9)
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}-{sparsity:.3f}", monitor="sparsity", mode="max", save_top_k=-1)
+    make_trainer(callback, SparsityMonitor(), keep, enable_checkpointing=True).fit(module(), loader, loader)
+    names = sorted(path.stem for path in tmp_path.glob("*.ckpt"))
+    after = {update.step: update.sparsity for update in callback.history}
+    for epoch, name in enumerate(names):
+        last = max(step for step in after if step <= 10 * (epoch + 1))
+        assert name == f"epoch={epoch}-sparsity={after[last]:.3f}"
+
+
+def test_turnover_is_logged_where_it_happens_and_nowhere_else(module, loader, make_trainer, tmp_path):
+    callback = BrainDevelopment(0.9, every=2)
+    logger = CSVLogger(tmp_path, name="", version="curves")
+    make_trainer(callback, SparsityMonitor(), logger=logger, log_every_n_steps=1000).fit(module(), loader)
+    happened = {update.step for update in callback.history if update.replaced}
+    assert {row["step"] for row in logged(tmp_path) if row["turnover"] > 0} == happened
+    assert happened == set(range(26, 36, 2))
+
+
+def test_a_second_training_forgets_the_first(module, loader, make_trainer):
+    monitor = SparsityMonitor()
+    make_trainer(GradualPruning(0.9), monitor).fit(module(), loader)
+    make_trainer(SparseTraining(0.9), monitor).fit(module(), loader)
+    assert monitor.ever_lived == pytest.approx(0.1, abs=1e-3)
