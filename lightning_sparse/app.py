@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,10 @@ def task(config: DictConfig) -> float | None:
     with FileLock(job.folder / ".lock"):
         stored = job.stored()
         wanted = measurements(_plain(config.attack), _plain(config.saliency))
-        if stored and stored.status == "done" and {m.key for m in wanted} <= job.measured():
+        job = replace(job, keys=tuple(measurement.key for measurement in wanted))
+        job = replace(job, maps=next((f"{m.key}.npz" for m in wanted if m.kind == "saliency"), ""))
+        if stored and stored.status == "done" and set(job.keys) <= job.measured():
+            stored.save(keys=job.keys, maps=job.maps)
             _say(runtime, f"{job.run}: done before")
             return stored.objective
         start = time.monotonic()
@@ -125,8 +129,11 @@ def _train_and_measure(
     from lightning_sparse import experiment, tracking
 
     _quiet()
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise SparsityError(f"seed={config.seed!r} is not an integer: write seed=0")
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
+    experiment.check(data, wanted)
     model = instantiate(config.model, _convert_="all")
     callbacks = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     if "_target_" in config.sparsity:
@@ -139,7 +146,7 @@ def _train_and_measure(
             group=f"{config.name}/{job.method}",
             folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
             tags=[job.data, job.model, job.method],
-            config={**_plain(config), **job.identity()},
+            config={**_plain(config), "job": job.identity()},
             mode=config.logger.mode,
         )
     failed = True
@@ -155,7 +162,8 @@ def _train_and_measure(
         )
         if multirun:
             _refuse_script_ddp(trainer)
-        objective, sparsity = experiment.train(job, model, data, trainer)
+        objective, masks = experiment.train(job, model, data, trainer)
+        sparsity = experiment.counted_sparsity(model, masks)
         rows = experiment.measure(job, model, data, trainer.strategy.root_device, sparsity, wanted)
         tracking.log_records(wandb_run, rows)
         job.save(status="done", seconds=since(start), objective=objective)

@@ -107,7 +107,11 @@ class ImageData(LightningDataModule):
         images = self._splits[name]
         if most is None or most >= len(images):
             return images[range(len(images))]
-        _, sample = stratified_split(images.labels, most / len(images), self.split_seed)
+        if most < self.classes:
+            raise SparsityError(
+                f"{most} images cannot hold all {self.classes} classes: ask for at least {self.classes}"
+            )
+        _, sample = stratified_split(images.labels, most, self.split_seed)
         return images[sample.tolist()]
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -136,7 +140,7 @@ class ImageData(LightningDataModule):
 
 
 class EpochShuffle(Sampler[int]):
-    """A random order that is a function of seed and epoch, so that a resumed run sees what the first would have seen.
+    """A random order that is a function of seed and epoch: a run resumed at an epoch's end sees what it would have seen.
 
     Example:
         >>> sampler = EpochShuffle(4, seed=0)
@@ -208,8 +212,8 @@ class OnDisk(Images):
         return OnDisk(self.folder, self.indices[indices])
 
 
-def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return two sorted, disjoint index tensors; the second holds ``share`` of each class.
+def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return two sorted, disjoint index tensors; the second holds ``size`` (a share, or an int: so many) of all classes.
 
     Raises:
         SparsityError: if a class is too small to be split.
@@ -217,9 +221,9 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     from sklearn.model_selection import train_test_split
 
     try:
-        rest, chosen = train_test_split(torch.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
+        rest, chosen = train_test_split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise SparsityError(f"a share of {share:g} of {len(labels)} images cannot be stratified: {error}") from error
+        raise SparsityError(f"{len(labels)} images cannot be split by class, {size:g} aside: {error}") from error
     return rest.sort().values, chosen.sort().values
 
 
@@ -263,7 +267,7 @@ def _folder(data: ImageData) -> tuple[Images, Images]:
     steps = [v2.Grayscale()] if channels == 1 else []
     steps += [v2.Resize(max(height, width)), v2.CenterCrop((height, width)), v2.ToImage()]
     transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
-    splits = []
+    splits: list[OnDisk] = []
     for name in ("train", "test"):
         path = Path(str(data.root)) / name
         if not path.is_dir():
@@ -271,6 +275,11 @@ def _folder(data: ImageData) -> tuple[Images, Images]:
                 f"{str(path)!r} does not exist: put images in root/train/<class>/ and root/test/<class>/"
             )
         folder = datasets.ImageFolder(path, transform)
+        if splits and folder.classes != splits[0].folder.classes:
+            raise SparsityError(
+                f"root/test holds the classes {', '.join(folder.classes)}, root/train {', '.join(splits[0].folder.classes)}: "
+                "give both the same folders, or the numbers of the classes differ"
+            )
         splits.append(OnDisk(folder, torch.arange(len(folder))))
     return splits[0], splits[1]
 

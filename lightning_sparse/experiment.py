@@ -10,17 +10,40 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.data import ImageData
+from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.jobs import Job, Measurement
-from lightning_sparse.masks import load_masks
+from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.measure import measure_accuracy, measure_robustness, measure_saliency
-from lightning_sparse.records import Record, read
+from lightning_sparse.measure.attributions import ATTRIBUTIONS
+from lightning_sparse.measure.projected_gradient import check_steps
+from lightning_sparse.measure.robustness import check_attacks, check_radii
+from lightning_sparse.records import Record
 
 
-def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> tuple[float | None, float]:
+def check(data: ImageData, wanted: list[Measurement]) -> None:
+    """Refuse what cannot be measured before anything is spent on training.
+
+    Raises:
+        SparsityError: for settings out of range, and data that cannot be read.
+    """
+    for measurement in wanted:
+        settings = measurement.settings
+        data.split("test", settings.get("images"))
+        if measurement.kind == "robust":
+            check_radii(settings["eps"])
+            check_attacks(settings["attacks"])
+            check_steps(settings["steps"])
+        elif measurement.kind == "saliency":
+            for method in settings["methods"]:
+                check_choice("saliency.methods", method, ATTRIBUTIONS)
+
+
+def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> tuple[float | None, Masks | None]:
     """Fit the model, or load it where an earlier launch has fitted it.
 
     Returns:
-        Validation accuracy of the trained model (None if the module logs no ``val_accuracy``), and the sparsity achieved.
+        Validation accuracy of the trained model (None if the module logs no ``val_accuracy``), and its masks (None if it
+        is dense).
     """
     if not job.checkpoint.exists():
         trainer.fit(model, datamodule=data)
@@ -29,11 +52,29 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
         trainer.save_checkpoint(part, weights_only=False)
         job.save(objective=None if accuracy is None else float(accuracy))
         os.replace(part, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
-    else:
-        model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location="cpu")["state_dict"])
+    # Of our own writing, and a module's hyperparameters may hold anything.
+    content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
+    model.load_state_dict(content["state_dict"])
     stored = job.stored()
     sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    return stored.objective if stored else None, load_masks(job.checkpoint).sparsity if sparse else 0.0
+    return stored.objective if stored else None, load_masks(content) if sparse else None
+
+
+def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:
+    """Count the masked connections in the model that is measured; 0 for a dense one.
+
+    Raises:
+        SparsityError: if a masked weight is not zero there.
+    """
+    if masks is None:
+        return 0.0
+    alive = sum(int(model.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())
+    if alive:
+        raise SparsityError(
+            f"{alive} masked weights of the trained model are not zero: something rewrote the weights after the last step "
+            "(weight averaging, perhaps); leave it out"
+        )
+    return masks.sparsity
 
 
 def measure(
@@ -55,7 +96,7 @@ def measure(
         wanted: what to measure.
 
     Returns:
-        All rows of the job, old and new.
+        All rows of these measurements, old and new.
     """
     model.to(device)
     measured = job.measured()
@@ -75,8 +116,8 @@ def measure(
             rows = measure_robustness(model, *test, **settings)
         else:
             rows, arrays = measure_saliency(model, *test, calibration=split("validation"), **settings)
-            part = job.folder / "saliency.part.npz"
+            part = job.folder / "maps.part.npz"
             np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-            os.replace(part, job.folder / "saliency.npz")
+            os.replace(part, job.folder / job.maps)
         job.record(rows, measurement.key, sparsity)
-    return read(job.rows)
+    return job.current_rows()

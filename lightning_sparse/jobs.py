@@ -7,7 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from lightning_sparse import __version__, records
 from lightning_sparse.files import write_whole
 from lightning_sparse.records import Record
 
-# What does not change the trained model, and so is no part of a job's name.
+# Where things lie and how they are shown, which are no part of what is trained, and so of a job's name.
 _NOT_IN_KEY = {
-    "data": {"root", "download", "num_workers"},
+    "data": {"download", "num_workers"},
     "trainer": {
         "accelerator",
         "devices",
@@ -35,7 +35,7 @@ _NOT_IN_KEY = {
 class Job:
     """One training and its measurements.
 
-    Its folder holds ``job.json`` (this, and how it stands), ``model.ckpt``, ``records.jsonl`` and ``saliency.npz``.
+    Its folder holds ``job.json`` (this, and how it stands), ``model.ckpt``, ``records.jsonl`` and saliency maps.
 
     Attributes:
         run: its name, which is also its folder's name.
@@ -48,6 +48,8 @@ class Job:
         error: in one line, why it failed.
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
+        keys: of the measurements last asked for; older rows stay in ``records.jsonl`` and out of the report.
+        maps: name of the file that holds their saliency maps, if there is one.
         version: of this library.
     """
 
@@ -61,6 +63,8 @@ class Job:
     error: str = ""
     seconds: float = 0.0
     objective: float | None = None
+    keys: tuple[str, ...] = ()
+    maps: str = ""
     version: str = __version__
     folder: Path = field(default=Path(), compare=False)
 
@@ -76,8 +80,7 @@ class Job:
 
     def stored(self) -> Job | None:
         """The job as its folder tells it, or None if it never started."""
-        path = self.folder / "job.json"
-        return replace(self, **json.loads(path.read_text())) if path.exists() else None
+        return read_job(self.folder / "job.json")
 
     def save(self, **changes: Any) -> Job:
         """Write ``job.json`` with some fields changed, whole or not at all."""
@@ -91,6 +94,10 @@ class Job:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
         (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
         return self.save(status="failed", error=reason, seconds=seconds)
+
+    def current_rows(self) -> list[Record]:
+        """The rows of the measurements last asked for."""
+        return [record for record in records.read(self.rows) if record.key in self.keys]
 
     def measured(self) -> set[str]:
         """Keys of the measurements that are on disk."""
@@ -118,6 +125,33 @@ class Measurement:
         return f"{self.kind}-{key_of(self.settings)}"
 
 
+def read_job(path: Path) -> Job | None:
+    """Read a ``job.json``; None if there is none, or none that can be read."""
+    try:
+        stored = json.loads(path.read_text())
+        known = {name: value for name, value in stored.items() if name in {field.name for field in fields(Job)}}
+        return Job(**known | {"keys": tuple(known.get("keys", ())), "folder": path.parent})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the ``job.json`` files below a sweep's folder: those that count, and those that a newer one supersedes.
+
+    Two jobs of one method, level, seed, data and model were trained with different settings: the one asked for last
+    counts, because means over both would be the means of nothing. A file that cannot be read counts, so that it is seen.
+    """
+    newest: dict[Any, Path] = {}
+    superseded = []
+    for path in sorted(folder.glob("*/job.json"), key=lambda path: path.stat().st_mtime_ns):
+        job = read_job(path)
+        what = path if job is None else (job.data, job.model, job.method, job.sparsity_asked, job.seed)
+        if what in newest:
+            superseded.append(newest[what])
+        newest[what] = path
+    return sorted(newest.values()), sorted(superseded)
+
+
 def measurements(attack: Mapping[str, Any], saliency: Mapping[str, Any]) -> list[Measurement]:
     """List what is to be measured: accuracy always, the rest unless its ``eps`` or ``methods`` are empty."""
     wanted = [Measurement("clean", {})]
@@ -142,6 +176,9 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         configuration is another job.
     """
     dense = "_target_" not in config["sparsity"]
+    model = choices["model"]
+    if model == "own":
+        model = str(config["model"]["_target_"]).rpartition(".")[2]
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
     what = {
         name: {key: item for key, item in part.items() if key not in _NOT_IN_KEY.get(name, ())}
@@ -149,15 +186,20 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         else part
         for name, part in what.items()
     }
+    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
+        what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
     asked = 0.0
     if dense:
         what["sparsity"] = {}
     else:
-        asked = float(what["sparsity"].get("final_sparsity", what["sparsity"].get("sparsity", 0.0)))
+        asked = what["sparsity"].get("final_sparsity", what["sparsity"].get("sparsity", 0.0))
+        if isinstance(asked, bool) or not isinstance(asked, int | float):
+            asked = float("nan")  # refused by the callback, in the job's own name
     method = choices["sparsity"]
     name = f"{method}-seed{config['seed']}" if dense else f"{method}-{asked:g}-seed{config['seed']}"
     run = f"{name}-{key_of(what)}"
-    return Job(run, method, choices["data"], choices["model"], int(config["seed"]), asked, folder=output / run)
+    seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name
+    return Job(run, method, choices["data"], model, seed, float(asked), folder=output / run)
 
 
 def key_of(what: Any) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_sparse import records
-from lightning_sparse.jobs import Job
+from lightning_sparse.jobs import Job, job_files, read_job
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
@@ -39,9 +38,9 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
 
 
 def jobs_in(folder: Path) -> list[Job]:
-    """Every job that has left a ``job.json`` in the folder of a sweep."""
-    found = sorted(folder.glob("*/job.json"))
-    return [Job(**json.loads(path.read_text()), folder=path.parent) for path in found]
+    """Every job of a sweep that can be read, without those that a newer one supersedes."""
+    current, _ = job_files(folder)
+    return [job for path in current if (job := read_job(path))]
 
 
 def dense_agreement(jobs: list[Job]) -> list[records.Record]:
@@ -50,7 +49,7 @@ def dense_agreement(jobs: list[Job]) -> list[records.Record]:
 
     from lightning_sparse.measure import agreement_record
 
-    done = [job for job in jobs if job.status == "done" and (job.folder / "saliency.npz").exists()]
+    done = [job for job in jobs if job.status == "done" and job.maps and (job.folder / job.maps).exists()]
     parents = {(job.data, job.model, job.seed): job for job in done if job.method == "dense"}
     rows = []
     for job in done:
@@ -58,7 +57,7 @@ def dense_agreement(jobs: list[Job]) -> list[records.Record]:
         if parent is None or parent is job:
             continue
         sparsity = records.read(job.rows)[-1].sparsity
-        with np.load(job.folder / "saliency.npz") as mine, np.load(parent.folder / "saliency.npz") as dense:
+        with np.load(job.folder / job.maps) as mine, np.load(parent.folder / parent.maps) as dense:
             if not np.array_equal(mine["images"], dense["images"]):
                 continue  # measured with other settings: not the same images, so not comparable
             for method in ("gradient", "integrated_gradients"):

@@ -10,7 +10,8 @@ from lightning_sparse.sweep import dense_agreement, jobs_in
 
 
 def job(folder, method, seed, images, maps, status="done"):
-    made = Job(f"{method}-{seed}", method, "digits", "net", seed, 0.9, status, folder=folder / f"{method}-{seed}")
+    where = folder / f"{method}-{seed}"
+    made = Job(where.name, method, "digits", "net", seed, 0.9, status, maps="saliency.npz", folder=where)
     made.save()
     records.append(made.rows, [Record("clean_accuracy", 0.9, 10, sparsity=0.9, **made.identity())])
     np.savez(made.folder / "saliency.npz", images=images, gradient=maps)

@@ -70,7 +70,7 @@ def measure_robustness(
         ['robust/pgd/eps=0.1', 'robust/pgd-margin/eps=0.1', 'robust/worst/eps=0.1',
          'robust/pgd/eps=1', 'robust/pgd-margin/eps=1', 'robust/worst/eps=1']
     """
-    radii, asked, steps = _check_radii(eps), _check_attacks(attacks), check_steps(steps)
+    radii, asked, steps = check_radii(eps), check_attacks(attacks), check_steps(steps)
     classifier = as_classifier(model, mean=mean, std=std, forward=forward)
     records = []
     with untouched(classifier, seed):
@@ -122,13 +122,15 @@ def _record(surviving: Tensor, attack: str, eps: float, detail: str) -> Record:
     return Record("robust_accuracy", robust / n, n, low, high, attack=attack, norm="Linf", eps=eps, detail=detail)
 
 
-def _check_radii(eps: Sequence[float]) -> list[float]:
+def check_radii(eps: Sequence[float]) -> list[float]:
+    """Return the radii ascending and without doubles, or raise a SparsityError if one is not in (0, 1]."""
     if isinstance(eps, int | float | str) or len(eps) == 0:
         raise SparsityError(f"eps={eps!r} is not a list of radii: write eps=[2 / 255, 8 / 255]")
     return sorted({check_eps("eps", radius) for radius in eps})
 
 
-def _check_attacks(attacks: Sequence[str]) -> list[str]:
+def check_attacks(attacks: Sequence[str]) -> list[str]:
+    """Return the names of attacks, or raise a SparsityError if one does not exist."""
     if isinstance(attacks, str) or len(attacks) == 0:
         raise SparsityError(f"attacks={attacks!r} is not a list of names: write attacks=['pgd', 'apgd-dlr']")
     return [check_choice("attacks", name, ATTACKS) for name in attacks]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.jobs import job_files
 from lightning_sparse.records import Record, read
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ JOB_DEFAULTS: dict[str, Any] = {
     "status": "unreadable",
     "error": "",
     "seconds": float("nan"),
+    "keys": [],
+    "maps": "saliency.npz",
     "folder": "",
 }
 NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
@@ -38,12 +41,14 @@ class Sweep:
         folder: where it lies.
         frame: one line per record, the fields of :class:`~lightning_sparse.records.Record` and its ``chart``.
         jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name.
+        superseded: folders of jobs that a newer job of the same method, level and seed stands for.
     """
 
     name: str
     folder: Path
     frame: pd.DataFrame
     jobs: pd.DataFrame
+    superseded: tuple[str, ...] = ()
 
 
 def collect(folder: str | Path) -> Sweep:
@@ -66,16 +71,21 @@ def collect(folder: str | Path) -> Sweep:
     folder = Path(folder)
     if not folder.is_dir():
         raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
-    job_files = sorted(folder.glob("*/job.json"))
-    if not job_files:
+    current, superseded = job_files(folder)
+    if not current:
         raise SparsityError(
             f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
         )
-    records = [record for file in job_files for record in read(file.parent / "records.jsonl")]
-    records += read(folder / "records.jsonl")
-    return Sweep(
-        folder.resolve().name, folder, frame_of(records), pd.DataFrame([_read_job(file) for file in job_files])
-    )
+    jobs = [_read_job(file) for file in current]
+    records = []
+    for job in jobs:
+        rows = read(folder / job["folder"] / "records.jsonl")
+        # Of measurements that were asked for with other settings before, the rows stay on disk and out of the means.
+        records += [row for row in rows if not job["keys"] or row.key in job["keys"]]
+    runs = {job["run"] for job in jobs}
+    records += [row for row in read(folder / "records.jsonl") if row.run in runs]
+    older = tuple(file.parent.name for file in superseded)
+    return Sweep(folder.resolve().name, folder, frame_of(records), pd.DataFrame(jobs), older)
 
 
 def frame_of(records: list[Record]) -> pd.DataFrame:

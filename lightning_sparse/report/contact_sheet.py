@@ -23,7 +23,7 @@ WRONG = "#B00020"
 
 def attributions(sweep: Sweep) -> list[str]:
     """Names of the attributions whose maps the sweep's jobs saved, the most careful first."""
-    saved = next((maps for folder in sweep.jobs["folder"] if (maps := _load(sweep, folder))), {})
+    saved = next((maps for job in sweep.jobs.to_dict("records") if (maps := _load(sweep, job))), {})
     return sorted(set(saved) - NOT_A_MAP, reverse=True)
 
 
@@ -44,7 +44,10 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     seed = sweep.jobs["seed"].min()
     jobs = sweep.jobs[(sweep.jobs["seed"] == seed) & sweep.jobs["method"].isin(["dense", method])]
     jobs = jobs.assign(sparse=jobs["method"] != "dense").sort_values(["sparse", "sparsity_asked"])
-    columns = [(job, _load(sweep, job["folder"])) for job in jobs.to_dict("records")]
+    columns = [(job, _load(sweep, job)) for job in jobs.to_dict("records")]
+    saved = [maps for _, maps in columns if attribution in maps]
+    # Maps of other images (measured with other settings) have no place beside these.
+    columns = [(job, maps if _same_images(maps, saved) else {}) for job, maps in columns]
     saved = [maps for _, maps in columns if attribution in maps]
     if not any(job["method"] == method and attribution in maps for job, maps in columns):
         return None
@@ -104,10 +107,16 @@ def _show(axes: Axes, picture: np.ndarray[Any, Any] | None, scale: dict[str, Any
         axes.imshow(picture.squeeze(), interpolation="nearest", **scale)
 
 
-def _load(sweep: Sweep, folder: str) -> Saved:
+def _same_images(maps: Saved, saved: list[Saved]) -> bool:
     import numpy as np
 
-    file = sweep.folder / folder / "saliency.npz"
+    return "images" in maps and np.array_equal(maps["images"], saved[0]["images"])
+
+
+def _load(sweep: Sweep, job: dict[Any, Any]) -> Saved:
+    import numpy as np
+
+    file = sweep.folder / job["folder"] / job["maps"]
     try:
         with file.open("rb") as opened, np.load(opened) as saved:  # numpy leaves a torn file open
             return {name: saved[name] for name in saved.files}

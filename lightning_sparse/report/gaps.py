@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from lightning_sparse.report.collect import latest
 if TYPE_CHECKING:
     import pandas as pd
 
+EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
 MASKED = 0.02  # PGD's own noise between restarts stays below it
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
@@ -38,16 +40,21 @@ def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([found[HOLE], _never_started(jobs)], ignore_index=True)
 
 
-def warnings(frame: pd.DataFrame, jobs: pd.DataFrame) -> list[str]:
+def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] = ()) -> list[str]:
     """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
     said = []
-    twins = jobs[jobs.duplicated(["data", "model", "method", "sparsity_asked", "seed"], keep=False)]
-    if len(twins):
+    if superseded:
         said.append(
-            f"{len(twins)} jobs share method, sparsity and seed with another job, so that means mix different "
-            f"settings: {', '.join(twins['folder'])}."
+            "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "
+            f"{', '.join(superseded)}."
         )
     newest = latest(frame)
+    off = newest[(newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT]
+    for run, rows in off.groupby("run"):
+        asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]
+        said.append(
+            f"{run} was asked for sparsity {asked:g} and has {achieved:.4g}: it is drawn where it was asked for."
+        )
     said += _masked_gradients(newest)
     # A sparse network is compared with dense on the same images and settings, or not at all.
     for column, what in (("n", "numbers of images"), ("key", "settings")):

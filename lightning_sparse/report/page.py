@@ -41,7 +41,7 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, dict[Path, s
         name=sweep.name,
         sections=[_section(title, part, pictures[title]) for title, part in parts.items()],
         holes=holes(sweep.frame, sweep.jobs).to_dict("records"),
-        warnings=warnings(sweep.frame, sweep.jobs),
+        warnings=warnings(sweep.frame, sweep.jobs, sweep.superseded),
         explained=[(name_of(metric), EXPLAINED[metric]) for metric in EXPLAINED if metric in metrics],
         details=_details(sweep.frame),
         jobs=sweep.jobs.to_dict("records"),

@@ -25,7 +25,7 @@ def command():
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         # Away from the user's home, where W&B stages what is to be uploaded.
         environment |= {"WANDB_DATA_DIR": str(cwd), "WANDB_CACHE_DIR": str(cwd)}
-        environment.pop("PYTHONPATH", None)
+        environment["PYTHONPATH"] = str(cwd)
         return subprocess.run(
             [*program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=570, check=False
         )

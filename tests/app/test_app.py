@@ -78,7 +78,7 @@ def test_the_same_images_are_explained_in_every_job_and_agreement_is_with_the_de
 
     folder, _ = sweep
     maps = {
-        name: np.load(folder / name / "saliency.npz") for name, job in jobs(folder).items() if job["status"] == "done"
+        name: np.load(folder / name / job["maps"]) for name, job in jobs(folder).items() if job["status"] == "done"
     }
     first = next(iter(maps.values()))["images"]
     assert all(np.array_equal(saved["images"], first) for saved in maps.values())
@@ -141,10 +141,11 @@ def test_the_same_command_again_redoes_only_what_failed(sweep, command, tiny):
     assert {path: path.read_text() for path in folder.glob("*/records.jsonl")} == rows
 
 
-def test_one_more_eps_measures_only_that(command, tiny, tmp_path):
+def test_other_attacks_measure_again_without_training_again(command, tiny, tmp_path):
     first = command(*tiny, "saliency.methods=[]", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     job = next((tmp_path / "outputs" / "runs").iterdir())
+    stored = json.loads((job / "job.json").read_text())
     trained = (job / "model.ckpt").stat().st_mtime_ns
     old = records.read(job / "records.jsonl")
     objective = json.loads((job / "job.json").read_text())["objective"]
@@ -155,6 +156,72 @@ def test_one_more_eps_measures_only_that(command, tiny, tmp_path):
     assert new[: len(old)] == old
     assert json.loads((job / "job.json").read_text())["objective"] == objective
     assert {(row.metric, row.eps) for row in new[len(old) :]} == {("robust_accuracy", 0.15)}
+    other = json.loads((job / "job.json").read_text())
+    assert other["keys"] != stored["keys"]
+    back = command(
+        *tiny, "saliency.methods=[]", cwd=tmp_path
+    )  # what is on disk counts again, and is not measured again
+    assert "done before" in back.stdout
+    assert json.loads((job / "job.json").read_text())["keys"] == stored["keys"]
+    assert records.read(job / "records.jsonl") == new
+
+
+OWN = """
+import torch
+from lightning.pytorch import LightningModule
+
+class Small(LightningModule):
+    def __init__(self, width, optimizer):
+        super().__init__()
+        self.save_hyperparameters()  # with an optimizer among them, as many projects do
+        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.ReLU())
+        self.head = torch.nn.Linear(width, 10)
+        self.optimizer = optimizer
+
+    def forward(self, images):
+        return self.head(self.net(images))
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return self.optimizer(self.parameters())
+"""
+
+
+def test_a_module_of_ones_own(command, tiny, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    optimizer = "+model.optimizer={_target_: torch.optim.Adam, _partial_: true, lr: 0.01}"
+    own = ["model=own", "model._target_=mine.Small", "+model.width=32", optimizer]
+    done = command(*tiny[1:], *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    job = next((tmp_path / "outputs" / "runs").iterdir())
+    stored = json.loads((job / "job.json").read_text())
+    assert (stored["model"], stored["status"], stored["objective"]) == ("Small", "done", None)
+    total = 64 * 32 + 32 * 10
+    rows = records.read(job / "records.jsonl")
+    assert {row.sparsity for row in rows} == {round(0.9 * total) / total}
+
+
+def test_a_folder_of_images_is_part_of_what_trains_a_job(command, tiny, tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for root in ("one", "two"):
+        for split in ("train", "test"):
+            for name in ("dark", "light"):
+                (tmp_path / root / split / name).mkdir(parents=True)
+                for i in range(24):
+                    picture = rng.integers(0, 128, (8, 8, 3), dtype=np.uint8) + (128 if name == "light" else 0)
+                    Image.fromarray(picture.astype(np.uint8)).save(tmp_path / root / split / name / f"{i}.png")
+    shape = ["data=folder", "data.shape=[3,8,8]", "data.classes=2", "attack.images=20"]
+    for root in ("one", "two"):
+        done = command(*tiny, *shape, f"data.root={tmp_path / root}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "done before" not in done.stdout
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2
+    names = {row.attack for path in tmp_path.rglob("records.jsonl") for row in records.read(path)}
+    assert "pgd-margin" in names  # DLR is not defined for two classes
 
 
 def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(command, tiny, tmp_path):
@@ -189,6 +256,12 @@ def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(command, t
         (["sparsity.criterion=magnitud"], "did you mean 'magnitude'"),
         (["sparsity.include=[nothing]"], "matches no parameter"),
         (["data=mnist", "data.root=/no/such/folder"], "data.root=/path/to/the/folder"),
+        (["attack.attacks=[pgdd]"], "did you mean 'pgd'"),
+        (["attack.eps=[8]"], "write 8 / 255"),
+        (["attack.images=5"], "ask for at least 10"),
+        (["saliency.methods=[gradcam]"], "allowed: gradient, integrated_gradients"),
+        (["sparsity.final_sparsity=ninety"], "final_sparsity='ninety' is not a number"),
+        (["seed=abc"], "seed='abc' is not an integer"),
     ],
 )
 def test_bad_input_ends_before_training_with_what_to_write(arguments, message, command, tmp_path):

@@ -1,12 +1,13 @@
 """Means, intervals and holes against numbers worked out by hand."""
 
+import json
 import math
 
 import pandas as pd
 import pytest
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.records import Record, append
+from lightning_sparse.records import Record, append, read
 from lightning_sparse.report.collect import by_subject, collect
 from lightning_sparse.report.gaps import holes, warnings
 from lightning_sparse.report.table import over_seeds, summarise, write_csv
@@ -127,12 +128,44 @@ def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
     append(folder / "gradual-0.5-s0" / "records.jsonl", [Record("clean_accuracy", 0.9, 50, **owner)])
     fgsm = Record("robust_accuracy", 0.1, 100, attack="fgsm", norm="Linf", eps=0.1, **owner)
     append(folder / "gradual-0.5-s0" / "records.jsonl", [fgsm])
-    write_job(folder, "gradual", 0.5, 0, run="gradual-twin")
     sweep = collect(folder)
     said = " ".join(warnings(sweep.frame, sweep.jobs))
     assert "different numbers of images: clean/accuracy" in said
     assert "One step of FGSM breaks more images than PGD" in said
-    assert "2 jobs share method, sparsity and seed" in said
+
+
+def test_of_two_jobs_in_one_place_the_last_asked_for_counts(make_sweep, write_job):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0, 1))
+    write_job(folder, "gradual", 0.5, 0, run="gradual-trained-otherwise")
+    sweep = collect(folder)
+    assert sweep.superseded == ("gradual-0.5-s0",)
+    assert "gradual-0.5-s0" not in set(sweep.frame["run"])
+    line = summarise(sweep.frame, sweep.jobs).query("method == 'gradual'").iloc[0]
+    assert line["seeds"] == 2
+    assert "Left out, because a newer job" in " ".join(warnings(sweep.frame, sweep.jobs, sweep.superseded))
+    (folder / "gradual-0.5-s0" / "job.json").touch()  # asked for again
+    assert collect(folder).superseded == ("gradual-trained-otherwise",)
+
+
+def test_rows_of_other_settings_than_those_last_asked_for_stay_out(make_sweep):
+    folder = make_sweep(methods=(), seeds=(0,))
+    path = folder / "dense-0-s0" / "job.json"
+    stored = json.loads(path.read_text())
+    kept = {record.key for record in read(path.parent / "records.jsonl")}
+    assert kept == {""}
+    weak = Record("robust_accuracy", 0.99, 60, attack="worst", norm="Linf", eps=0.1, key="weak", run=stored["run"])
+    append(path.parent / "records.jsonl", [weak])
+    assert 0.99 in set(collect(folder).frame["value"])
+    path.write_text(json.dumps(stored | {"keys": sorted(kept)}))
+    assert 0.99 not in set(collect(folder).frame["value"])
+
+
+def test_a_network_that_missed_its_sparsity_is_named(make_sweep):
+    folder = make_sweep(methods=(), seeds=(0,))
+    row = Record("clean_accuracy", 0.9, 50, run="stopped", method="gradual", sparsity_asked=0.9, sparsity=0.46)
+    append(folder / "dense-0-s0" / "records.jsonl", [row])
+    sweep = collect(folder)
+    assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(sweep.frame, sweep.jobs))
 
 
 def test_csv_files_hold_every_row_and_the_table(make_sweep):
