@@ -210,15 +210,21 @@ def _start(
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
     # W&B refuses tags that are empty, doubled or longer than 64. "create_new" leaves a run of the caller's alone.
-    return wandb.init(
-        **identity,
-        config=dict(config or {}),
-        dir=str(folder),
-        tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
-        mode="online" if mode == "online" else "offline",
-        reinit="create_new",
-        settings=settings,
-    )
+    try:
+        return wandb.init(
+            **identity,
+            config=dict(config or {}),
+            dir=str(folder),
+            tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
+            mode="online" if mode == "online" else "offline",
+            reinit="create_new",
+            settings=settings,
+        )
+    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+        raise SparsityError(
+            f"mode={mode!r} did not reach W&B ({error}): run `wandb login` first, or write mode='offline' and upload later "
+            "with `wandb sync`"
+        ) from error
 
 
 def _define_axis(run: Run) -> None:

@@ -167,6 +167,14 @@ def test_an_unknown_mode_is_refused(tmp_path):
         summary_run(tmp_path, project=PROJECT, mode="dryrun")
 
 
+def test_online_without_an_account_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for place in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(place, str(tmp_path / "nobody"))
+    with pytest.raises(SparsityError, match=r"run `wandb login` first, or write mode='offline'"):
+        job_run(name="a", project=PROJECT, group="g", folder=tmp_path, mode="online")
+
+
 def test_without_wandb_the_message_says_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['wandb'] = None\n"  # what an import of a package that is not there meets

@@ -77,9 +77,7 @@ def test_the_same_images_are_explained_in_every_job_and_agreement_is_with_the_de
     from scipy.stats import spearmanr
 
     folder, _ = sweep
-    maps = {
-        name: np.load(folder / name / job["maps"]) for name, job in jobs(folder).items() if job["status"] == "done"
-    }
+    maps = {name: np.load(folder / name / job["maps"]) for name, job in jobs(folder).items() if job["status"] == "done"}
     first = next(iter(maps.values()))["images"]
     assert all(np.array_equal(saved["images"], first) for saved in maps.values())
     rows = records.read(folder / "records.jsonl")
