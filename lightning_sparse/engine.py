@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -22,34 +22,7 @@ from lightning_sparse.optimizer_state import forget_history, gradient_scale, sta
 from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.times import check_total
-from lightning_sparse.update import ScoresOnce, next_masks
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one mask update did.
-
-    Attributes:
-        step: optimizer steps taken before it.
-        phase: name of the phase of the sparsity curve.
-        asked: sparsity asked for.
-        sparsity: sparsity achieved.
-        died: connections that lived before and are dead after.
-        born: connections that were dead before and live after.
-        replaced: of both, how many were turnover (one death and one birth each).
-        shortfall: connections that turnover should have replaced and could not, for want of dead or living ones.
-        turnover: share of the living that was replaced.
-    """
-
-    step: int
-    phase: str
-    asked: float
-    sparsity: float
-    died: int
-    born: int
-    replaced: int
-    shortfall: int
-    turnover: float
+from lightning_sparse.update import ScoresOnce, Update, next_masks
 
 
 class Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,6 +11,33 @@ from lightning_sparse.allocation import Allocation
 from lightning_sparse.criteria import Layer, Score
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.selection import highest, lowest
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one mask update did.
+
+    Attributes:
+        step: optimizer steps taken before it.
+        phase: name of the phase of the sparsity curve.
+        asked: sparsity asked for.
+        sparsity: sparsity achieved.
+        died: connections that lived before and are dead after.
+        born: connections that were dead before and live after.
+        replaced: of both, how many were turnover (one death and one birth each).
+        shortfall: connections that turnover should have replaced and could not, for want of dead or living ones.
+        turnover: share of the living that was replaced.
+    """
+
+    step: int
+    phase: str
+    asked: float
+    sparsity: float
+    died: int
+    born: int
+    replaced: int
+    shortfall: int
+    turnover: float
 
 
 def next_masks(

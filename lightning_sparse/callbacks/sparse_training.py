@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 
 from lightning_sparse.allocation import Allocation
 from lightning_sparse.criteria import Score
-from lightning_sparse.engine import Engine, Update
+from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.schedules import Curve
 from lightning_sparse.times import Time
+from lightning_sparse.update import Update
 
 
 class SparseTraining(Callback):
