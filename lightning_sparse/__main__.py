@@ -18,6 +18,12 @@ def main() -> None:
     run()
 
 
+def named_sweeps() -> list[str]:
+    """Names of the sweeps that ship: the files of ``sweeps/``."""
+    shipped = files("lightning_sparse.sweeps").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in shipped if file.name.endswith(".yaml"))
+
+
 def _unknown_config(arguments: list[str]) -> str | None:
     """Say what is wrong with ``-cn NAME``, better than a traceback from deep inside could."""
     if any(argument.startswith(("--config-dir", "-cd", "--config-path", "-cp")) for argument in arguments):
@@ -28,14 +34,12 @@ def _unknown_config(arguments: list[str]) -> str | None:
             name = arguments[position + 1] if position + 1 < len(arguments) else ""
         elif argument.startswith("--config-name="):
             name = argument.partition("=")[2]
-    sweeps = sorted(
-        file.name[:-5] for file in files("lightning_sparse.sweeps").iterdir() if file.name.endswith(".yaml")
-    )
+    sweeps = named_sweeps()
     if name is None or name.removesuffix(".yaml") in [*sweeps, "config"]:
         return None
     close = get_close_matches(name, sweeps, n=1)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"there is no sweep named {name!r}: {guess}(sweeps: {', '.join(sweeps)})"
+    guess = f": did you mean {close[0]!r}?" if close else ""
+    return f"there is no sweep named {name!r}{guess} (sweeps: {', '.join(sweeps)})"
 
 
 if __name__ == "__main__":

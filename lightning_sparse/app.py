@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_sparse.__main__ import named_sweeps
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.jobs import Job, Measurement, job_of, measurements, since
 from lightning_sparse.records import in_a_line
@@ -70,6 +71,7 @@ def _job_folder(*, _root_: DictConfig) -> str:
 
 
 Plugins.instance().register(NamedSweeps)
+OmegaConf.register_new_resolver("named_sweeps", lambda: ", ".join(named_sweeps()), replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
 
 
