@@ -148,6 +148,15 @@ def test_a_folder_without_the_files_and_data_of_another_shape_are_refused(tmp_pa
         ImageData("digits", **MNIST).setup()
 
 
+def test_a_test_folder_with_other_classes_is_refused(tmp_path):
+    for split, names in (("train", "abc"), ("test", "ac")):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / split / name / "0.png")
+    with pytest.raises(SparsityError, match="root/test holds the classes a, c, root/train a, b, c"):
+        ImageData("folder", **{**CIFAR, "classes": 3}, root=tmp_path).setup()
+
+
 @pytest.mark.mnist
 def test_the_real_mnist():
     root = Path(os.environ.get("LIGHTNING_SPARSE_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -114,8 +114,10 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
     assert len(list(folder.glob("wandb/offline-run-*"))) == 14 + 1
     name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual-0.9-seed0"))
     run = run_of(name)
-    config = json.dumps(run["config"])
-    assert '"sparsity_asked": 0.9' in config or "sparsity_asked" in config
+    assert run["config"]["data"]["name"] == "digits"
+    assert run["config"]["model"]["optimizer"]["lr"] == 0.05
+    assert run["config"]["job"] == {key: job[key] for key in run["config"]["job"]}
+    assert run["config"]["job"]["sparsity_asked"] == 0.9
     row = next(row for row in records.read(folder / name / "records.jsonl") if row.chart == "robust/worst/eps=0.1")
     text = json.dumps(run)
     assert "robust/worst/eps=0.1" in text
