@@ -113,7 +113,7 @@ def task(config: DictConfig) -> float | None:
         try:
             return _train_and_measure(config, job, wanted, start, multirun)
         except Exception as error:
-            failure = job.fail(error, since(start))
+            failure = (job.stored() or job).fail(error, since(start))  # as stored, which knows what training found
             reason = _sparsity_error(error)
             if multirun or reason is None:
                 _say(runtime, f"{job.run}: FAILED, {failure.error}")

@@ -103,16 +103,25 @@ class ImageData(LightningDataModule):
             name: the split.
             most: at most so many: a stratified sample drawn by ``split_seed``, so that it is the same for every model.
         """
+        places = self.sample(name, most)
+        return self._splits[name][places]
+
+    def sample(self, name: str, most: int | None = None) -> list[int]:
+        """Return which images of a split :meth:`split` takes, without reading any.
+
+        Raises:
+            SparsityError: if ``most`` is too small to hold every class.
+        """
         self.setup()
         images = self._splits[name]
         if most is None or most >= len(images):
-            return images[range(len(images))]
+            return list(range(len(images)))
         if most < self.classes:
             raise SparsityError(
                 f"{most} images cannot hold all {self.classes} classes: ask for at least {self.classes}"
             )
-        _, sample = stratified_split(images.labels, most, self.split_seed)
-        return images[sample.tolist()]
+        places: list[int] = stratified_split(images.labels, most, self.split_seed)[1].tolist()
+        return places
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""

@@ -28,7 +28,7 @@ def check(data: ImageData, wanted: list[Measurement]) -> None:
     """
     for measurement in wanted:
         settings = measurement.settings
-        data.split("test", settings.get("images"))
+        data.sample("test", settings.get("images"))
         if measurement.kind == "robust":
             check_radii(settings["eps"])
             check_attacks(settings["attacks"])

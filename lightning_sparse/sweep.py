@@ -47,7 +47,7 @@ def dense_agreement(jobs: list[Job]) -> list[records.Record]:
     """Compare each model's saliency maps with those of the dense model of the same data, architecture and seed."""
     import numpy as np
 
-    from lightning_sparse.measure import agreement_record
+    from lightning_sparse.measure import ATTRIBUTIONS, agreement_record
 
     done = [job for job in jobs if job.status == "done" and job.maps and (job.folder / job.maps).exists()]
     parents = {(job.data, job.model, job.seed): job for job in done if job.method == "dense"}
@@ -60,7 +60,7 @@ def dense_agreement(jobs: list[Job]) -> list[records.Record]:
         with np.load(job.folder / job.maps) as mine, np.load(parent.folder / parent.maps) as dense:
             if not np.array_equal(mine["images"], dense["images"]):
                 continue  # measured with other settings: not the same images, so not comparable
-            for method in ("gradient", "integrated_gradients"):
+            for method in ATTRIBUTIONS:
                 if method in mine and method in dense:
                     row = agreement_record(mine[method], dense[method], method)
                     rows.append(replace(row, sparsity=sparsity, **job.identity()))

@@ -203,6 +203,26 @@ def test_a_module_of_ones_own(command, tiny, tmp_path):
     assert {row.sparsity for row in rows} == {round(0.9 * total) / total}
 
 
+def test_what_is_no_classifier_is_refused_by_the_measurement_and_costs_no_training(command, tiny, tmp_path):
+    spoken = OWN.replace("return self.head(self.net(images))", "return {'scores': self.head(self.net(images))}")
+    spoken = spoken.replace("(self(batch[0]), batch[1])", "(self(batch[0])['scores'], batch[1])")
+    spoken += (
+        "\n    def validation_step(self, batch, batch_idx):"
+        "\n        self.log('val_accuracy', (self(batch[0])['scores'].argmax(1) == batch[1]).float().mean())\n"
+    )
+    (tmp_path / "mine.py").write_text(spoken)
+    optimizer = "+model.optimizer={_target_: torch.optim.Adam, _partial_: true, lr: 0.01}"
+    own = ["model=own", "model._target_=mine.Small", "+model.width=32", optimizer]
+    done = command(*tiny[1:], *own, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "a dict with keys 'scores', not logits" in done.stderr
+    job = next((tmp_path / "outputs" / "runs").iterdir())
+    stored = json.loads((job / "job.json").read_text())
+    assert stored["status"] == "failed"
+    assert 0.0 <= stored["objective"] <= 1.0  # what training found is kept
+    assert (job / "model.ckpt").exists()
+
+
 def test_a_folder_of_images_is_part_of_what_trains_a_job(command, tiny, tmp_path):
     from PIL import Image
 

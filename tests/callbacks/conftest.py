@@ -8,6 +8,22 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_sparse import BrainDevelopment, Curve, GradualPruning, SparseTraining
+
+METHODS = {
+    "gradual": lambda s, **k: GradualPruning(s, **k),
+    "brain": lambda s, **k: BrainDevelopment(s, **k),
+    "brain-momentum": lambda s, **k: BrainDevelopment(s, growth="momentum", **k),
+    "static": lambda s, **k: SparseTraining(s, **k),
+    "rigl": lambda s, **k: SparseTraining(s, turnover=Curve(0.3).then(0.75, 0.0, "cosine"), every=5, **k),
+}
+
+
+@pytest.fixture(params=METHODS)
+def make_method(request):
+    """Each method in turn, as a function of the sparsity."""
+    return METHODS[request.param]
+
 
 @pytest.fixture(scope="session")
 def digits():

@@ -5,22 +5,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_sparse import BrainDevelopment, Curve, GradualPruning, SparseTraining, SparsityError, load_masks
+from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
 
 # Resuming without the ModelCheckpoint that saved, or with other callbacks, is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
-
-METHODS = {
-    "gradual": lambda s, **k: GradualPruning(s, **k),
-    "brain": lambda s, **k: BrainDevelopment(s, **k),
-    "brain-momentum": lambda s, **k: BrainDevelopment(s, growth="momentum", **k),
-    "static": lambda s, **k: SparseTraining(s, **k),
-    "rigl": lambda s, **k: SparseTraining(s, turnover=Curve(0.3).then(0.75, 0.0, "cosine"), every=5, **k),
-}
 
 
 def zeros(model, masks):
@@ -28,10 +19,11 @@ def zeros(model, masks):
 
 
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sparsity", [0.9, 0.777])
-def test_exactly_the_sparsity_asked_for_on_each_allocation(method, allocation, sparsity, module, loader, make_trainer):
-    model, callback = module(), METHODS[method](sparsity, allocation=allocation)
+def test_exactly_the_sparsity_asked_for_on_each_allocation(
+    make_method, allocation, sparsity, module, loader, make_trainer
+):
+    model, callback = module(), make_method(sparsity, allocation=allocation)
     make_trainer(callback).fit(model, loader)
     total = 64 * 60 + 60 * 30 + 30 * 10
     masked = sum(int((~mask).sum()) for mask in callback.masks.values())
@@ -42,9 +34,8 @@ def test_exactly_the_sparsity_asked_for_on_each_allocation(method, allocation, s
     assert not (model.body[1].weight == 0).any()  # BatchNorm is left alone
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_forward_pass_sees_exact_zeros(method, module, loader, make_trainer):
-    callback = METHODS[method](0.9)
+def test_every_forward_pass_sees_exact_zeros(make_method, module, loader, make_trainer):
+    callback = make_method(0.9)
 
     class Watched(module):
         def forward(self, x):
@@ -110,51 +101,6 @@ def test_the_checkpoint_is_the_dense_models_and_loads_without_this_library(modul
     assert int(printed) == int((~callback.masks["head.weight"]).sum())
     loaded = load_masks(tmp_path / "c.ckpt")
     assert loaded.checksum() == callback.masks.checksum()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_resumed_at_an_epochs_end_equals_uninterrupted_bit_for_bit(method, module, loader, make_trainer, tmp_path):
-    whole, one = module(), METHODS[method](0.9)
-    make_trainer(one).fit(whole, loader)
-
-    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, every_n_epochs=1)
-    make_trainer(METHODS[method](0.9), keep, enable_checkpointing=True).fit(module(), loader)
-    resumed, two = module(seed=9), METHODS[method](0.9)
-    make_trainer(two).fit(resumed, loader, ckpt_path=tmp_path / "epoch=1.ckpt", weights_only=True)
-    assert two.masks.checksum() == one.masks.checksum()
-    assert two.history == one.history
-    for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.fixture
-def checkpoint(module, loader, make_trainer, tmp_path):
-    trainer = make_trainer(GradualPruning(0.9), max_epochs=4, limit_train_batches=5)
-    trainer.fit(module(), loader)
-    trainer.save_checkpoint(tmp_path / "end.ckpt", weights_only=False)
-    return tmp_path / "end.ckpt"
-
-
-def test_a_longer_training_keeps_the_resolved_steps_and_says_so(checkpoint, module, loader, make_trainer):
-    callback = GradualPruning(0.9)
-    with pytest.warns(UserWarning, match="length has changed"):
-        make_trainer(callback, max_epochs=8, limit_train_batches=5).fit(
-            module(), loader, ckpt_path=checkpoint, weights_only=True
-        )
-    assert callback.engine.plan.sparsity.end == 15
-    assert callback.engine.clock == 40
-
-
-@pytest.mark.parametrize("changed", [GradualPruning(0.8), GradualPruning(0.9, exclude=["head.*"]), SparseTraining(0.9)])
-def test_changed_arguments_on_resume_are_an_error(changed, checkpoint, module, loader, make_trainer):
-    with pytest.raises(SparsityError, match=r"resume with the same|same include"):
-        make_trainer(changed, max_epochs=6).fit(module(), loader, ckpt_path=checkpoint, weights_only=True)
-
-
-def test_validate_reads_the_masks_from_a_checkpoint(checkpoint, module, loader, make_trainer):
-    callback = GradualPruning(0.9)
-    make_trainer(callback).validate(module(), loader, ckpt_path=checkpoint, verbose=False, weights_only=True)
-    assert callback.sparsity == pytest.approx(0.9, abs=1e-3)
 
 
 def test_masks_before_fit_say_when_there_will_be_some():
@@ -289,38 +235,6 @@ def test_modules_and_data_made_in_setup(digits, module, make_trainer):
     make_trainer(callback).fit(Late())
     assert "extra.weight" in callback.masks
     assert callback.masks.total - callback.masks.living == round(0.9 * callback.masks.total)
-
-
-def test_resuming_a_finished_training_keeps_its_masks(checkpoint, module, loader, make_trainer, tmp_path):
-    callback = GradualPruning(0.9)
-    trainer = make_trainer(callback, max_epochs=4, limit_train_batches=5)
-    trainer.fit(module(), loader, ckpt_path=checkpoint, weights_only=True)
-    assert callback.sparsity == pytest.approx(0.9, abs=1e-3)
-    trainer.save_checkpoint(tmp_path / "again.ckpt", weights_only=False)
-    assert load_masks(tmp_path / "again.ckpt").checksum() == load_masks(checkpoint).checksum()
-
-
-def test_a_fresh_fit_after_test_starts_anew(checkpoint, module, loader, make_trainer):
-    callback = GradualPruning(0.9)
-    make_trainer(callback).validate(module(), loader, ckpt_path=checkpoint, verbose=False, weights_only=True)
-    make_trainer(callback, max_epochs=1).fit(module(), loader)
-    assert callback.engine.clock == 10
-    assert callback.history[0].step < 5
-
-
-def test_a_second_fit_of_one_trainer_goes_on_and_one_of_a_new_trainer_starts_anew(module, loader, make_trainer):
-    model, callback = module(), GradualPruning(0.9)
-    trainer = make_trainer(callback, max_epochs=2)
-    trainer.fit(model, loader)
-    masks = callback.masks.checksum()
-    trainer.fit_loop.max_epochs = 4
-    with pytest.warns(UserWarning, match="length has changed"):
-        trainer.fit(model, loader)
-    assert callback.engine.clock == 40
-    assert callback.masks.checksum() == masks
-    assert zeros(model, callback.masks)
-    make_trainer(callback, max_epochs=1).fit(module(), loader)
-    assert callback.engine.clock == 10
 
 
 def test_two_callbacks_on_one_parameter_are_refused(module, loader, make_trainer):
