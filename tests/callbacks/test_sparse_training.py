@@ -9,13 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
+from settings import dead_are_zero
 
 # Resuming without the ModelCheckpoint that saved, or with other callbacks, is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
-
-
-def zeros(model, masks):
-    return all(bool((model.get_parameter(name)[~mask] == 0).all()) for name, mask in masks.items())
 
 
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
@@ -30,17 +27,17 @@ def test_exactly_the_sparsity_asked_for_on_each_allocation(
     assert list(callback.masks) == ["body.0.weight", "body.3.weight", "head.weight"]
     assert masked == round(sparsity * total)
     assert callback.sparsity == masked / total
-    assert zeros(model, callback.masks)
+    assert dead_are_zero(model, callback.masks)
     assert not (model.body[1].weight == 0).any()  # BatchNorm is left alone
 
 
-def test_every_forward_pass_sees_exact_zeros(make_method, module, loader, make_trainer):
+def test_every_forward_pass_sees_exact_dead_are_zero(make_method, module, loader, make_trainer):
     callback = make_method(0.9)
 
     class Watched(module):
         def forward(self, x):
             if self.trainer.training or self.trainer.validating:
-                assert callback.engine.clock == 0 or zeros(self, callback.masks)
+                assert callback.engine.clock == 0 or dead_are_zero(self, callback.masks)
                 self.seen = getattr(self, "seen", 0) + 1
             return super().forward(x)
 
@@ -145,7 +142,7 @@ def test_manual_optimization_needs_total_steps_for_shares_and_follows_the_owning
     callback, model = BrainDevelopment(0.9, exclude=["other.*"], total_steps=40), Manual()
     make_trainer(callback).fit(model, loader)
     assert callback.engine.clock == 40
-    assert zeros(model, callback.masks)
+    assert dead_are_zero(model, callback.masks)
     assert any(update.born for update in callback.history)
     assert not (model.other.weight == 0).any()
 
@@ -189,7 +186,7 @@ def test_the_hook_is_gone_after_fit_and_after_an_exception(module, loader, make_
         copy.deepcopy(callback)
 
 
-def test_bf16_mixed_and_channels_last_keep_exact_zeros(digits, make_trainer):
+def test_bf16_mixed_and_channels_last_keep_exact_dead_are_zero(digits, make_trainer):
     from lightning_sparse.models import Classifier, small_cnn
 
     model = Classifier(small_cnn((1, 8, 8), 10), mean=[0.3], std=[0.4]).to(memory_format=torch.channels_last)
@@ -197,7 +194,7 @@ def test_bf16_mixed_and_channels_last_keep_exact_zeros(digits, make_trainer):
     callback = BrainDevelopment(0.95)
     make_trainer(callback, precision="bf16-mixed", max_epochs=2).fit(model, DataLoader(images, batch_size=64))
     assert callback.masks.total - callback.masks.living == round(0.95 * callback.masks.total)
-    assert zeros(model, callback.masks)
+    assert dead_are_zero(model, callback.masks)
 
 
 def test_pytorch_lightning_namespace(module, loader):
@@ -249,7 +246,7 @@ def test_lbfgs_sees_exact_zeros_in_every_evaluation(digits, module, make_trainer
 
         def forward(self, x):
             if self.trainer.training:
-                assert callback.engine.clock == 0 or zeros(self, callback.masks)
+                assert callback.engine.clock == 0 or dead_are_zero(self, callback.masks)
             return super().forward(x)
 
     callback = BrainDevelopment(0.9)

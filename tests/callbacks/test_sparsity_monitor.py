@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityMonitor
+from settings import SAFE
 
 # Several runs share a folder of checkpoints here.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
@@ -51,7 +52,7 @@ def test_ever_lived_survives_resume(module, loader, make_trainer, tmp_path):
         keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         callback = SparseTraining(0.9, turnover=0.3, every=3)
         trainer = make_trainer(callback, monitor, keep, enable_checkpointing=True)
-        trainer.fit(module(), loader, ckpt_path=ckpt, weights_only=True)
+        trainer.fit(module(), loader, ckpt_path=ckpt, **SAFE)
         return monitor.ever_lived
 
     whole = fit()

@@ -1,0 +1,34 @@
+"""A real data set, a real module and a real Trainer, small enough to run in a blink; see settings.py."""
+
+import logging
+
+import pytest
+
+import settings
+
+
+@pytest.fixture(params=settings.METHODS)
+def make_method(request):
+    """Each method in turn, as a function of the sparsity."""
+    return settings.METHODS[request.param]
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return settings.digits()
+
+
+@pytest.fixture
+def loader():
+    return settings.batches()
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return lambda *callbacks, **arguments: settings.quiet(*callbacks, default_root_dir=tmp_path, **arguments)
+
+
+@pytest.fixture
+def module():
+    return settings.Module

@@ -1,0 +1,92 @@
+"""One table of settings: every callback that changes masks runs through every mode. A new callback is one line here."""
+
+import inspect
+from functools import cache
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_sparse import BrainDevelopment, Curve, GradualPruning, SparseTraining
+
+METHODS = {
+    "gradual": GradualPruning,
+    "brain": BrainDevelopment,
+    "brain-momentum": lambda s, **k: BrainDevelopment(s, **{"growth": "momentum", **k}),
+    "brain-random": lambda s, **k: BrainDevelopment(s, **{"growth": "random", **k}),
+    "static": SparseTraining,
+    "rigl": lambda s, **k: SparseTraining(s, turnover=Curve(0.3).then(0.75, 0.0, "cosine"), every=5, **k),
+}
+
+# Lightning 2.5 has no such argument, and reads what it wrote.
+SAFE = {"weights_only": True} if "weights_only" in inspect.signature(Trainer.fit).parameters else {}
+
+
+@cache
+def digits() -> TensorDataset:
+    """The first 640 of scikit-learn's digits, flat, in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return TensorDataset(torch.tensor(bunch.data[:640] / 16).float(), torch.tensor(bunch.target[:640]))
+
+
+def batches(**arguments) -> DataLoader:
+    """Ten batches of digits, in order."""
+    return DataLoader(digits(), **{"batch_size": 64, **arguments})
+
+
+def quiet(*callbacks, **arguments) -> Trainer:
+    """A real Trainer on the CPU that prints and writes nothing."""
+    defaults = {
+        "max_epochs": 4,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(callbacks=list(callbacks), **{**defaults, **arguments})
+
+
+class Module(LightningModule):
+    """Somebody's module: BatchNorm, a bias, an attention-like buffer whose name ends in _mask."""
+
+    def __init__(self, lr=0.1, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.lr = lr
+        self.body = nn.Sequential(nn.Linear(64, 60), nn.BatchNorm1d(60), nn.ReLU(), nn.Linear(60, 30), nn.ReLU())
+        self.head = nn.Linear(30, 10)
+        self.register_buffer("attention_mask", torch.ones(3))
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("accuracy", (self(x).argmax(1) == y).float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=1e-4)
+
+
+def dead_are_zero(model: nn.Module, masks) -> bool:
+    """Whether every masked weight of ``model`` is exactly 0.0."""
+    return all(bool((model.get_parameter(name)[~mask] == 0).all()) for name, mask in masks.items())
+
+
+def exact(masks, sparsity: float) -> bool:
+    """Whether exactly ``round(sparsity * total)`` connections are masked."""
+    return masks.total - masks.living == round(sparsity * masks.total)
+
+
+def same_state(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two models hold the same numbers, bit for bit."""
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(one == two and torch.equal(x, y) for (one, x), (two, y) in pairs)
