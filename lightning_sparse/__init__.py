@@ -7,17 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_sparse.callbacks.at_target import AtTargetSparsity as AtTargetSparsity
+    from lightning_sparse.callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
+    from lightning_sparse.callbacks.at_target import StopAtTarget as StopAtTarget
     from lightning_sparse.callbacks.brain_development import BrainDevelopment as BrainDevelopment
     from lightning_sparse.callbacks.gradual_pruning import GradualPruning as GradualPruning
+    from lightning_sparse.callbacks.random_state import RandomState as RandomState
     from lightning_sparse.callbacks.sparse_training import SparseTraining as SparseTraining
     from lightning_sparse.callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
     from lightning_sparse.engine import Engine as Engine
-    from lightning_sparse.engine import attach as attach
     from lightning_sparse.errors import SparsityError as SparsityError
     from lightning_sparse.masks import Masks as Masks
     from lightning_sparse.masks import load_masks as load_masks
     from lightning_sparse.masks import sparsity_of as sparsity_of
     from lightning_sparse.parameters import sparsifiable as sparsifiable
+    from lightning_sparse.plain_loop import attach as attach
     from lightning_sparse.recipe import Recipe as Recipe
     from lightning_sparse.schedules import Curve as Curve
     from lightning_sparse.schedules import cubic as cubic
@@ -25,12 +29,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AtTargetSparsity": "callbacks.at_target",
+    "CheckpointAtTarget": "callbacks.at_target",
+    "StopAtTarget": "callbacks.at_target",
     "BrainDevelopment": "callbacks.brain_development",
     "GradualPruning": "callbacks.gradual_pruning",
+    "RandomState": "callbacks.random_state",
     "SparseTraining": "callbacks.sparse_training",
     "SparsityMonitor": "callbacks.sparsity_monitor",
     "Engine": "engine",
-    "attach": "engine",
+    "attach": "plain_loop",
     "SparsityError": "errors",
     "Masks": "masks",
     "load_masks": "masks",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,7 +56,10 @@ class Layer:
         return self.dense_gradient
 
 
-Score = Callable[[Layer], Tensor]
+if TYPE_CHECKING:
+    Score = Callable[[Layer], Tensor]
+else:  # LightningCLI would take the true type for something that makes Tensors, and refuse a score of one's own
+    Score = Callable[[Layer], Any]
 S = TypeVar("S", bound=Score)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,11 +16,12 @@ from torch.utils.hooks import RemovableHandle
 from lightning_sparse.allocation import ALLOCATIONS, Allocation
 from lightning_sparse.criteria import DROP, GROW, Layer, Score, needs_gradient_of
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.gradients import DenseGradients
 from lightning_sparse.masks import Masks
-from lightning_sparse.optimizer_state import forget_history, gradient_scale, start_newborns, step_was_skipped
-from lightning_sparse.parameters import sparsifiable
+from lightning_sparse.optimizer_state import forget_history, found_inf, start_newborns
+from lightning_sparse.ranks import check_same_masks
 from lightning_sparse.recipe import Recipe
-from lightning_sparse.times import check_total
+from lightning_sparse.schedules import Curve
 from lightning_sparse.update import ScoresOnce, Update, next_masks
 
 
@@ -35,7 +35,6 @@ class Engine:
 
     Attributes:
         masks: the masks, by parameter name.
-        clock: optimizer steps really taken (accumulated batches and skipped steps are not).
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
 
@@ -46,10 +45,10 @@ class Engine:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], recipe: Recipe, total_steps: int | None = None) -> None:
         self.parameters = dict(parameters)
+        check_room(self.parameters, recipe.sparsity)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
         self.masks = Masks.dense(self.parameters)
-        self.clock = 0
         self.history: list[Update] = []
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self._drop = _score(recipe.drop, DROP)
@@ -57,51 +56,79 @@ class Engine:
         allocation = recipe.allocation
         self._allocation: Allocation = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
         self._watching = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
-        self._gradients: dict[str, Tensor] = {}
+        self._gradients = DenseGradients(self.parameters)
+        self._taken = 0
+        self._unsure: list[Tensor] = []
+        self._next_due = self.plan.next_due(0)
         self._optimizers: dict[str, Optimizer] = {}
+        self._owned: dict[Optimizer, dict[str, nn.Parameter]] = {}
+        self._groups: dict[Optimizer, int] = {}
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
-        self._warned = False
-        self._check_room()
 
     @property
     def sparsity(self) -> float:
         """Sparsity achieved, in [0, 1]."""
         return self.masks.sparsity
 
-    def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hang the engine on the optimizers that own its parameters.
+    @property
+    def clock(self) -> int:
+        """Optimizer steps really taken: accumulated batches and skipped steps are none."""
+        if self._unsure:
+            self._taken += sum(1 for skipped in self._unsure if not skipped)
+            self._unsure = []
+        return self._taken
 
-        The first of them is the clock; after a step of any of them its own parameters are masked again.
+    @property
+    def installed(self) -> bool:
+        """Whether the engine hangs on optimizers now."""
+        return bool(self._handles)
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the sparsity has reached its last value, to change no more."""
+        return self.clock >= self.plan.sparsity.settled
+
+    def install(self, optimizers: Sequence[Optimizer]) -> None:
+        """Hang the engine on the optimizers.
+
+        The first that owns a parameter of the engine is the clock; after a step of any of them its own parameters are
+        masked again. Frozen parameters need no optimizer; unfrozen and given to one later, they are masked from then on.
 
         Raises:
-            SparsityError: if a parameter belongs to none of them.
+            SparsityError: if a trainable parameter belongs to none of them.
         """
         self.detach()
         for optimizer in map(_unwrap, optimizers):
-            owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            mine = [name for name, parameter in self.parameters.items() if id(parameter) in owned]
-            if mine:
-                self._optimizers.update(dict.fromkeys(mine, optimizer))
-                self._clock_optimizer = self._clock_optimizer or optimizer
-                self._handles.append(optimizer.register_step_post_hook(self._after_step))
-            if isinstance(optimizer, LBFGS):
-                # It moves the weights many times inside one step, along directions built from gradients.
-                for name in mine:
-                    hook = partial(self._hide_dead_gradients, name)
-                    self._handles.append(cast(Any, self.parameters[name]).register_post_accumulate_grad_hook(hook))
-        orphan = next((name for name in self.parameters if name not in self._optimizers), None)
+            self._own(optimizer)
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._clock_optimizer = next((o for o, mine in self._owned.items() if mine), next(iter(self._owned), None))
+        orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
         if orphan is not None:
             raise SparsityError(
                 f"no optimizer owns {orphan!r}, so its connections could not learn: give it to an optimizer, or leave it "
                 f"out with exclude=[{orphan!r}]"
             )
 
+    def _own(self, optimizer: Optimizer) -> None:
+        """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
+        theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        before = self._owned.get(optimizer, {})
+        self._owned[optimizer] = {name: p for name, p in self.parameters.items() if id(p) in theirs}
+        self._groups[optimizer] = len(optimizer.param_groups)
+        for name, parameter in self._owned[optimizer].items():
+            self._optimizers[name] = optimizer
+            if isinstance(optimizer, LBFGS) and name not in before:
+                # It moves the weights many times inside one step, along directions built from gradients.
+                hook = partial(self._hide_dead_gradients, name)
+                self._handles.append(cast(Any, parameter).register_post_accumulate_grad_hook(hook))
+
     def detach(self) -> None:
         """Take every hook off the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._clock_optimizer = [], {}, None
+        self._handles, self._optimizers, self._owned, self._groups = [], {}, {}, {}
+        self._clock_optimizer = None
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
@@ -122,43 +149,56 @@ class Engine:
         optimizer = _unwrap(optimizer)
         if isinstance(optimizer, LBFGS):
             return  # its gradients are read and hidden as they arise
-        owned = {name: p for name, p in self.parameters.items() if self._optimizers.get(name) is optimizer}
-        # Whatever a skipped step left behind is replaced, not used.
-        self._gradients = {name: g for name, g in self._gradients.items() if name not in owned}
+        owned = self._owned.get(optimizer, {})
+        self._gradients.forget(owned)  # whatever a skipped step left behind
         if self._gradients_wanted():
-            self._gradients |= {name: p.grad.detach().clone() for name, p in owned.items() if p.grad is not None}
+            self._gradients.read(owned)
         if zero_dead:
             self.masks.apply({name: p.grad for name, p in owned.items() if p.grad is not None})
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        if step_was_skipped(optimizer):
-            self._gradients = {}
-            return
+        if len(optimizer.param_groups) != self._groups[optimizer]:
+            self._own(optimizer)
+        touched = self._owned[optimizer]
         if optimizer is self._clock_optimizer:
-            wanted = self._gradients_wanted()
-            self.clock += 1
-            if wanted:
-                self._collect_gradients(optimizer)
-                for score in self._watching:
-                    for name in self.parameters:
-                        cast(Any, score).observe(self._layer(name))
-            due = self.plan.due(self.clock)
-            if due:
-                self.update()
-            self._gradients = {}
-            if due:  # connections have died in other optimizers' parameters too
-                self.masks.apply(self.parameters)
-                return
-        self.masks.apply({name: p for name, p in self.parameters.items() if self._optimizers[name] is optimizer})
+            skipped = found_inf(optimizer)
+            if skipped is None:
+                self._taken += 1
+            else:
+                self._unsure.append(skipped)
+            if self._may_be_due(0):
+                if not skipped and self._tick(optimizer):
+                    touched = self.parameters  # connections have died in other optimizers' parameters too
+                self._gradients.forget()
+        self.masks.apply(touched)
+
+    def _tick(self, optimizer: Optimizer) -> bool:
+        """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
+        due = self.plan.due(self.clock)
+        if self._watching or due:
+            self._gradients.complete(optimizer)
+        for score in self._watching:
+            for name in self.parameters:
+                cast(Any, score).observe(self._layer(name))
+        if due:
+            self.update()
+        return due
 
     def _hide_dead_gradients(self, name: str, parameter: Tensor) -> None:
         if parameter.grad is not None:
             if self._gradients_wanted():
-                self._gradients[name] = parameter.grad.detach().clone()
+                self._gradients.read([name], local=True)
             self.masks.apply({name: parameter.grad})
 
+    def _may_be_due(self, ahead: int) -> bool:
+        """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
+        latest = self._taken + len(self._unsure) + ahead
+        return bool(self._watching) or (self._next_due is not None and latest >= self._next_due)
+
     def _gradients_wanted(self) -> bool:
+        if not self._may_be_due(1):
+            return False
         step = self.clock + 1
         if self._watching:
             return True
@@ -166,20 +206,6 @@ class Engine:
             return False
         grows = self.plan.turnover_at(step) > 0.0 or self._asked_living(step) > self.masks.living
         return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
-
-    def _collect_gradients(self, optimizer: Optimizer) -> None:
-        for name, parameter in self.parameters.items():
-            if name not in self._gradients and parameter.grad is not None:
-                self._gradients[name] = parameter.grad.detach()
-        scale = gradient_scale(optimizer)
-        if scale is not None:
-            self._gradients = {name: gradient / scale for name, gradient in self._gradients.items()}
-        missing = [name for name in self.parameters if name not in self._gradients]
-        if missing and self._gradients:  # layers that this step did not use: their connections pull at nothing
-            if not self._warned:
-                warnings.warn(f"no gradient for {', '.join(missing)}: scored as zero", stacklevel=2)
-                self._warned = True
-            self._gradients |= {name: torch.zeros_like(self.parameters[name]) for name in missing}
 
     def _asked_living(self, step: int) -> int:
         return self.masks.total - round(self.plan.sparsity(step) * self.masks.total)
@@ -215,6 +241,9 @@ class Engine:
             turnover=replaced / self.masks.living,
         )
         self.history.append(update)
+        self._next_due = self.plan.next_due(self.clock)
+        named = self.recipe.plain()
+        check_same_masks(self.masks, f"drop={named['drop']!r}, grow={named['grow']!r}")
         return update
 
     def _take(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -267,7 +296,8 @@ class Engine:
             )
         same_times = bool(state["plan"] == self.plan.plain())
         self.plan = self.plan.with_times(state["plan"])
-        self.clock = int(state["clock"])
+        self._taken, self._unsure = int(state["clock"]), []
+        self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
         self.generator.set_state(state["generator"])
         for score, remembered in zip(self._watching, state["scores"], strict=True):
@@ -276,64 +306,17 @@ class Engine:
         self.masks.apply(self.parameters)
         return same_times
 
-    def _check_room(self) -> None:
-        curve = self.plan.sparsity
-        top = max([curve.start, *(segment.value for segment in curve.segments)])
-        living, layers = self.masks.total - round(top * self.masks.total), len(self.parameters)
-        if living < layers:
-            raise SparsityError(
-                f"sparsity {top} of {self.masks.total} connections leaves {living} for {layers} layers, and no layer is "
-                f"emptied: ask for at most {1 - layers / self.masks.total:.6g}, or exclude layers"
-            )
 
-
-def attach(
-    optimizer: Optimizer,
-    model: nn.Module,
-    recipe: Any,
-    *,
-    total_steps: int | None = None,
-    state: Mapping[str, Any] | None = None,
-) -> Engine:
-    """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
-
-    Args:
-        optimizer: the optimizer that trains ``model`` (Fabric's wrapper is fine).
-        model: the model; Linear and Conv weights become sparse unless the recipe says otherwise.
-        recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
-        total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
-        state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
-            before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
-
-    Returns:
-        The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
-
-    Example:
-        >>> from lightning_sparse import attach, Recipe, cubic
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Linear(20, 5)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        >>> engine = attach(optimizer, model, Recipe(cubic(0.9, end=0.75)), total_steps=40)
-        >>> for _ in range(40):
-        ...     optimizer.zero_grad()
-        ...     model(torch.randn(8, 20)).square().mean().backward()
-        ...     optimizer.step()
-        >>> engine.sparsity, int((model.weight == 0).sum())
-        (0.9, 90)
-    """
-    recipe = getattr(recipe, "recipe", recipe)
-    if not isinstance(recipe, Recipe):
+def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
+    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
+    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
+    top = max([sparsity.start, *(segment.value for segment in sparsity.segments)])
+    living = total - round(top * total)
+    if living < layers:
         raise SparsityError(
-            f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
+            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
+            f"at most {1 - layers / total:.6g}, or exclude layers"
         )
-    check_total("total_steps", total_steps)
-    engine = Engine(sparsifiable(model, recipe.include, recipe.exclude), recipe, total_steps)
-    engine.install([optimizer])
-    if state is None:
-        engine.birth()
-    else:
-        engine.load_state_dict(state)
-    return engine
 
 
 def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:

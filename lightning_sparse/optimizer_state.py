@@ -41,13 +41,13 @@ def forget_history(optimizer: Optimizer) -> None:
         optimizer.state.clear()
 
 
-def step_was_skipped(optimizer: Optimizer) -> bool:
-    """Whether a GradScaler told a fused optimizer to skip the step it has just taken.
+def found_inf(optimizer: Optimizer) -> Tensor | None:
+    """Where a GradScaler has told a fused optimizer whether to skip the step it has just taken (1.0: skipped), or None.
 
-    Fused optimizers look at ``found_inf`` inside ``step()``, so that their post-step hooks run all the same.
+    Fused optimizers look at it inside ``step()``, so that their post-step hooks run all the same. To read it is to wait
+    for the device.
     """
-    found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
+    return getattr(optimizer, "found_inf", None)
 
 
 def gradient_scale(optimizer: Optimizer) -> Tensor | None:

@@ -55,6 +55,11 @@ def sparsifiable(
             raise SparsityError(_REWRITTEN.format(name=name))
         if isinstance(parameter, UninitializedParameter):
             raise SparsityError(f"{name!r} has no shape yet (a lazy layer): run one batch through the model before fit")
+        if getattr(model.get_submodule(name.rpartition(".")[0]), "sparse", False) is True:
+            raise SparsityError(
+                f"{name!r} belongs to an embedding with sparse=True, whose gradients name only the rows of a batch: build it "
+                "with sparse=False, or leave it out with exclude"
+            )
         if not parameter.is_floating_point():
             raise SparsityError(f"{name!r} holds {parameter.dtype}, not floating point: exclude it")
     return chosen

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from types import CodeType, LambdaType
 from typing import Any
+from zlib import crc32
 
 from lightning_sparse.allocation import ALLOCATIONS, Allocation
 from lightning_sparse.criteria import DROP, GROW, Score, needs_gradient_of
@@ -122,6 +125,31 @@ class Recipe:
         piece = self.sparsity.piece(step)
         return piece is not None and piece.moves and (step - piece.begin) % int(self.every) == 0
 
+    def next_due(self, step: int) -> int | None:
+        """The first step after ``step`` at which a resolved recipe updates the masks, or None if there is none."""
+        mark = self._next_mark(step)
+        while mark is not None and not self.due(mark):
+            mark = self._next_mark(mark)
+        return mark
+
+    def _next_mark(self, step: int) -> int | None:
+        """The first step after ``step`` at which an update may be due."""
+        every = int(self.every)
+        coming = [piece for curve in (self.sparsity, self.turnover) for piece in curve.pieces() if piece.end > step]
+        marks = [piece.end for piece in coming]
+        busy = [p.begin for p in coming if p.moves or (p in self.turnover.pieces() and p.last > 0.0)]
+        if self.turnover.final > 0.0:  # it goes on for ever
+            busy.append(self.turnover.end)
+        for begin in busy:
+            first = max(step + 1, begin)
+            marks.append(first + (begin - first) % every)
+        return min(marks, default=None)
+
+    def at_most(self, steps: int) -> Recipe:
+        """Return the recipe for a trial run of a few steps: every time beyond them is the last of them."""
+        every = min(self.every, steps) if isinstance(self.every, int) else self.every
+        return replace(self, sparsity=self.sparsity.at_most(steps), turnover=self.turnover.at_most(steps), every=every)
+
     def plain(self) -> dict[str, Any]:
         """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
         return {
@@ -153,7 +181,15 @@ def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None
 def _name(choice: str | Callable[..., Any]) -> str:
     if isinstance(choice, str):
         return choice
+    if isinstance(choice, partial):
+        return f"{_name(choice.func)}{choice.args}{choice.keywords}"
     named = choice if hasattr(choice, "__qualname__") else type(choice)
+    if isinstance(choice, LambdaType) and choice.__name__ == "<lambda>":  # nameless: two differ in what they do
+        code = choice.__code__
+        does = repr(
+            (code.co_code, code.co_names, [const for const in code.co_consts if not isinstance(const, CodeType)])
+        )
+        return f"{choice.__module__}.{choice.__qualname__}:{crc32(does.encode()):08x}"
     if named is not choice and "__repr__" in vars(named):
         return repr(choice)  # says its settings, where the default would say its address
     return f"{named.__module__}.{named.__qualname__}"

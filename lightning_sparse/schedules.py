@@ -141,6 +141,19 @@ class Curve:
         """Last step of the last segment of a resolved curve."""
         return int(self.segments[-1].end) if self.segments else 0
 
+    @property
+    def settled(self) -> int:
+        """First step of a resolved curve from which on its value stays what it is in the end."""
+        pieces = list(self.pieces())
+        while pieces and pieces[-1].last == self.final and not pieces[-1].moves:
+            pieces.pop()
+        return pieces[-1].end if pieces else 0
+
+    def at_most(self, steps: int) -> Curve:
+        """Return the curve with every time in steps beyond ``steps`` brought forward to it; shares stay."""
+        segments = [replace(s, end=min(s.end, steps) if isinstance(s.end, int) else s.end) for s in self.segments]
+        return Curve(self.start, tuple(segments))
+
     def piece(self, step: int) -> Piece | None:
         """Return the piece that holds at ``step``, or None after the last."""
         return next((piece for piece in self.pieces() if piece.begin <= step < piece.end), None)

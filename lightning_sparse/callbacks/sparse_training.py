@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.allocation import Allocation
+from lightning_sparse.callbacks.copies import mask_copies
+from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.criteria import Score
-from lightning_sparse.engine import Engine
+from lightning_sparse.engine import Engine, check_room
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.parameters import sparsifiable
@@ -89,6 +92,8 @@ class SparseTraining(Callback):
         )
         self.engine: Engine | None = None
         self._restored: dict[str, Any] | None = None
+        self._epochs: int | None = None
+        self._mailbox = Mailbox()
 
     @property
     def masks(self) -> Masks:
@@ -97,8 +102,8 @@ class SparseTraining(Callback):
         Raises:
             SparsityError: before the first ``fit`` or restored checkpoint.
         """
-        if self._restored is not None:  # read from a checkpoint and not trained on yet: these fit the weights
-            return load_masks(self._restored)
+        if self._state() is not None:
+            return load_masks(self._restored or {})
         if self.engine is not None:
             return self.engine.masks
         raise SparsityError("there are no masks yet: they are made when fit starts, or read from a checkpoint")
@@ -111,7 +116,15 @@ class SparseTraining(Callback):
     @property
     def history(self) -> list[Update]:
         """Every mask update so far, oldest first."""
+        state = self._state()
+        if state is not None:
+            return [Update(**update) for update in state["history"]]
         return self.engine.history if self.engine else []
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the sparsity has reached its final value, in the training that runs or was the last."""
+        return self.engine is not None and self.engine.at_target
 
     @property
     def state_key(self) -> str:
@@ -119,36 +132,33 @@ class SparseTraining(Callback):
         return f"lightning_sparse[include={self.recipe.include}, exclude={self.recipe.exclude}]"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what does not fit the model, before anything is spent on training."""
+        """Refuse what does not fit the model or the Trainer, before anything is spent on training."""
         if stage != "fit":
             return
+        for kind in type(trainer.strategy).__mro__:
+            if kind.__name__ in _SHARDED:
+                raise SparsityError(
+                    f"strategy={kind.__name__} keeps a shard of each weight on a rank, where connections cannot be ranked "
+                    "against those of the others: use strategy='ddp' or 'ddp_spawn', or one device"
+                )
         if trainer.ckpt_path is None:
             # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
-            goes_on = self.engine is not None and trainer.global_step > 0
-            self._restored = self.engine.state_dict() if goes_on and self.engine is not None else None
-        # Modules and data that are made in these hooks do not exist yet: those are looked at in on_fit_start.
+            self._restored = self.state_dict() or None if trainer.global_step > 0 else None
+        self._epochs = trainer.max_epochs
+        # What is made in these hooks does not exist yet: it is looked at when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
-            self._build(trainer, pl_module)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build the engine anew on the parameters as the strategy has placed them."""
-        self.engine = self._build(trainer, pl_module)
-        mine = {id(parameter): name for name, parameter in self.engine.parameters.items()}
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, SparseTraining) and other is not self and other.engine is not None:
-                shared = [
-                    mine[id(parameter)] for parameter in other.engine.parameters.values() if id(parameter) in mine
-                ]
-                if shared:
-                    raise SparsityError(
-                        f"two sparsity callbacks both want {shared[0]!r}: give each parameter to one of them with include "
-                        "and exclude"
-                    )
-        self.engine.install(trainer.optimizers)
+            check_room(self._parameters(pl_module), self.recipe.sparsity)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back a restored state, or be born: only here is everything of a checkpoint in place."""
-        assert self.engine is not None
+        """Build the engine, then take back a restored state or be born: only here is everything in place.
+
+        Asked any earlier, the length of the training would make Lightning draw a seed for the loader out of turn.
+        """
+        total = self._total_steps(trainer, pl_module)
+        recipe = self.recipe.at_most(total) if total and trainer.fast_dev_run else self.recipe  # type: ignore[attr-defined]
+        self.engine = Engine(self._parameters(pl_module), recipe, total)
+        self._refuse_overlap(trainer, self.engine)
+        self.engine.install(trainer.optimizers)
         if self._restored is None:
             self.engine.birth()
         elif not self.engine.load_state_dict(self._restored):
@@ -165,9 +175,26 @@ class SparseTraining(Callback):
         clips = trainer.gradient_clip_val is not None or _overrides(pl_module, "configure_gradient_clipping")
         self.engine.before_step(optimizer, zero_dead=clips)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Mask the averages of other callbacks, which may have just put them in the model's place."""
+        if batch_idx == 0:
+            self._mask_copies(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise: here every callback has put in place what is to be validated."""
+        if batch_idx == 0:
+            self._mask_copies(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Likewise: averages may be saved as the model."""
+        self._mask_copies(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if training stopped before the sparsity asked for was reached."""
+        """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
+        self._mask_copies(trainer, pl_module)
         asked = self.engine.plan.sparsity.final
         if self.engine.clock < self.engine.plan.sparsity.end and round(asked * self.masks.total) != (
             self.masks.total - self.masks.living
@@ -183,15 +210,18 @@ class SparseTraining(Callback):
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave no hook behind."""
+        """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
+            if stage == "fit" and trainer.is_global_zero:
+                self._mailbox.post(self.engine.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Masks at one bit a weight, clock, generator, scores and history, loadable with ``weights_only=True``."""
-        if self._restored is not None or self.engine is None:
-            return self._restored or {}
-        return self.engine.state_dict()
+        state = self._state()
+        if state is not None:
+            return state
+        return self.engine.state_dict() if self.engine else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts: here neither model nor optimizers are complete."""
@@ -206,16 +236,48 @@ class SparseTraining(Callback):
                 "include and exclude, or start a new training from its weights (without ckpt_path)"
             )
 
-    def _build(self, trainer: Trainer, pl_module: LightningModule) -> Engine:
-        parameters = sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
-        return Engine(parameters, self.recipe, self._total_steps(trainer, pl_module))
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
+        return {**vars(self), "engine": None, "_restored": self.state_dict() or None}
+
+    def _state(self) -> dict[str, Any] | None:
+        """The state that fits the weights but is not in the engine: read from a checkpoint, or sent by a spawned fit."""
+        self._restored = self._mailbox.take() or self._restored
+        return self._restored
+
+    def _mask_copies(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.engine is not None and self.engine.installed:
+            self.engine.masks.apply(self.engine.parameters)
+            mask_copies(self.engine.masks, trainer, pl_module)
+
+    def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+        return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
+
+    def _refuse_overlap(self, trainer: Trainer, engine: Engine) -> None:
+        mine = {id(parameter): name for name, parameter in engine.parameters.items()}
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, SparseTraining) and other is not self and other.engine is not None:
+                shared = next((mine[id(p)] for p in other.engine.parameters.values() if id(p) in mine), None)
+                if shared is not None:
+                    raise SparsityError(
+                        f"two sparsity callbacks both want {shared!r}: give each parameter to one of them with include and "
+                        "exclude"
+                    )
 
     def _total_steps(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
         """Optimizer steps of the whole training, or None where Lightning cannot know them."""
         if not self.recipe.needs_total or self.recipe.total_steps is not None or not pl_module.automatic_optimization:
             return None
         total = trainer.estimated_stepping_batches
-        return int(total) if 0 < total < float("inf") else None
+        if not 0 < total < float("inf"):
+            return None
+        if total != trainer.max_steps and self._epochs and trainer.max_epochs:
+            # Stochastic weight averaging adds an epoch that takes no step.
+            return int(total) * self._epochs // trainer.max_epochs
+        return int(total)
+
+
+_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 def _overrides(module: Any, method: str) -> bool:

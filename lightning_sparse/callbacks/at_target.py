@@ -1,0 +1,67 @@
+"""Checkpoints and early stopping that count only at the target sparsity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+
+
+class AtTargetSparsity:
+    """Put before a callback class to make it look away until every sparsity callback has reached its final sparsity.
+
+    Before that the best score is usually that of a network denser than the one asked for, and early stopping would stop
+    at a dip that pruning caused. Validation is not touched; without a sparsity callback nothing changes.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import EarlyStopping
+        >>> class Mine(AtTargetSparsity, EarlyStopping):
+        ...     pass
+        >>> mine = Mine(monitor="loss", patience=5)
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Pass on at the target sparsity."""
+        if _reached(trainer):
+            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pass on at the target sparsity."""
+        if _reached(trainer):
+            super().on_train_epoch_end(trainer, pl_module)  # type: ignore[misc]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pass on at the target sparsity."""
+        if _reached(trainer):
+            super().on_validation_end(trainer, pl_module)  # type: ignore[misc]
+
+
+class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
+    """Lightning's ModelCheckpoint, for networks at the final sparsity only: ``best_model_path`` is one of those.
+
+    Takes the arguments of :class:`lightning.pytorch.callbacks.ModelCheckpoint`. Put a plain ``ModelCheckpoint()`` beside it
+    if the training shall be resumable before that.
+
+    Example:
+        >>> from lightning_sparse import CheckpointAtTarget, GradualPruning
+        >>> callbacks = [GradualPruning(0.9), CheckpointAtTarget(monitor="accuracy", mode="max")]
+    """
+
+
+class StopAtTarget(AtTargetSparsity, EarlyStopping):
+    """Lightning's EarlyStopping, whose patience begins at the final sparsity.
+
+    Takes the arguments of :class:`lightning.pytorch.callbacks.EarlyStopping`.
+
+    Example:
+        >>> from lightning_sparse import GradualPruning, StopAtTarget
+        >>> callbacks = [GradualPruning(0.9), StopAtTarget(monitor="loss", patience=5)]
+    """
+
+
+def _reached(trainer: Trainer) -> bool:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return all(callback.at_target for callback in callbacks if isinstance(callback, SparseTraining))

@@ -1,0 +1,65 @@
+"""The engine in a plain torch loop, or under Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_sparse.engine import Engine
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.parameters import sparsifiable
+from lightning_sparse.recipe import Recipe
+from lightning_sparse.times import check_total
+
+
+def attach(
+    optimizer: Optimizer,
+    model: nn.Module,
+    recipe: Any,
+    *,
+    total_steps: int | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Engine:
+    """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
+
+    Args:
+        optimizer: the optimizer that trains ``model`` (Fabric's wrapper is fine).
+        model: the model; Linear and Conv weights become sparse unless the recipe says otherwise.
+        recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
+        total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
+        state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
+            before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
+
+    Returns:
+        The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
+
+    Example:
+        >>> import torch
+        >>> from lightning_sparse import attach, Recipe, cubic
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Linear(20, 5)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> engine = attach(optimizer, model, Recipe(cubic(0.9, end=0.75)), total_steps=40)
+        >>> for _ in range(40):
+        ...     optimizer.zero_grad()
+        ...     model(torch.randn(8, 20)).square().mean().backward()
+        ...     optimizer.step()
+        >>> engine.sparsity, int((model.weight == 0).sum())
+        (0.9, 90)
+    """
+    recipe = getattr(recipe, "recipe", recipe)
+    if not isinstance(recipe, Recipe):
+        raise SparsityError(
+            f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
+        )
+    check_total("total_steps", total_steps)
+    engine = Engine(sparsifiable(model, recipe.include, recipe.exclude), recipe, total_steps)
+    engine.install([optimizer])
+    if state is None:
+        engine.birth()
+    else:
+        engine.load_state_dict(state)
+    return engine
