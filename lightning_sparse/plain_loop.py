@@ -27,7 +27,8 @@ def attach(
 
     Args:
         optimizer: the optimizer that trains ``model`` (Fabric's wrapper is fine).
-        model: the model; Linear and Conv weights become sparse unless the recipe says otherwise.
+        model: the model, bare or in the wrapper of Fabric, DDP or ``torch.compile``, whose names are left out of the masks';
+            Linear and Conv weights become sparse unless the recipe says otherwise.
         recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
         total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
         state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
@@ -56,10 +57,19 @@ def attach(
             f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
     check_total("total_steps", total_steps)
-    engine = Engine(sparsifiable(model, recipe.include, recipe.exclude), recipe, total_steps)
+    engine = Engine(sparsifiable(_bare(model), recipe.include, recipe.exclude), recipe, total_steps)
     engine.install([optimizer])
     if state is None:
         engine.birth()
     else:
         engine.load_state_dict(state)
     return engine
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers that put a prefix before its parameters' names."""
+    for wrapped in ("_forward_module", "_orig_mod", "module"):  # Fabric, torch.compile, DDP: each holds nothing else
+        inner = model._modules.get(wrapped)
+        if isinstance(inner, nn.Module) and all(name.startswith(wrapped + ".") for name, _ in model.named_parameters()):
+            return _bare(inner)
+    return model

@@ -43,7 +43,7 @@ class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
     """Lightning's ModelCheckpoint, for networks at the final sparsity only: ``best_model_path`` is one of those.
 
     Takes the arguments of :class:`lightning.pytorch.callbacks.ModelCheckpoint`. Put a plain ``ModelCheckpoint()`` beside it
-    if the training shall be resumable before that.
+    to resume from: this one saves nothing before that, and then only what is better.
 
     Example:
         >>> from lightning_sparse import CheckpointAtTarget, GradualPruning

@@ -106,7 +106,7 @@ class SparseTraining(Callback):
             return load_masks(self._restored or {})
         if self.engine is not None:
             return self.engine.masks
-        raise SparsityError("there are no masks yet: they are made when fit starts, or read from a checkpoint")
+        raise SparsityError("there are no masks yet: they are made when training starts, or read from a checkpoint")
 
     @property
     def sparsity(self) -> float:
@@ -144,6 +144,8 @@ class SparseTraining(Callback):
         if trainer.ckpt_path is None:
             # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
             self._restored = self.state_dict() or None if trainer.global_step > 0 else None
+        if not pl_module.automatic_optimization:
+            self.recipe.resolve(None)  # Lightning cannot count these steps, so that shares need total_steps
         self._epochs = trainer.max_epochs
         # What is made in these hooks does not exist yet: it is looked at when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):

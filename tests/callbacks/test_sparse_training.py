@@ -101,7 +101,7 @@ def test_the_checkpoint_is_the_dense_models_and_loads_without_this_library(modul
 
 
 def test_masks_before_fit_say_when_there_will_be_some():
-    with pytest.raises(SparsityError, match="when fit starts"):
+    with pytest.raises(SparsityError, match="when training starts"):
         _ = GradualPruning(0.9).masks
 
 
