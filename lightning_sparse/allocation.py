@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
-from lightning_sparse.selection import highest, lowest
+from lightning_sparse.selection import extremes, is_empty, lowest, marked
 
 Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
 
@@ -22,6 +21,7 @@ def uniform(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
     """The same density in every layer, to within one connection.
 
     Example:
+        >>> import torch
         >>> masks = {"a": torch.ones(100, dtype=torch.bool), "b": torch.ones(50, dtype=torch.bool)}
         >>> uniform({}, masks, 15)
         {'a': 10, 'b': 5}
@@ -36,6 +36,7 @@ def erk(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) 
     that would need more than it has is dense. Mocanu et al. 2018 (SET), Evci et al. 2020 (RigL, arXiv 1911.11134).
 
     Example:
+        >>> import torch
         >>> masks = {"wide": torch.ones(100, 100, dtype=torch.bool), "head": torch.ones(10, 100, dtype=torch.bool)}
         >>> erk({}, masks, 620)
         {'wide': 400, 'head': 220}
@@ -47,24 +48,30 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
     """One ranking for the whole network: the lowest scores anywhere die, or the highest anywhere are born.
 
     Example:
+        >>> import torch
         >>> masks = {"a": torch.ones(3, dtype=torch.bool), "b": torch.ones(3, dtype=torch.bool)}
         >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
         {'a': 1, 'b': 3}
     """
-    present = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-    change = living - sum(present.values())
-    flat = torch.cat([mask.reshape(-1) for mask in masks.values()])
-    if change >= 0:
-        ranked = [scores[name].reshape(-1).float() for name in masks]
-        chosen = highest(torch.cat(ranked), change, among=~flat)
-    else:
-        ranked = [scores[name].masked_fill(~mask, -torch.inf).reshape(-1).float() for name, mask in masks.items()]
-        for score in ranked:
-            score[score.argmax()] = torch.inf  # each layer keeps its best connection
-        chosen = lowest(torch.cat(ranked), -change, among=flat)
-    moved = [int(part.count_nonzero()) for part in torch.split(chosen, [mask.numel() for mask in masks.values()])]
-    sign = 1 if change >= 0 else -1
-    return {name: present[name] + sign * count for name, count in zip(masks, moved, strict=True)}
+    change = living - sum(marked(mask) for mask in masks.values())
+    return {name: marked(mask) for name, mask in globally(scores, masks, change).items()}
+
+
+def globally(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], change: int) -> dict[str, Tensor]:
+    """The masks after ``change`` connections were born, or died if it is negative, where one ranking decides.
+
+    A layer that would be emptied keeps its best connection, and another layer gives one more.
+    """
+    among = [~mask if change > 0 else mask for mask in masks.values()]
+    marks = extremes([scores[name] for name in masks], abs(change), among, from_above=change > 0)
+    after = {name: mark.logical_xor_(masks[name]) for name, mark in zip(masks, marks, strict=True)}
+    emptied = [name for name, mask in after.items() if change < 0 and is_empty(mask)]
+    if emptied:
+        sizes = {name: marked(masks[name]) for name in emptied}
+        best = {name: masks[name] ^ lowest(scores[name], sizes[name] - 1, among=masks[name]) for name in emptied}
+        others = {name: mask for name, mask in masks.items() if name not in emptied}
+        after = best | globally(scores, others, change + sum(sizes.values()) - len(emptied))
+    return {name: after[name] for name in masks}
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
@@ -82,6 +89,7 @@ def apportion(living: int, weights: Mapping[str, float], masks: Mapping[str, Ten
         masks: boolean mask of each layer, for its size.
 
     Example:
+        >>> import torch
         >>> masks = {"a": torch.ones(4, dtype=torch.bool), "b": torch.ones(100, dtype=torch.bool)}
         >>> apportion(14, {"a": 1.0, "b": 1.0}, masks)
         {'a': 4, 'b': 10}

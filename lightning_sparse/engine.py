@@ -228,7 +228,7 @@ class Engine:
         after, replaced, shortfall = next_masks(
             before, self._asked_living(self.clock), share, drop, grow, self._allocation
         )
-        died, born = self._take(before, after)
+        died, born = self._take(before, after, replaced)
         update = Update(
             step=self.clock,
             phase=self.plan.sparsity.phase(self.clock),
@@ -246,17 +246,17 @@ class Engine:
         check_same_masks(self.masks, f"drop={named['drop']!r}, grow={named['grow']!r}")
         return update
 
-    def _take(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> tuple[int, int]:
+    def _take(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], replaced: int) -> tuple[int, int]:
         """Make ``after`` the masks, start the newborns, and return how many died and how many were born."""
-        died = born = 0
+        died = born = replaced  # beyond turnover, a layer either loses connections or gains some
         for name, mask in after.items():
-            newborn = mask & ~before[name]
-            births = int(newborn.count_nonzero())
-            if births and name in self._optimizers:
-                start_newborns(self._optimizers[name], self.parameters[name], newborn, before[name])
-            born += births
-            died += int((before[name] & ~mask).count_nonzero())
+            old = self.masks.count(name)
             self.masks.set(name, mask)
+            change = self.masks.count(name) - old
+            if (replaced or change > 0) and name in self._optimizers:
+                start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
+            born += max(change, 0)
+            died += max(-change, 0)
         if died or born:
             for optimizer in set(self._optimizers.values()):
                 forget_history(optimizer)

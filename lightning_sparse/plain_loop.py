@@ -68,8 +68,9 @@ def attach(
 
 def _bare(model: nn.Module) -> nn.Module:
     """The model inside the wrappers that put a prefix before its parameters' names."""
-    for wrapped in ("_forward_module", "_orig_mod", "module"):  # Fabric, torch.compile, DDP: each holds nothing else
+    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    for wrapped in ("_forward_module", "_orig_mod", *(["module"] if parallel else [])):  # Fabric, torch.compile
         inner = model._modules.get(wrapped)
-        if isinstance(inner, nn.Module) and all(name.startswith(wrapped + ".") for name, _ in model.named_parameters()):
+        if inner is not None:
             return _bare(inner)
     return model

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_sparse.allocation import Allocation
+from lightning_sparse.allocation import Allocation, global_, globally
 from lightning_sparse.criteria import Layer, Score
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.selection import highest, lowest
+from lightning_sparse.selection import highest, lowest, marked
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,17 @@ def next_masks(
         >>> masks["w"].tolist(), replaced, shortfall
         ([True, False, False, True], 1, 0)
     """
-    present = {name: int(mask.count_nonzero()) for name, mask in before.items()}
-    change = living - sum(present.values())
-    counts = present
-    if change:  # where the density stands still, connections stay in the layer they are in
-        ranking = drop if change < 0 else grow
-        counts = allocation({name: ranking[name] for name in before}, before, living)
+    present = {name: marked(mask) for name, mask in before.items()}
+    resized = dict(before)
+    if living != sum(present.values()):  # where the density stands still, connections stay in the layer they are in
+        resized = _resize(before, present, living, drop, grow, allocation)
     replaced = shortfall = 0
-    after = {}
-    for name, mask in before.items():
-        mask = _resize(mask, counts[name] - present[name], drop, grow, name)
-        wanted = round(turnover * counts[name])
+    for name, mask in resized.items():
+        wanted = round(turnover * marked(mask)) if turnover else 0
         if wanted:
-            mask, done = _replace(mask, before[name], wanted, drop[name], grow[name])
+            resized[name], done = _replace(mask, before[name], wanted, drop[name], grow[name])
             replaced, shortfall = replaced + done, shortfall + wanted - done
-        after[name] = mask
-    return after, replaced, shortfall
+    return resized, replaced, shortfall
 
 
 class ScoresOnce(dict[str, Tensor]):
@@ -116,15 +111,30 @@ class ScoresOnce(dict[str, Tensor]):
         return scores
 
 
-def _resize(mask: Tensor, change: int, drop: Mapping[str, Tensor], grow: Mapping[str, Tensor], name: str) -> Tensor:
-    if change < 0:
-        return mask ^ lowest(drop[name], -change, among=mask)
-    if change > 0:
-        return mask | highest(grow[name], change, among=~mask)
-    return mask
+def _resize(
+    before: Mapping[str, Tensor],
+    present: Mapping[str, int],
+    living: int,
+    drop: Mapping[str, Tensor],
+    grow: Mapping[str, Tensor],
+    allocation: Allocation,
+) -> dict[str, Tensor]:
+    change = living - sum(present.values())
+    ranking = drop if change < 0 else grow
+    scores = {name: ranking[name] for name in before}
+    if allocation is global_:  # ranking layer by layer what one ranking has chosen would choose the same again
+        return globally(scores, before, change)
+    after = {}
+    for name, count in allocation(scores, before, living).items():
+        mask, change = before[name], count - present[name]
+        if change < 0:
+            after[name] = mask ^ lowest(drop[name], -change, among=mask)
+        else:
+            after[name] = mask ^ highest(grow[name], change, among=~mask) if change else mask
+    return after
 
 
 def _replace(mask: Tensor, before: Tensor, wanted: int, drop: Tensor, grow: Tensor) -> tuple[Tensor, int]:
     old, vacant = mask & before, ~(mask | before)
-    done = min(wanted, int(old.count_nonzero()), int(vacant.count_nonzero()))
+    done = min(wanted, marked(old), marked(vacant))
     return (mask ^ lowest(drop, done, among=old)) | highest(grow, done, among=vacant), done

@@ -1,5 +1,10 @@
+import random
+from functools import partial
+
 import pytest
 
+from lightning_sparse import GradualPruning
+from lightning_sparse.criteria import magnitude
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.schedules import Curve, cubic
@@ -66,3 +71,53 @@ def test_plain_tells_recipes_apart_and_names_functions():
 def test_bad_choices_are_refused(arguments, message):
     with pytest.raises(SparsityError, match=message):
         Recipe(cubic(0.9), **arguments)
+
+
+def _curve(draw, top):
+    curve, end = Curve(draw.choice([0.0, 0.5, top])), 0
+    for _ in range(draw.randint(0, 4)):
+        end += draw.choice([0, 1, 3, 10, 17])
+        curve = curve.then(end, draw.choice([0.0, 0.3, top]), draw.choice(["jump", "linear", "cubic", "cosine"]))
+    return curve
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_next_update_is_the_first_step_that_is_due(seed):
+    draw = random.Random(seed)
+    plan = Recipe(_curve(draw, 0.9), turnover=_curve(draw, 0.4), every=draw.choice([1, 2, 5, 7])).resolve(None)
+    for step in range(80):
+        first = next((later for later in range(step + 1, 160) if plan.due(later)), None)
+        assert plan.next_due(step) == first
+
+
+def test_a_jump_in_the_far_future_is_found_at_once():
+    assert Recipe(Curve(0.0).then(10**9).then(10**9, 0.9)).resolve(None).next_due(0) == 10**9
+
+
+@pytest.mark.parametrize(
+    ("curve", "settled"),
+    [
+        (Curve(0.9), 0),
+        (Curve(0.0).then(50).then(50, 0.9), 50),  # one-shot
+        (Curve(0.0).then(10).then(60, 0.9, "cubic").then(90), 60),  # gradual, then rest
+        (Curve(0.7).then(20, 0.2, "linear").then(50, 0.9, "cubic").then(80, name="turnover"), 50),
+        (Curve(0.9).then(20, 0.9, "linear"), 0),
+    ],
+)
+def test_a_curve_settles_when_its_value_changes_no_more(curve, settled):
+    assert curve.resolve(None).settled == settled
+
+
+def test_a_trial_run_of_a_few_steps_goes_through_every_phase():
+    plan = GradualPruning(0.9, begin=500, end=0.75, every=100).recipe.at_most(1).resolve(1)
+    assert (plan.due(1), plan.sparsity(1)) == (True, 0.9)
+
+
+def test_lambdas_and_partials_have_names_that_tell_them_apart():
+    def named(drop):
+        return Recipe(Curve(0.9), drop=drop).plain()["drop"]
+
+    assert named(lambda layer: layer.weight) != named(lambda layer: -layer.weight)
+    assert named(lambda layer: layer.weight) == named(lambda layer: layer.weight)
+    assert named(partial(magnitude)) != named(magnitude)
+    assert " at 0x" not in named(partial(magnitude)) + named(lambda layer: (lambda x: x)(layer.weight))
