@@ -3,9 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # One thread a process: these networks are too small to share between cores, and spinning threads slow each other down.
 export OMP_NUM_THREADS ?= 1
+# What works with the core's dependencies alone: torch and lightning.
+CORE := $(addprefix tests/test_,$(addsuffix .py,core engine masks selection allocation update recipe schedules times \
+	parameters criteria)) tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types test-mnist clean
+.PHONY: help setup demo test lint types test-peers test-oldest test-mnist bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -21,7 +24,7 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits and write its repo
 	$(BIN)/lightning-sparse -cn quick
 
 test: setup lint types ## lint, types and every test that needs no files and no network
-	$(BIN)/python -m pytest -m "not mnist" -q
+	$(BIN)/python -m pytest -m "not mnist and not peers" -q
 
 lint: setup
 	$(BIN)/ruff check .
@@ -30,8 +33,23 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+test-peers: setup ## what Lightning's own ModelPruning gets wrong, beside what the callbacks here do
+	$(BIN)/python -m pytest -m peers -q tests/peers
+
+test-oldest: .venv-oldest/.ready ## the core with the oldest torch and lightning it promises (about 6 GB more, once)
+	JSONARGPARSE_DEPRECATION_WARNINGS=off .venv-oldest/bin/python -m pytest -m "not peers" -q $(CORE)
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	PIP_CONSTRAINT=$(CURDIR)/constraints-oldest.txt .venv-oldest/bin/python -m pip install --disable-pip-version-check -q \
+		-e . pytest scikit-learn torchdata "jsonargparse[signatures]"
+	touch $@
+
 test-mnist: setup ## the tests that need the MNIST files (in ../shared/data, or LIGHTNING_SPARSE_DATA)
 	$(BIN)/python -m pytest -m mnist -q
 
+bench: setup ## what the callbacks cost
+	$(BIN)/python benchmarks/run.py
+
 clean: ## remove the environment, caches and builds; results in outputs/ stay
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -35,8 +35,10 @@ class RandomState(Callback):
         if len(self._ranks) == trainer.world_size:
             _put_back(self._ranks[trainer.global_rank])
             progress = trainer.fit_loop.epoch_loop.batch_progress
-            if progress.current.ready == 0 or progress.is_last_batch:
-                # The epoch ahead has its loader already, made with other random numbers: make it once more.
+            at_epoch_end = progress.current.ready == 0 or progress.is_last_batch
+            if at_epoch_end and hasattr(trainer.fit_loop, "is_resuming"):
+                # The epoch ahead has its loader already, made with other random numbers: make it once more. Older versions
+                # of Lightning (2.5.0) do so themselves.
                 iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         self._ranks = []
 
