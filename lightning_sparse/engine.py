@@ -35,6 +35,7 @@ class Engine:
 
     Attributes:
         masks: the masks, by parameter name.
+        idle: set it to True where optimizer steps are no steps of training: then dead weights are zeroed, and no more.
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
 
@@ -56,13 +57,15 @@ class Engine:
         allocation = recipe.allocation
         self._allocation: Allocation = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
         self._watching = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
+        self.idle = False
         self._gradients = DenseGradients(self.parameters)
         self._taken = 0
         self._unsure: list[Tensor] = []
         self._next_due = self.plan.next_due(0)
         self._optimizers: dict[str, Optimizer] = {}
         self._owned: dict[Optimizer, dict[str, nn.Parameter]] = {}
-        self._groups: dict[Optimizer, int] = {}
+        self._counted: dict[Optimizer, int] = {}
+        self._begun: set[Optimizer] = set()
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -101,6 +104,7 @@ class Engine:
         self.detach()
         for optimizer in map(_unwrap, optimizers):
             self._own(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
         self._clock_optimizer = next((o for o, mine in self._owned.items() if mine), next(iter(self._owned), None))
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
@@ -115,7 +119,7 @@ class Engine:
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         before = self._owned.get(optimizer, {})
         self._owned[optimizer] = {name: p for name, p in self.parameters.items() if id(p) in theirs}
-        self._groups[optimizer] = len(optimizer.param_groups)
+        self._counted[optimizer] = _count(optimizer)
         for name, parameter in self._owned[optimizer].items():
             self._optimizers[name] = optimizer
             if isinstance(optimizer, LBFGS) and name not in before:
@@ -127,7 +131,7 @@ class Engine:
         """Take every hook off the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._owned, self._groups = [], {}, {}, {}
+        self._handles, self._optimizers, self._owned, self._counted = [], {}, {}, {}
         self._clock_optimizer = None
 
     def birth(self) -> None:
@@ -156,12 +160,18 @@ class Engine:
         if zero_dead:
             self.masks.apply({name: p.grad for name, p in owned.items() if p.grad is not None})
 
+    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._begun.add(optimizer)
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        if len(optimizer.param_groups) != self._groups[optimizer]:
+        if _count(optimizer) != self._counted[optimizer]:
             self._own(optimizer)
         touched = self._owned[optimizer]
-        if optimizer is self._clock_optimizer:
+        # An optimizer whose step calls that of its parent comes here twice: the first time is the step.
+        first = optimizer in self._begun
+        self._begun.discard(optimizer)
+        if first and optimizer is self._clock_optimizer and not self.idle:
             skipped = found_inf(optimizer)
             if skipped is None:
                 self._taken += 1
@@ -325,8 +335,13 @@ def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:
     return cast(Score, score() if isinstance(score, type) else copy.deepcopy(score))
 
 
+def _count(optimizer: Optimizer) -> int:
+    """How many parameters an optimizer trains."""
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
 def _unwrap(optimizer: Any) -> Optimizer:
     """The torch optimizer inside Lightning's or Fabric's wrapper, on whose hooks `step` calls."""
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+    while not {"LightningOptimizer", "_FabricOptimizer"}.isdisjoint(kind.__name__ for kind in type(optimizer).__mro__):
         optimizer = optimizer.optimizer
     return cast(Optimizer, optimizer)

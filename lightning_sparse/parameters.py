@@ -75,7 +75,8 @@ def _is_half_of_a_weight(model: nn.Module, name: str) -> bool:
     """Whether a parameter is what torch's reparametrisations keep in the place of a weight."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
-    if "parametrizations" in path.split(".") or (leaf.endswith("_orig") and hasattr(owner, leaf[:-5] + "_mask")):
+    computed = leaf.endswith("_orig") and hasattr(owner, leaf[:-5]) and leaf[:-5] not in owner._parameters
+    if "parametrizations" in path.split(".") or computed:
         return True
     return leaf.endswith(("_g", "_v")) and hasattr(owner, leaf[:-2] + "_g") and hasattr(owner, leaf[:-2] + "_v")
 
@@ -86,7 +87,8 @@ def _default_names(model: nn.Module, exclude: Sequence[str]) -> Iterator[str]:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
         if "weight" not in module._parameters:
-            inside = [f"{prefix}.{leaf}" if prefix else leaf for leaf, _ in module.named_parameters()]
+            halves = [leaf for leaf, _ in module.named_parameters() if "bias" not in leaf]
+            inside = [f"{prefix}.{leaf}" if prefix else leaf for leaf in halves]
             if all(any(fnmatchcase(leaf, pattern) for pattern in exclude) for leaf in inside):
                 continue
             raise SparsityError(_REWRITTEN.format(name=name))

@@ -145,10 +145,12 @@ class Recipe:
             marks.append(first + (begin - first) % every)
         return min(marks, default=None)
 
-    def at_most(self, steps: int) -> Recipe:
+    def in_short(self, steps: int) -> Recipe:
         """Return the recipe for a trial run of a few steps: every time beyond them is the last of them."""
-        every = min(self.every, steps) if isinstance(self.every, int) else self.every
-        return replace(self, sparsity=self.sparsity.at_most(steps), turnover=self.turnover.at_most(steps), every=every)
+        every = max(1, min(to_step(self.every, steps), steps))
+        return replace(
+            self, sparsity=self.sparsity.in_short(steps), turnover=self.turnover.in_short(steps), every=every
+        )
 
     def plain(self) -> dict[str, Any]:
         """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from lightning_sparse.errors import SparsityError, check_choice, check_share
@@ -149,10 +150,10 @@ class Curve:
             pieces.pop()
         return pieces[-1].end if pieces else 0
 
-    def at_most(self, steps: int) -> Curve:
-        """Return the curve with every time in steps beyond ``steps`` brought forward to it; shares stay."""
-        segments = [replace(s, end=min(s.end, steps) if isinstance(s.end, int) else s.end) for s in self.segments]
-        return Curve(self.start, tuple(segments))
+    def in_short(self, steps: int) -> Curve:
+        """Return the curve for a training of ``steps`` steps, with every time beyond them brought forward to the last."""
+        ends = accumulate((min(to_step(segment.end, steps), steps) for segment in self.segments), max)
+        return Curve(self.start, tuple(replace(s, end=end) for s, end in zip(self.segments, ends, strict=True)))
 
     def piece(self, step: int) -> Piece | None:
         """Return the piece that holds at ``step``, or None after the last."""

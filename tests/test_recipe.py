@@ -109,7 +109,7 @@ def test_a_curve_settles_when_its_value_changes_no_more(curve, settled):
 
 
 def test_a_trial_run_of_a_few_steps_goes_through_every_phase():
-    plan = GradualPruning(0.9, begin=500, end=0.75, every=100).recipe.at_most(1).resolve(1)
+    plan = GradualPruning(0.9, begin=500, end=0.75, every=100).recipe.in_short(1).resolve(1)
     assert (plan.due(1), plan.sparsity(1)) == (True, 0.9)
 
 

@@ -50,6 +50,16 @@ class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
         >>> callbacks = [GradualPruning(0.9), CheckpointAtTarget(monitor="accuracy", mode="max")]
     """
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last one, at the target sparsity."""
+        if _reached(trainer):
+            super().on_train_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save what is there, at the target sparsity."""
+        if _reached(trainer):
+            super().on_exception(trainer, pl_module, exception)
+
 
 class StopAtTarget(AtTargetSparsity, EarlyStopping):
     """Lightning's EarlyStopping, whose patience begins at the final sparsity.

@@ -20,13 +20,17 @@ class Mailbox:
     """  # noqa: D205
 
     def __init__(self) -> None:
-        self._home = os.getpid()
+        self._home, self._original = os.getpid(), True
         self._path = Path(tempfile.gettempdir()) / f"lightning_sparse-{uuid4().hex}.pt"
         weakref.finalize(self, self._path.unlink, missing_ok=True)
 
     def __deepcopy__(self, memo: Any) -> Mailbox:
         """A copied callback gets letters of its own."""
         return Mailbox()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled one writes letters, and does not open those of the original."""
+        return {**vars(self), "_original": False}
 
     def post(self, state: dict[str, Any]) -> None:
         """Leave a state, if this is not the process at home."""
@@ -37,7 +41,7 @@ class Mailbox:
 
     def take(self) -> dict[str, Any] | None:
         """Return the state that was left, once, or None."""
-        if os.getpid() != self._home or not self._path.exists():
+        if not self._original or os.getpid() != self._home or not self._path.exists():
             return None
         state: dict[str, Any] = torch.load(self._path, weights_only=True)
         self._path.unlink()

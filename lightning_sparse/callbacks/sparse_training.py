@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.allocation import Allocation
-from lightning_sparse.callbacks.copies import mask_copies
+from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.criteria import Score
 from lightning_sparse.engine import Engine, check_room
@@ -93,6 +93,7 @@ class SparseTraining(Callback):
         self.engine: Engine | None = None
         self._restored: dict[str, Any] | None = None
         self._epochs: int | None = None
+        self._averages: Averages | None = None
         self._mailbox = Mailbox()
 
     @property
@@ -150,14 +151,17 @@ class SparseTraining(Callback):
         # What is made in these hooks does not exist yet: it is looked at when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
             check_room(self._parameters(pl_module), self.recipe.sparsity)
+        self.engine = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Build the engine, then take back a restored state or be born: only here is everything in place.
 
         Asked any earlier, the length of the training would make Lightning draw a seed for the loader out of turn.
         """
-        total = self._total_steps(trainer, pl_module)
-        recipe = self.recipe.at_most(total) if total and trainer.fast_dev_run else self.recipe  # type: ignore[attr-defined]
+        total, recipe = self._total_steps(trainer, pl_module), self.recipe
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
+            recipe = recipe.in_short(total)
         self.engine = Engine(self._parameters(pl_module), recipe, total)
         self._refuse_overlap(trainer, self.engine)
         self.engine.install(trainer.optimizers)
@@ -170,33 +174,39 @@ class SparseTraining(Callback):
                 stacklevel=2,
             )
         self._restored = None
+        self._averages = Averages(trainer, pl_module)
+        self._mask_averages(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
         assert self.engine is not None
+        # In the epoch that stochastic weight averaging adds, Lightning steps without a backward pass.
+        self.engine.idle = bool(getattr(trainer.fit_loop, "_skip_backward", False))
         clips = trainer.gradient_clip_val is not None or _overrides(pl_module, "configure_gradient_clipping")
         self.engine.before_step(optimizer, zero_dead=clips)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Mask the averages of other callbacks, which may have just put them in the model's place."""
         if batch_idx == 0:
-            self._mask_copies(trainer, pl_module)
+            self._mask_averages(trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Likewise: here every callback has put in place what is to be validated."""
         if batch_idx == 0:
-            self._mask_copies(trainer, pl_module)
+            self._mask_averages(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Likewise: averages may be saved as the model."""
-        self._mask_copies(trainer, pl_module)
+        """Likewise: averages may be saved as the model, and may have been put into the checkpoint already."""
+        self._mask_averages(trainer, pl_module)
+        if self.engine is not None and self.engine.installed:
+            mask_tensors(checkpoint["state_dict"], self.engine.masks)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
-        self._mask_copies(trainer, pl_module)
+        self._mask_averages(trainer, pl_module)
         asked = self.engine.plan.sparsity.final
         if self.engine.clock < self.engine.plan.sparsity.end and round(asked * self.masks.total) != (
             self.masks.total - self.masks.living
@@ -207,14 +217,20 @@ class SparseTraining(Callback):
                 stacklevel=2,
             )
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mask once more what other callbacks have put in the model's place in the end."""
+        self._mask_averages(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no hook behind."""
+        """Leave true masks behind, where a step was left in the middle, and no hook."""
+        self._mask_averages(trainer, pl_module)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
+            self._averages = None
             if stage == "fit" and trainer.is_global_zero:
                 self._mailbox.post(self.engine.state_dict())
 
@@ -240,17 +256,17 @@ class SparseTraining(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        return {**vars(self), "engine": None, "_restored": self.state_dict() or None}
+        return {**vars(self), "engine": None, "_averages": None, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
         """The state that fits the weights but is not in the engine: read from a checkpoint, or sent by a spawned fit."""
         self._restored = self._mailbox.take() or self._restored
         return self._restored
 
-    def _mask_copies(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.engine is not None and self.engine.installed:
+    def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.engine is not None and self.engine.installed and self._averages is not None:
             self.engine.masks.apply(self.engine.parameters)
-            mask_copies(self.engine.masks, trainer, pl_module)
+            self._averages.mask(self.engine.masks)
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)

@@ -268,10 +268,3 @@ def test_a_layer_without_gradient_is_said_once_and_costs_no_training(module, loa
         make_trainer(callback).fit(Unused(), loader)
     assert len([warning for warning in said if "no gradient" in str(warning.message)]) == 1
     assert callback.masks.total - callback.masks.living == round(0.9 * callback.masks.total)
-
-
-def test_fast_dev_run_with_steps(module, loader, make_trainer):
-    with pytest.warns(UserWarning, match="training stopped at step 1"):
-        make_trainer(
-            BrainDevelopment(0.9, densest_at=10, pruned_by=20, turnover_until=25, every=2), fast_dev_run=True
-        ).fit(module(), loader, loader)

@@ -1,0 +1,59 @@
+"""The running averages of a model that other callbacks keep (SWA, EMA), which have to be as sparse as the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+
+
+class Averages:
+    """Finds the copies of the model that the Trainer's callbacks hold and change while it trains.
+
+    A copy is an attribute of a callback that is a module, or a dictionary of tensors, with the masks' names (after a
+    wrapper's ``module.``) and shapes. One that stays as it was is a teacher, which is nobody's to change.
+
+    Args:
+        trainer: whose callbacks to look at.
+        module: the model itself, which is no copy.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        self._trainer, self._module = trainer, module
+        self._first_seen: dict[tuple[int, str], float] = {}
+
+    def mask(self, masks: Mapping[str, Tensor]) -> None:
+        """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing."""
+        for place, copy in self._copies(masks):
+            now = float(sum(copy[name].detach().double().sum() for name in masks))
+            if self._first_seen.setdefault(place, now) != now:
+                mask_tensors(copy, masks)
+
+    def _copies(self, masks: Mapping[str, Tensor]) -> Iterator[tuple[tuple[int, str], Tensors]]:
+        for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
+            for attribute, value in vars(callback).items():
+                named = {} if value is self._module else dict(_tensors(value))
+                if all(name in named and named[name].shape == mask.shape for name, mask in masks.items()):
+                    yield (id(callback), attribute), named
+
+
+@torch.no_grad()
+def mask_tensors(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Zero the dead connections of tensors by name, in place, on whatever device and of whatever type they are."""
+    for name, mask in masks.items():
+        if name in tensors:
+            tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
+
+
+def _tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
+    entries = (
+        value.named_parameters() if isinstance(value, nn.Module) else value.items() if isinstance(value, dict) else ()
+    )
+    for name, tensor in entries:
+        if isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point():
+            yield name.removeprefix("module."), tensor
