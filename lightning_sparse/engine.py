@@ -192,6 +192,7 @@ class Engine:
             for name in self.parameters:
                 cast(Any, score).observe(self._layer(name))
         if due:
+            self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self.update()
         return due
 

@@ -52,7 +52,7 @@ def sparsifiable(
         )
     for name, parameter in chosen.items():
         if _is_half_of_a_weight(model, name):
-            raise SparsityError(_REWRITTEN.format(name=name))
+            raise SparsityError(_REWRITTEN.format(name=name, layer=name.rpartition(".")[0]))
         if isinstance(parameter, UninitializedParameter):
             raise SparsityError(f"{name!r} has no shape yet (a lazy layer): run one batch through the model before fit")
         if getattr(model.get_submodule(name.rpartition(".")[0]), "sparse", False) is True:
@@ -67,7 +67,8 @@ def sparsifiable(
 
 _REWRITTEN = (
     "{name!r} is already rewritten by something else (weight_norm, a parametrization, torch.nn.utils.prune or "
-    "quantisation), so that its zeros would not be the weight's: remove that first, or leave the layer out with exclude"
+    "quantisation), so that its zeros would not be the weight's: remove that first, or leave the layer out with "
+    "exclude=['{layer}.*']"
 )
 
 
@@ -91,7 +92,7 @@ def _default_names(model: nn.Module, exclude: Sequence[str]) -> Iterator[str]:
             inside = [f"{prefix}.{leaf}" if prefix else leaf for leaf in halves]
             if all(any(fnmatchcase(leaf, pattern) for pattern in exclude) for leaf in inside):
                 continue
-            raise SparsityError(_REWRITTEN.format(name=name))
+            raise SparsityError(_REWRITTEN.format(name=name, layer=name.rpartition(".")[0]))
         yield name
 
 

@@ -16,29 +16,33 @@ class Averages:
     """Finds the copies of the model that the Trainer's callbacks hold and change while it trains.
 
     A copy is an attribute of a callback that is a module, or a dictionary of tensors, with the masks' names (after a
-    wrapper's ``module.``) and shapes. One that stays as it was is a teacher, which is nobody's to change.
+    wrapper's ``module.``) and shapes. One that is there when training starts and stays as it was is a teacher, which is
+    nobody's to change.
 
     Args:
-        trainer: whose callbacks to look at.
+        trainer: whose callbacks to look at; training starts now.
         module: the model itself, which is no copy.
+        masks: the masks, by parameter name.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._trainer, self._module = trainer, module
-        self._first_seen: dict[tuple[int, str], float] = {}
+    def __init__(self, trainer: Trainer, module: LightningModule, masks: Mapping[str, Tensor]) -> None:
+        self._trainer, self._module, self._masks = trainer, module, masks
+        self._at_start = {place: self._fingerprint(copy) for place, copy in self._copies()}
 
-    def mask(self, masks: Mapping[str, Tensor]) -> None:
+    def mask(self) -> None:
         """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing."""
-        for place, copy in self._copies(masks):
-            now = float(sum(copy[name].detach().double().sum() for name in masks))
-            if self._first_seen.setdefault(place, now) != now:
-                mask_tensors(copy, masks)
+        for place, copy in self._copies():
+            if self._at_start.get(place) != self._fingerprint(copy):
+                mask_tensors(copy, self._masks)
 
-    def _copies(self, masks: Mapping[str, Tensor]) -> Iterator[tuple[tuple[int, str], Tensors]]:
+    def _fingerprint(self, copy: Tensors) -> float:
+        return float(sum(copy[name].detach().double().sum() for name in self._masks))
+
+    def _copies(self) -> Iterator[tuple[tuple[int, str], Tensors]]:
         for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
             for attribute, value in vars(callback).items():
                 named = {} if value is self._module else dict(_tensors(value))
-                if all(name in named and named[name].shape == mask.shape for name, mask in masks.items()):
+                if all(name in named and named[name].shape == mask.shape for name, mask in self._masks.items()):
                     yield (id(callback), attribute), named
 
 

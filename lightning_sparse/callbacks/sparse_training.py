@@ -174,8 +174,7 @@ class SparseTraining(Callback):
                 stacklevel=2,
             )
         self._restored = None
-        self._averages = Averages(trainer, pl_module)
-        self._mask_averages(trainer, pl_module)
+        self._averages = Averages(trainer, pl_module, self.engine.masks)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
@@ -266,7 +265,7 @@ class SparseTraining(Callback):
     def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.engine is not None and self.engine.installed and self._averages is not None:
             self.engine.masks.apply(self.engine.parameters)
-            self._averages.mask(self.engine.masks)
+            self._averages.mask()
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
