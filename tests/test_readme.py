@@ -57,3 +57,11 @@ def test_named_sweeps_and_groups_exist():
         assert (ROOT / "sweeps" / f"{name}.yaml").exists()
     for group, choice in re.findall(r" (data|model|sparsity|attack|logger)=(\w+)", README):
         assert (ROOT / "conf" / group / f"{choice}.yaml").exists()
+
+
+def test_every_row_of_the_table_has_its_test():
+    proofs = re.findall(r"\(((?:tests|benchmarks|examples)[\w/.]*)(?:#(\w+))?\)", README)
+    assert len([name for _, name in proofs if name]) > 25
+    for path, name in proofs:
+        assert (ROOT / path).exists(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), name
