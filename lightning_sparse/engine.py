@@ -49,7 +49,7 @@ class Engine:
         check_room(self.parameters, recipe.sparsity)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
-        self.masks = Masks.dense(self.parameters)
+        self.masks = Masks.dense(self.parameters, recipe.compact_masks)
         self.history: list[Update] = []
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self._drop = _score(recipe.drop, DROP)

@@ -36,6 +36,8 @@ class Recipe:
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
+        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
+            dearer step.
 
     Raises:
         SparsityError: if a choice does not exist or a time is out of range.
@@ -60,6 +62,7 @@ class Recipe:
     exclude: tuple[str, ...] | None = None
     seed: int = 0
     total_steps: int | None = None
+    compact_masks: bool = False
 
     def __post_init__(self) -> None:
         _check_callable("drop", self.drop, DROP)

@@ -57,6 +57,8 @@ class BrainDevelopment(SparseTraining):
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
+        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
+            dearer step.
 
     Raises:
         SparsityError: on arguments out of range or out of order; before training, on what does not fit the model or the
@@ -89,6 +91,7 @@ class BrainDevelopment(SparseTraining):
         exclude: Sequence[str] | None = None,
         seed: int = 0,
         total_steps: int | None = None,
+        compact_masks: bool = False,
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("birth_sparsity", birth_sparsity, one_allowed=False)
@@ -128,4 +131,5 @@ class BrainDevelopment(SparseTraining):
             exclude=exclude,
             seed=seed,
             total_steps=total_steps,
+            compact_masks=compact_masks,
         )

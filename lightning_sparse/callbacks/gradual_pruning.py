@@ -31,6 +31,8 @@ class GradualPruning(SparseTraining):
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
+        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
+            dearer step.
 
     Raises:
         SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.
@@ -62,6 +64,7 @@ class GradualPruning(SparseTraining):
         exclude: Sequence[str] | None = None,
         seed: int = 0,
         total_steps: int | None = None,
+        compact_masks: bool = False,
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("initial_sparsity", initial_sparsity, one_allowed=False)
@@ -83,4 +86,5 @@ class GradualPruning(SparseTraining):
             exclude=exclude,
             seed=seed,
             total_steps=total_steps,
+            compact_masks=compact_masks,
         )

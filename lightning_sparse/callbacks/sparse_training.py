@@ -46,6 +46,8 @@ class SparseTraining(Callback):
         seed: seed of the callback's own random generator; the global one is never drawn from.
         total_steps: optimizer steps of the training, needed only for shares where the Trainer cannot know its length
             (manual optimization, data without a length).
+        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
+            dearer step.
 
     Raises:
         SparsityError: on arguments out of range here, and in ``setup``, before training, on what does not fit the model or
@@ -72,6 +74,7 @@ class SparseTraining(Callback):
         exclude: Sequence[str] | None = None,
         seed: int = 0,
         total_steps: int | None = None,
+        compact_masks: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(sparsity, Curve):
@@ -89,6 +92,7 @@ class SparseTraining(Callback):
             exclude=_names("exclude", exclude),
             seed=seed,
             total_steps=total_steps,
+            compact_masks=compact_masks,
         )
         self.engine: Engine | None = None
         self._restored: dict[str, Any] | None = None
