@@ -53,24 +53,27 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
         >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
         {'a': 1, 'b': 3}
     """
-    change = living - sum(marked(mask) for mask in masks.values())
-    return {name: marked(mask) for name, mask in globally(scores, masks, change).items()}
+    present = {name: marked(mask) for name, mask in masks.items()}
+    after = globally(scores, masks, present, living - sum(present.values()))
+    return {name: marked(mask) for name, mask in after.items()}
 
 
-def globally(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], change: int) -> dict[str, Tensor]:
+def globally(
+    scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], present: Mapping[str, int], change: int
+) -> dict[str, Tensor]:
     """The masks after ``change`` connections were born, or died if it is negative, where one ranking decides.
 
     A layer that would be emptied keeps its best connection, and another layer gives one more.
     """
-    among = [~mask if change > 0 else mask for mask in masks.values()]
+    full = [name for name, mask in masks.items() if present[name] == mask.numel()]
+    among = [~mask if change > 0 else None if name in full else mask for name, mask in masks.items()]
     marks = extremes([scores[name] for name in masks], abs(change), among, from_above=change > 0)
     after = {name: mark.logical_xor_(masks[name]) for name, mark in zip(masks, marks, strict=True)}
     emptied = [name for name, mask in after.items() if change < 0 and is_empty(mask)]
     if emptied:
-        sizes = {name: marked(masks[name]) for name in emptied}
-        best = {name: masks[name] ^ lowest(scores[name], sizes[name] - 1, among=masks[name]) for name in emptied}
+        best = {name: masks[name] ^ lowest(scores[name], present[name] - 1, among=masks[name]) for name in emptied}
         others = {name: mask for name, mask in masks.items() if name not in emptied}
-        after = best | globally(scores, others, change + sum(sizes.values()) - len(emptied))
+        after = best | globally(scores, others, present, change + sum(present[name] - 1 for name in emptied))
     return {name: after[name] for name in masks}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isnan, sqrt
+from math import gcd, inf, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from lightning_sparse.errors import SparsityError
 
 # Flat: numpy's on a CPU, whose comparisons take a fifth of the time of torch's there; torch's on any other device.
 Array = Any
-_SAMPLE = 1 << 17
+_PIECE = 1 << 16  # what a core's own cache keeps while it is looked at several times
 
 
 def lowest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
@@ -87,7 +87,7 @@ def is_empty(mask: Tensor) -> bool:
 
 @dataclass
 class _Look:
-    """One tensor under a bracket: what is below it for sure, and positions and scores of what is inside."""
+    """One tensor under a bracket: what is not above its lower end, and positions and scores of what is inside."""
 
     below: Array
     number: int
@@ -102,8 +102,8 @@ def _mark(values: list[Array], allowed: list[Array], count: int, sign: int) -> l
         looks = [_look(value, mask, low, high, sign) for value, mask in zip(values, allowed, strict=True)]
         missing = count - sum(look.number for look in looks)
         pool = np.concatenate([look.inside for look in looks])
-        if missing <= 0:
-            low, high = -inf, low
+        if missing < 0:
+            low, high = nan, low
         elif missing > len(pool) and high < inf:
             low, high = high, inf
         else:
@@ -122,11 +122,14 @@ def _mark(values: list[Array], allowed: list[Array], count: int, sign: int) -> l
 
 
 def _bracket(values: list[Array], allowed: list[Array], count: int, sign: int) -> tuple[float, float]:
-    """Two scores that the cut probably lies between: three standard deviations of its place in a sample."""
+    """Two scores that the cut probably lies between: three standard deviations of its place in a sample.
+
+    The first may be NaN, which no score is at or below.
+    """
     size = sum(len(value) for value in values)
-    stride = size // _SAMPLE | 1  # odd, so as not to walk down the columns of a layer
-    if stride == 1:
-        return -inf, inf
+    stride = round(size ** (1 / 3))
+    while gcd(stride, 2 * 3 * 5 * 7) > 1:  # so as not to walk down one column, or one place of every 3x3 kernel
+        stride += 1
     strided = [value[::stride] for value in values]
     masks = [None if mask is None else mask[::stride] for mask in allowed]
     sample = sign * np.concatenate(
@@ -135,25 +138,44 @@ def _bracket(values: list[Array], allowed: list[Array], count: int, sign: int) -
     sample.sort()
     middle = count / stride
     margin = 3 * sqrt(middle * max(0.0, 1 - count / size)) + 1
-    low, high = int(middle - margin), int(middle + margin)
-    return float(sample[low]) if 0 <= low < len(sample) else -inf, float(sample[high]) if high < len(sample) else inf
+    first, last = int(middle - margin), int(middle + margin)
+    low: Any = sample[first] if 0 <= first < len(sample) else nan
+    high: Any = sample[last] if last < len(sample) else inf
+    if low == high:  # many are equal, and the cut is among them
+        low = np.nextafter(low, low.dtype.type(-inf))
+    return float(low), float(high)
 
 
 def _look(values: Array, allowed: Array, low: float, high: float, sign: int) -> _Look:
-    if isnan(values.max()):
-        raise SparsityError("a score is NaN, so connections cannot be ranked: the training has probably diverged")
-    below = values < low if sign > 0 else values > -low
-    inside = values <= high if sign > 0 else values >= -high
-    positions = np.flatnonzero(_host(inside ^ below))
-    if allowed is not None:
-        below &= allowed
-        positions = positions[_host(allowed[positions])]
-    return _Look(below, _count(below), positions, sign * _host(values[positions]))
+    here = isinstance(values, np.ndarray)
+    below = np.empty(len(values), bool) if here else torch.empty_like(values, dtype=torch.bool)
+    numeric: Any = np if here else torch
+    reach = numeric.less_equal if sign > 0 else numeric.greater_equal
+    number, places = 0, [np.empty(0, int)]
+    step = _PIECE if here else max(1, len(values))
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
+        piece = values[part]
+        if isnan(piece.max()):
+            raise SparsityError("a score is NaN, so connections cannot be ranked: the training has probably diverged")
+        under = reach(piece, sign * low, out=below[part])
+        upto = reach(piece, sign * high)
+        if allowed is not None:
+            under &= allowed[part]
+            upto &= allowed[part]
+        number += _count(under)
+        places.append(_where(upto ^ under) + start)
+    positions = np.concatenate(places)
+    return _Look(below, number, positions, sign * _host(values[positions]))
 
 
 def _plain(tensor: Tensor) -> Array:
     flat = tensor.reshape(-1)
     return flat.numpy() if flat.device.type == "cpu" else flat
+
+
+def _where(mask: Array) -> Any:
+    return np.flatnonzero(mask) if isinstance(mask, np.ndarray) else _host(mask.nonzero().squeeze(1))
 
 
 def _host(array: Array) -> Any:

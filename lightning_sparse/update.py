@@ -123,10 +123,10 @@ def _resize(
     ranking = drop if change < 0 else grow
     scores = {name: ranking[name] for name in before}
     if allocation is global_:  # ranking layer by layer what one ranking has chosen would choose the same again
-        return globally(scores, before, change)
-    after = {}
-    for name, count in allocation(scores, before, living).items():
-        mask, change = before[name], count - present[name]
+        return globally(scores, before, present, change)
+    counts, after = allocation(scores, before, living), {}
+    for name, mask in before.items():
+        change = counts[name] - present[name]
         if change < 0:
             after[name] = mask ^ lowest(drop[name], -change, among=mask)
         else:

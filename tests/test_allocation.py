@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_sparse.allocation import ALLOCATIONS, apportion, erk, global_, uniform
+from lightning_sparse.allocation import ALLOCATIONS, apportion, erk, global_, globally, uniform
 
 
 def masks(**shapes):
@@ -69,6 +69,56 @@ def test_global_growth_goes_where_the_grow_scores_are():
 def test_global_leaves_the_best_connection_of_a_layer_that_would_be_emptied():
     scores = {"weak": torch.tensor([0.1, 0.3, 0.2]), "strong": torch.tensor([5.0, 6.0, 7.0])}
     assert global_(scores, masks(weak=(3,), strong=(3,)), 3) == {"weak": 1, "strong": 2}
+
+
+def test_global_leaves_one_connection_in_each_of_several_layers_that_would_be_emptied_in_turn():
+    """Each layer kept costs the next weakest a connection, until that one would be emptied too."""
+    scores = {"a": torch.tensor([0.1, 0.2]), "b": torch.tensor([0.3, 0.4]), "c": torch.tensor([0.5, 0.6, 9.0, 9.1])}
+    net = masks(a=(2,), b=(2,), c=(4,))
+    assert [global_(scores, net, living) for living in (5, 4, 3)] == [
+        {"a": 1, "b": 1, "c": 3},
+        {"a": 1, "b": 1, "c": 2},
+        {"a": 1, "b": 1, "c": 1},
+    ]
+    after = globally(scores, net, {"a": 2, "b": 2, "c": 4}, 4 - 8)
+    assert [mask.tolist() for mask in after.values()] == [[False, True], [False, True], [False, False, True, True]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_global_equals_removing_connections_one_by_one(seed):
+    """The lowest score dies, the earlier of equal ones, unless it is its layer's last."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"a": (5, 4), "b": (3,), "c": (40,), "d": (2, 2)}
+    scores = {
+        name: torch.randint(0, 12, shape, generator=generator).float() * (0.1 if name == "b" else 1.0)
+        for name, shape in shapes.items()
+    }
+    before = {name: torch.rand(shape, generator=generator) < 0.7 for name, shape in shapes.items()}
+    for name, mask in before.items():
+        mask.view(-1)[-1] = True
+        scores[name] += torch.rand(shapes[name], generator=generator) * (seed % 2)  # every other time without ties
+    sizes = {name: int(mask.sum()) for name, mask in before.items()}
+    present = sum(sizes.values())
+    for living in range(len(shapes), present + 1, 3):
+        alive = {name: mask.clone().view(-1) for name, mask in before.items()}
+        order = sorted(
+            (float(scores[name].view(-1)[at]), place, at)
+            for place, (name, mask) in enumerate(alive.items())
+            for at in mask.nonzero().view(-1).tolist()
+        )
+        while sum(int(mask.sum()) for mask in alive.values()) > living:
+            for i, (_, place, at) in enumerate(order):
+                layer = list(alive.values())[place]
+                if layer.sum() > 1:
+                    layer[at] = False
+                    del order[i]
+                    break
+        after = globally(scores, before, sizes, living - present)
+        counts = global_(scores, before, living)
+        assert counts == {name: int(mask.sum()) for name, mask in after.items()}
+        assert sum(counts.values()) == living
+        assert min(counts.values()) >= 1
+        assert all(torch.equal(after[name].view(-1), alive[name]) for name in shapes)
 
 
 def test_tiny_weights_still_get_one():

@@ -8,25 +8,86 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.masks import Masks, load_masks, pack_bits, sparsity_of, unpack_bits
 
 
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_apply_zeroes_the_dead_whatever_they_hold_and_leaves_the_rest_bit_for_bit(dtype):
+def test_apply_zeroes_the_dead_whatever_they_hold_and_leaves_the_rest_bit_for_bit(dtype, compact):
     weight = torch.tensor([1.5, -2.0, torch.nan, -torch.inf, -3.0, 7.0], dtype=dtype)
-    masks = Masks.dense({"w": weight})
+    masks = Masks.dense({"w": weight}, compact=compact)
+    masks.apply({"w": weight})
+    assert weight.isnan().any()  # all live, a NaN too
     masks.set("w", torch.tensor([True, False, False, False, True, False]))
     masks.apply({"w": weight})
     assert weight.tolist() == [1.5, 0.0, 0.0, 0.0, -3.0, 0.0]
     assert not torch.signbit(weight[[1, 2, 3, 5]]).any()
 
 
-def test_apply_follows_any_memory_format():
+@pytest.mark.parametrize("compact", [False, True])
+def test_apply_keeps_every_bit_of_the_living(compact):
+    bits = torch.randint(-(2**31), 2**31, (1000,), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    mask = torch.rand(1000) < 0.5
+    weight = bits.clone().view(torch.float32)  # denormals and NaNs with payloads among them
+    masks = Masks({"w": mask}, compact=compact)
+    masks.apply({"w": weight})
+    assert torch.equal(weight.view(torch.int32), bits * mask)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_apply_follows_any_memory_format(compact):
     weight = torch.randn(8, 3, 5, 5).to(memory_format=torch.channels_last)
-    masks = Masks.dense({"w": weight})
+    masks = Masks.dense({"w": weight}, compact=compact)
     mask = torch.rand(8, 3, 5, 5) < 0.3
     masks.set("w", mask)
     expected = weight * mask
     masks.apply({"w": weight})
     assert torch.equal(weight, expected)
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compact_masks_hold_one_byte_a_connection():
+    weights = {"w": torch.randn(100), "half": torch.randn(100).half()}
+    held = {
+        compact: [words.element_size() for words in Masks.dense(weights, compact)._words.values()]
+        for compact in (False, True)
+    }
+    assert held == {False: [4, 2], True: [1, 1]}
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_apply_masks_a_copy_of_another_precision(dtype, compact):
+    weight = torch.randn(50)
+    masks = Masks.dense({"w": weight}, compact=compact)
+    masks.set("w", weight > 0)
+    average = weight.to(dtype)
+    masks.apply({"w": average})
+    assert torch.equal(average, weight.relu().to(dtype))
+
+
+def test_a_copy_on_another_device_leaves_the_masks_where_they_are():
+    weight = torch.randn(50)
+    masks = Masks({"w": weight > 0})
+    elsewhere = torch.empty(50, device="meta")  # had the masks moved there, nothing would be left of them
+    for _ in range(2):
+        masks.apply({"w": elsewhere})
+        there = masks._copy_on(elsewhere.device, "w")
+        masks.apply({"w": weight})
+        assert torch.equal(weight, weight.relu())
+        assert masks._copy_on(elsewhere.device, "w") is there  # moved once, not at every call
+    masks.set("w", weight > 1)
+    assert masks._copy_on(elsewhere.device, "w") is not there
+
+
+def test_a_mask_handed_out_is_not_changed_by_the_next():
+    for compact in (False, True):
+        masks = Masks({"w": torch.tensor([True, False])}, compact=compact)
+        before = masks["w"]
+        masks.set("w", torch.tensor([False, True]))
+        assert before.tolist() == [True, False]
+        given = torch.tensor([True, True])
+        masks.set("w", given)
+        given[0] = False
+        assert masks["w"].tolist() == [True, True]
+        assert masks.count("w") == 2
 
 
 def test_counts():
@@ -49,9 +110,18 @@ def test_checksum_sees_one_flipped_connection_and_names():
     flipped = mask.clone()
     flipped[42] ^= True
     same = Masks({"w": mask}).checksum()
-    assert same == Masks({"w": mask.clone()}).checksum()
+    assert same == Masks({"w": mask.clone()}, compact=True).checksum()
     assert same != Masks({"w": flipped}).checksum()
     assert same != Masks({"v": mask}).checksum()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_packing_and_unpacking_masks_loses_nothing(compact):
+    masks = Masks({"w": torch.rand(13, 5) < 0.5, "v": torch.rand(9) < 0.5}, {"v": 2}, compact=compact)
+    other = Masks.dense({"w": torch.zeros(13, 5), "v": torch.zeros(9).half()}, compact=compact)
+    other.unpack(masks.pack())
+    assert all(torch.equal(masks[name], other[name]) for name in masks)
+    assert masks.living == other.living
 
 
 def test_masks_of_another_model_are_refused():

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_sparse.allocation import ALLOCATIONS
+from lightning_sparse import Curve, Recipe, attach
+from lightning_sparse.allocation import ALLOCATIONS, global_
 from lightning_sparse.update import next_masks
 
+# The global ranking chooses connections and counts at once; an allocation of one's own gives counts alone.
+CHOICES = {**ALLOCATIONS, "counts": lambda scores, masks, living: global_(scores, masks, living)}
 SHAPES = {"first": (12, 9), "second": (7, 12), "head": (5, 7)}
 
 
@@ -30,7 +33,7 @@ def by_hand(before, counts, turnover, drop, grow):
     return mask.reshape(before.shape), k
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", CHOICES)
 @pytest.mark.parametrize("seed", range(3))
 def test_twenty_updates_equal_numpy(allocation, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -46,8 +49,8 @@ def test_twenty_updates_equal_numpy(allocation, seed):
         present = sum(int(mask.sum()) for mask in masks.values())
         counts = {name: int(mask.sum()) for name, mask in masks.items()}
         if living != present:
-            counts = ALLOCATIONS[allocation](drop if living < present else grow, masks, living)
-        after, replaced, shortfall = next_masks(masks, living, turnover, drop, grow, ALLOCATIONS[allocation])
+            counts = CHOICES[allocation](drop if living < present else grow, masks, living)
+        after, replaced, shortfall = next_masks(masks, living, turnover, drop, grow, CHOICES[allocation])
         done = 0
         for name, mask in masks.items():
             expected, k = by_hand(mask.numpy(), counts[name], turnover, drop[name].numpy(), grow[name].numpy())
@@ -65,3 +68,33 @@ def test_turnover_beyond_the_vacancies_is_a_shortfall():
     after, replaced, shortfall = next_masks(before, 3, 1.0, scores, scores, ALLOCATIONS["uniform"])
     assert (replaced, shortfall) == (1, 2)
     assert after["w"].tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "allocation", ["global", "uniform", lambda scores, masks, living: _back_and_forth(masks, living)]
+)
+def test_history_counts_what_changed(allocation):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Linear(30, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparsity = Curve(0.7).then(8, 0.2, "linear").then(20, 0.9, "cubic").then(30)
+    turnover = Curve(0.0).then(4).then(12, 0.3).then(20).then(30, 0.3)
+    engine = attach(optimizer, model, Recipe(sparsity, turnover, grow="random", allocation=allocation, every=2))
+    everything = 0
+    for _ in range(30):
+        before, updates = dict(engine.masks), len(engine.history)
+        model(torch.randn(8, 20)).square().mean().backward()
+        optimizer.step()
+        died = sum(int((before[name] & ~mask).sum()) for name, mask in engine.masks.items())
+        born = sum(int((mask & ~before[name]).sum()) for name, mask in engine.masks.items())
+        new = engine.history[updates:]
+        assert (died, born) == (sum(update.died for update in new), sum(update.born for update in new))
+        everything += died + born
+    assert everything > 1000
+
+
+def _back_and_forth(masks, living):
+    """Counts that move between the layers: one grows while the other shrinks."""
+    first, second = masks.values()
+    least, most = max(1, living - second.numel()), min(first.numel(), living - 1)
+    return dict(zip(masks, (least, living - least) if first.sum() > least else (most, living - most), strict=True))
