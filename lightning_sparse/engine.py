@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
@@ -49,7 +49,9 @@ class Engine:
         check_room(self.parameters, recipe.sparsity)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
-        self.masks = Masks.dense(self.parameters, recipe.compact_masks)
+        self.masks = Masks.dense(
+            self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
+        )
         self.history: list[Update] = []
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self._drop = _score(recipe.drop, DROP)
@@ -60,12 +62,15 @@ class Engine:
         self.idle = False
         self._gradients = DenseGradients(self.parameters)
         self._taken = 0
-        self._unsure: list[Tensor] = []
+        self._unsure = 0
+        self._skipped: Tensor | float = 0.0
         self._next_due = self.plan.next_due(0)
         self._optimizers: dict[str, Optimizer] = {}
         self._owned: dict[Optimizer, dict[str, nn.Parameter]] = {}
         self._counted: dict[Optimizer, int] = {}
-        self._begun: set[Optimizer] = set()
+        self._keepers: dict[Optimizer, Callable[[], None]] = {}
+        # Optimizers whose step may call that of their parent, which runs the hooks of both: is the step still to come?
+        self._inherited: dict[Optimizer, bool] = {}
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -78,8 +83,8 @@ class Engine:
     def clock(self) -> int:
         """Optimizer steps really taken: accumulated batches and skipped steps are none."""
         if self._unsure:
-            self._taken += sum(1 for skipped in self._unsure if not skipped)
-            self._unsure = []
+            self._taken += self._unsure - round(float(self._skipped))
+            self._unsure, self._skipped = 0, 0.0
         return self._taken
 
     @property
@@ -104,7 +109,9 @@ class Engine:
         self.detach()
         for optimizer in map(_unwrap, optimizers):
             self._own(optimizer)
-            self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
+            if sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2:  # its own, and the base class's
+                self._inherited[optimizer] = True
+                self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
         self._clock_optimizer = next((o for o, mine in self._owned.items() if mine), next(iter(self._owned), None))
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
@@ -120,6 +127,7 @@ class Engine:
         before = self._owned.get(optimizer, {})
         self._owned[optimizer] = {name: p for name, p in self.parameters.items() if id(p) in theirs}
         self._counted[optimizer] = _count(optimizer)
+        self._keepers[optimizer] = self.masks.keeper(self._owned[optimizer])
         for name, parameter in self._owned[optimizer].items():
             self._optimizers[name] = optimizer
             if isinstance(optimizer, LBFGS) and name not in before:
@@ -131,7 +139,8 @@ class Engine:
         """Take every hook off the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._owned, self._counted = [], {}, {}, {}
+        self._handles, self._optimizers, self._owned, self._counted, self._keepers = [], {}, {}, {}, {}
+        self._inherited = {}
         self._clock_optimizer = None
 
     def birth(self) -> None:
@@ -161,27 +170,26 @@ class Engine:
             self.masks.apply({name: p.grad for name, p in owned.items() if p.grad is not None})
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._begun.add(optimizer)
+        self._inherited[optimizer] = True
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
         if _count(optimizer) != self._counted[optimizer]:
             self._own(optimizer)
-        touched = self._owned[optimizer]
-        # An optimizer whose step calls that of its parent comes here twice: the first time is the step.
-        first = optimizer in self._begun
-        self._begun.discard(optimizer)
-        if first and optimizer is self._clock_optimizer and not self.idle:
+        if optimizer is self._clock_optimizer and not self.idle and self._inherited.get(optimizer, True):
             skipped = found_inf(optimizer)
             if skipped is None:
                 self._taken += 1
             else:
-                self._unsure.append(skipped)
-            if self._may_be_due(0):
+                self._unsure += 1
+                self._skipped = self._skipped + skipped.clamp(max=1.0)
+            if self._may_be_due():
                 if not skipped and self._tick(optimizer):
-                    touched = self.parameters  # connections have died in other optimizers' parameters too
+                    self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
                 self._gradients.forget()
-        self.masks.apply(touched)
+        if optimizer in self._inherited:
+            self._inherited[optimizer] = False
+        self._keepers[optimizer]()
 
     def _tick(self, optimizer: Optimizer) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
@@ -202,9 +210,9 @@ class Engine:
                 self._gradients.read([name], local=True)
             self.masks.apply({name: parameter.grad})
 
-    def _may_be_due(self, ahead: int) -> bool:
+    def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
-        latest = self._taken + len(self._unsure) + ahead
+        latest = self._taken + self._unsure + ahead
         return bool(self._watching) or (self._next_due is not None and latest >= self._next_due)
 
     def _gradients_wanted(self) -> bool:
@@ -307,7 +315,7 @@ class Engine:
             )
         same_times = bool(state["plan"] == self.plan.plain())
         self.plan = self.plan.with_times(state["plan"])
-        self._taken, self._unsure = int(state["clock"]), []
+        self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
         self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
         self.generator.set_state(state["generator"])
@@ -338,7 +346,7 @@ def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:
 
 def _count(optimizer: Optimizer) -> int:
     """How many parameters an optimizer trains."""
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+    return sum([len(group["params"]) for group in optimizer.param_groups])
 
 
 def _unwrap(optimizer: Any) -> Optimizer:

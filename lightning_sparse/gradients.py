@@ -51,12 +51,12 @@ class DenseGradients:
 
     def complete(self, optimizer: Optimizer) -> None:
         """Make them what a score may read: one for each parameter, unscaled, the same on every rank."""
+        scale = gradient_scale(optimizer)
+        if scale is not None:  # a fused step has divided what the parameters hold, and could not divide these
+            self._read = {name: gradient / scale for name, gradient in self._read.items()}
         for name, parameter in self._parameters.items():
             if name not in self._read and parameter.grad is not None:
                 self._read[name] = parameter.grad.detach()
-        scale = gradient_scale(optimizer)
-        if scale is not None:
-            self._read = {name: gradient / scale for name, gradient in self._read.items()}
         missing = [name for name in self._parameters if name not in self._read]
         if missing and self._read:  # layers that this step did not use: their connections pull at nothing
             if not self._warned:

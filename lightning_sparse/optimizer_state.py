@@ -17,6 +17,7 @@ def start_newborns(optimizer: Optimizer, parameter: Tensor, born: Tensor, living
 
     First moments become zero: a dead connection's pull is not the newborn's. Second moments are raised to the mean of
     the layer's living ones where they are lower: left near zero, they would make a first step many times too large.
+    Rprop's step sizes are lowered to the median of the living ones that move: nothing has held back those of the dead.
 
     Args:
         optimizer: the optimizer that owns ``parameter``.
@@ -33,6 +34,10 @@ def start_newborns(optimizer: Optimizer, parameter: Tensor, born: Tensor, living
             moment = state[name]
             usual = moment[living].float().mean().to(moment.dtype)
             moment.copy_(torch.where(born, moment.clamp(min=usual), moment))
+    if _fits(state.get("step_size"), parameter) and _fits(state.get("prev"), parameter):
+        sizes, moving = state["step_size"], living & (state["prev"] != 0)
+        if moving.any():
+            sizes.copy_(torch.where(born, sizes.clamp(max=sizes[moving].median()), sizes))
 
 
 def forget_history(optimizer: Optimizer) -> None:
@@ -47,7 +52,8 @@ def found_inf(optimizer: Optimizer) -> Tensor | None:
     Fused optimizers look at it inside ``step()``, so that their post-step hooks run all the same. To read it is to wait
     for the device.
     """
-    return getattr(optimizer, "found_inf", None)
+    found: Tensor | None = vars(optimizer).get("found_inf")
+    return found
 
 
 def gradient_scale(optimizer: Optimizer) -> Tensor | None:

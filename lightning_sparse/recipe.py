@@ -36,8 +36,7 @@ class Recipe:
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
-        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
-            dearer step.
+        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
 
     Raises:
         SparsityError: if a choice does not exist or a time is out of range.

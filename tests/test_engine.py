@@ -302,3 +302,10 @@ def test_a_length_that_is_none_is_refused(total):
     model = net()
     with pytest.raises(SparsityError, match="write an int >= 1"):
         attach(OPTIMIZERS["sgd"](model.parameters()), model, GradualPruning(0.9), total_steps=total)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_on_a_cpu_masks_take_a_byte_a_weight(compact):
+    model = net()
+    engine = attach(torch.optim.SGD(model.parameters(), lr=0.1), model, Recipe(Curve(0.5), compact_masks=compact))
+    assert all(words.element_size() == 1 for words in engine.masks._words.values())

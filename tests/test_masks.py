@@ -43,7 +43,7 @@ def test_apply_follows_any_memory_format(compact):
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_compact_masks_hold_one_byte_a_connection():
+def test_masks_hold_as_many_bytes_as_a_weight_or_one():
     weights = {"w": torch.randn(100), "half": torch.randn(100).half()}
     held = {
         compact: [words.element_size() for words in Masks.dense(weights, compact)._words.values()]
@@ -69,12 +69,12 @@ def test_a_copy_on_another_device_leaves_the_masks_where_they_are():
     elsewhere = torch.empty(50, device="meta")  # had the masks moved there, nothing would be left of them
     for _ in range(2):
         masks.apply({"w": elsewhere})
-        there = masks._copy_on(elsewhere.device, "w")
+        there = masks._pair("w", elsewhere)[1]
         masks.apply({"w": weight})
         assert torch.equal(weight, weight.relu())
-        assert masks._copy_on(elsewhere.device, "w") is there  # moved once, not at every call
+        assert masks._pair("w", elsewhere)[1] is there  # moved once, not at every call
     masks.set("w", weight > 1)
-    assert masks._copy_on(elsewhere.device, "w") is not there
+    assert masks._pair("w", elsewhere)[1] is not there
 
 
 def test_a_mask_handed_out_is_not_changed_by_the_next():

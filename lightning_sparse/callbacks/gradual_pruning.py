@@ -31,8 +31,7 @@ class GradualPruning(SparseTraining):
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
-        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
-            dearer step.
+        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
 
     Raises:
         SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.

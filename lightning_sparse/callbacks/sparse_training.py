@@ -46,8 +46,7 @@ class SparseTraining(Callback):
         seed: seed of the callback's own random generator; the global one is never drawn from.
         total_steps: optimizer steps of the training, needed only for shares where the Trainer cannot know its length
             (manual optimization, data without a length).
-        compact_masks: hold the masks at one byte a weight, not at as many as the weight has: less memory for a slightly
-            dearer step.
+        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
 
     Raises:
         SparsityError: on arguments out of range here, and in ``setup``, before training, on what does not fit the model or

@@ -53,7 +53,9 @@ def test_every_method_takes_a_final_sparsity_and_shows_every_argument(method):
     assert callback.recipe.sparsity.final == 0.77
     assert callback.recipe.seed == 5
     # Where the Trainer knows the length of the training, total_steps has no place in a file.
-    assert set(inspect.signature(get_class(node._target_)).parameters) - {"total_steps", "compact_masks"} == set(node) - {"_target_"}
+    assert set(inspect.signature(get_class(node._target_)).parameters) - {"total_steps", "compact_masks"} == set(
+        node
+    ) - {"_target_"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)

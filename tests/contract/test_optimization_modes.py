@@ -242,17 +242,3 @@ def test_clipping_by_hand_sees_the_gradients_of_the_dead_too(make_method, make_t
             torch.testing.assert_close(clipped[name], share * dense[name], rtol=1e-4, atol=1e-7)
     assert max(norm(dense) / norm(living) for dense, living, _ in model.given) > 1.2
     check(model, method, steps=20, looked=20)
-
-
-# Memory
-
-
-def test_masks_of_one_byte_give_the_same_network(make_method, make_trainer):
-    wide, compact = make_method(0.9), make_method(0.9, compact_masks=True)
-    models = [settings.Module(), settings.Module()]
-    for model, method in zip(models, (wide, compact), strict=True):
-        make_trainer(method, max_epochs=2).fit(model, settings.batches())
-    assert settings.same_state(*models)
-    assert wide.history == compact.history
-    assert {words.element_size() for words in wide.masks._words.values()} == {4}
-    assert {words.element_size() for words in compact.masks._words.values()} == {1}

@@ -71,6 +71,26 @@ def test_every_forward_pass_sees_exact_zeros_under_every_optimizer(make_method, 
     assert model.looked["validate"] == 4
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rprop", "lbfgs"])
+def test_newborns_start_at_zero(make_method, optimizer, make_trainer):
+    class Newborns(Watched):
+        born = 0
+
+        def on_train_batch_start(self, batch, batch_idx):
+            self.alive = {name: mask.clone() for name, mask in method.masks.items()}
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            for name, mask in method.masks.items():
+                newborn = self.get_parameter(name)[mask & ~self.alive[name]]
+                assert not newborn.any()
+                self.born += len(newborn)
+
+    method = make_method(0.9)
+    model = Newborns(optimizer, method)
+    make_trainer(method, max_epochs=2).fit(model, settings.batches())
+    assert model.born == sum(update.born for update in method.history)
+
+
 class FirstSteps(Callback):
     """After each update, how far newborns and living connections move in the next step, in steps of a typical living one.
 
