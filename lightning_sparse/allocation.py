@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.schedules import Curve
 from lightning_sparse.selection import extremes, is_empty, lowest, marked
 
 Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
@@ -112,3 +114,15 @@ def apportion(living: int, weights: Mapping[str, float], masks: Mapping[str, Ten
     for name in by_remainder[: living - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
+    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
+    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
+    top = max([sparsity.start, *(segment.value for segment in sparsity.segments)])
+    living = total - round(top * total)
+    if living < layers:
+        raise SparsityError(
+            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
+            f"at most {1 - layers / total:.6g}, or exclude layers"
+        )

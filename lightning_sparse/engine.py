@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_sparse.allocation import ALLOCATIONS, Allocation
+from lightning_sparse.allocation import ALLOCATIONS, Allocation, check_room
 from lightning_sparse.criteria import DROP, GROW, Layer, Score, needs_gradient_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.gradients import DenseGradients
+from lightning_sparse.holds import Hold, count_of, unwrap
 from lightning_sparse.masks import Masks
 from lightning_sparse.optimizer_state import forget_history, found_inf, start_newborns
 from lightning_sparse.ranks import check_same_masks
 from lightning_sparse.recipe import Recipe
-from lightning_sparse.schedules import Curve
 from lightning_sparse.update import ScoresOnce, Update, next_masks
 
 
@@ -66,11 +66,7 @@ class Engine:
         self._skipped: Tensor | float = 0.0
         self._next_due = self.plan.next_due(0)
         self._optimizers: dict[str, Optimizer] = {}
-        self._owned: dict[Optimizer, dict[str, nn.Parameter]] = {}
-        self._counted: dict[Optimizer, int] = {}
-        self._keepers: dict[Optimizer, Callable[[], None]] = {}
-        # Optimizers whose step may call that of their parent, which runs the hooks of both: is the step still to come?
-        self._inherited: dict[Optimizer, bool] = {}
+        self._holds: dict[Optimizer, Hold] = {}
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -107,13 +103,12 @@ class Engine:
             SparsityError: if a trainable parameter belongs to none of them.
         """
         self.detach()
-        for optimizer in map(_unwrap, optimizers):
+        for optimizer in map(unwrap, optimizers):
             self._own(optimizer)
             if sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2:  # its own, and the base class's
-                self._inherited[optimizer] = True
                 self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        self._clock_optimizer = next((o for o, mine in self._owned.items() if mine), next(iter(self._owned), None))
+        self._clock_optimizer = next((o for o, hold in self._holds.items() if hold.mine), next(iter(self._holds), None))
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
         if orphan is not None:
             raise SparsityError(
@@ -124,24 +119,20 @@ class Engine:
     def _own(self, optimizer: Optimizer) -> None:
         """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        before = self._owned.get(optimizer, {})
-        self._owned[optimizer] = {name: p for name, p in self.parameters.items() if id(p) in theirs}
-        self._counted[optimizer] = _count(optimizer)
-        self._keepers[optimizer] = self.masks.keeper(self._owned[optimizer])
-        for name, parameter in self._owned[optimizer].items():
-            self._optimizers[name] = optimizer
-            if isinstance(optimizer, LBFGS) and name not in before:
+        mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
+        self._holds[optimizer] = Hold(mine, self.masks.keeper(mine), count_of(optimizer))
+        for name, parameter in mine.items():
+            if isinstance(optimizer, LBFGS) and name not in self._optimizers:
                 # It moves the weights many times inside one step, along directions built from gradients.
                 hook = partial(self._hide_dead_gradients, name)
                 self._handles.append(cast(Any, parameter).register_post_accumulate_grad_hook(hook))
+            self._optimizers[name] = optimizer
 
     def detach(self) -> None:
         """Take every hook off the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._owned, self._counted, self._keepers = [], {}, {}, {}, {}
-        self._inherited = {}
-        self._clock_optimizer = None
+        self._handles, self._optimizers, self._holds, self._clock_optimizer = [], {}, {}, None
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
@@ -159,24 +150,27 @@ class Engine:
             zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
                 of the living.
         """
-        optimizer = _unwrap(optimizer)
-        if isinstance(optimizer, LBFGS):
-            return  # its gradients are read and hidden as they arise
-        owned = self._owned.get(optimizer, {})
-        self._gradients.forget(owned)  # whatever a skipped step left behind
+        if optimizer not in self._holds:
+            optimizer = unwrap(optimizer)
+        if optimizer not in self._holds or isinstance(optimizer, LBFGS):
+            return  # LBFGS's gradients are read and hidden as they arise
+        mine = self._holds[optimizer].mine
+        if self._gradients:
+            self._gradients.forget(mine)  # what a skipped step has left behind
         if self._gradients_wanted():
-            self._gradients.read(owned)
+            self._gradients.read(mine)
         if zero_dead:
-            self.masks.apply({name: p.grad for name, p in owned.items() if p.grad is not None})
+            self.masks.apply({name: p.grad for name, p in mine.items() if p.grad is not None})
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._inherited[optimizer] = True
+        self._holds[optimizer].stepped = False
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        if _count(optimizer) != self._counted[optimizer]:
+        if self._holds[optimizer].size != count_of(optimizer):
             self._own(optimizer)
-        if optimizer is self._clock_optimizer and not self.idle and self._inherited.get(optimizer, True):
+        hold = self._holds[optimizer]
+        if optimizer is self._clock_optimizer and not (self.idle or hold.stepped):
             skipped = found_inf(optimizer)
             if skipped is None:
                 self._taken += 1
@@ -187,9 +181,9 @@ class Engine:
                 if not skipped and self._tick(optimizer):
                     self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
                 self._gradients.forget()
-        if optimizer in self._inherited:
-            self._inherited[optimizer] = False
-        self._keepers[optimizer]()
+        if hold.stepped is not None:
+            hold.stepped = True
+        hold.keep()
 
     def _tick(self, optimizer: Optimizer) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
@@ -326,31 +320,7 @@ class Engine:
         return same_times
 
 
-def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
-    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
-    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
-    top = max([sparsity.start, *(segment.value for segment in sparsity.segments)])
-    living = total - round(top * total)
-    if living < layers:
-        raise SparsityError(
-            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
-            f"at most {1 - layers / total:.6g}, or exclude layers"
-        )
-
-
 def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:
     score = named[choice] if isinstance(choice, str) else choice
     # A copy, so that a score's memory of one training is not carried into the next.
     return cast(Score, score() if isinstance(score, type) else copy.deepcopy(score))
-
-
-def _count(optimizer: Optimizer) -> int:
-    """How many parameters an optimizer trains."""
-    return sum([len(group["params"]) for group in optimizer.param_groups])
-
-
-def _unwrap(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside Lightning's or Fabric's wrapper, on whose hooks `step` calls."""
-    while not {"LightningOptimizer", "_FabricOptimizer"}.isdisjoint(kind.__name__ for kind in type(optimizer).__mro__):
-        optimizer = optimizer.optimizer
-    return cast(Optimizer, optimizer)

@@ -26,6 +26,9 @@ class DenseGradients:
         self._local = False
         self._warned = False
 
+    def __bool__(self) -> bool:
+        return bool(self._read)
+
     def get(self, name: str) -> Tensor | None:
         """The gradient of one parameter, or None."""
         return self._read.get(name)

@@ -10,11 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse.allocation import Allocation
+from lightning_sparse.allocation import Allocation, check_room
 from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.criteria import Score
-from lightning_sparse.engine import Engine, check_room
+from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.parameters import sparsifiable
@@ -97,6 +97,7 @@ class SparseTraining(Callback):
         self._restored: dict[str, Any] | None = None
         self._epochs: int | None = None
         self._averages: Averages | None = None
+        self._clips = False
         self._mailbox = Mailbox()
 
     @property
@@ -177,6 +178,7 @@ class SparseTraining(Callback):
                 stacklevel=2,
             )
         self._restored = None
+        self._clips = _overrides(pl_module, "configure_gradient_clipping")
         self._averages = Averages(trainer, pl_module, self.engine.masks)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -184,8 +186,7 @@ class SparseTraining(Callback):
         assert self.engine is not None
         # In the epoch that stochastic weight averaging adds, Lightning steps without a backward pass.
         self.engine.idle = bool(getattr(trainer.fit_loop, "_skip_backward", False))
-        clips = trainer.gradient_clip_val is not None or _overrides(pl_module, "configure_gradient_clipping")
-        self.engine.before_step(optimizer, zero_dead=clips)
+        self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Mask the averages of other callbacks, which may have just put them in the model's place."""
