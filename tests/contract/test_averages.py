@@ -249,7 +249,9 @@ def test_an_average_is_as_sparse_as_the_model(method, name, order, make_trainer,
     files = sorted(tmp_path.glob("*.ckpt"))
     assert len(files) >= 6 + epochs
     for file in files:
-        saved, masks = torch.load(file, weights_only=True), load_masks(file)
+        # What Lightning 2.5 saves of its own averaging holds functions.
+        saved = torch.load(file, weights_only=bool(settings.SAFE))
+        masks = load_masks(saved)
         for state in ("state_dict", "current_model_state"):
             for parameter, mask in masks.items() if state in saved else ():
                 assert bool((saved[state][parameter][~mask] == 0).all()), f"{parameter} in {state} of {file.name}"
