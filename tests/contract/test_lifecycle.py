@@ -428,7 +428,8 @@ def test_a_score_that_fails_in_the_middle_of_an_update_leaves_a_true_model(make_
 
 
 SIGNALLED = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
 sys.path.insert(0, sys.argv[1])
 import settings
 from lightning.pytorch import Callback
