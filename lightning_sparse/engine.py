@@ -120,7 +120,9 @@ class Engine:
         """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
-        self._holds[optimizer] = Hold(mine, self.masks.keeper(mine), count_of(optimizer))
+        before = self._holds.get(optimizer)
+        stepped = before.stepped if before else None
+        self._holds[optimizer] = Hold(mine, self.masks.keeper(mine), count_of(optimizer), stepped)
         for name, parameter in mine.items():
             if isinstance(optimizer, LBFGS) and name not in self._optimizers:
                 # It moves the weights many times inside one step, along directions built from gradients.

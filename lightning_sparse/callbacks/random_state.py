@@ -15,7 +15,7 @@ class RandomState(Callback):
     """Save the global random states in every checkpoint, and restore them on resume.
 
     Lightning saves none, so that dropout, shuffling and augmentation go on with other numbers after a resume. With this
-    callback a run resumed at an epoch's end equals the run that was never stopped, bit for bit, with any DataLoader; one
+    callback a run resumed at an epoch's end equals the run that was never stopped, bit for bit, with torch's DataLoader; one
     resumed in the middle of an epoch does if its loader can say where it was (a ``state_dict``, such as torchdata's
     StatefulDataLoader has). Workers of a DataLoader draw their seeds from here too.
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import settings
-from lightning_sparse import GradualPruning, SparsityError
+from lightning_sparse import GradualPruning, SparseTraining, SparsityError, attach
 
 
 class Doubled(nn.Module):
@@ -276,3 +276,14 @@ def test_an_optimizer_that_calls_anothers_step_takes_one_step(make_method, make_
     assert other.engine.clock == 20
     assert other.history == one.history
     assert settings.same_state(extended, plain)
+
+
+def test_an_inherited_step_counts_once_in_the_step_before_which_the_optimizer_grew():
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    optimizer = Wrapped(model.parameters(), lr=0.1)
+    engine = attach(optimizer, model, SparseTraining(0.5))
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    for clock in (1, 2):
+        optimizer.step()
+        assert engine.clock == clock
