@@ -7,14 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_sparse.callbacks.ac_dc import ACDC as ACDC
     from lightning_sparse.callbacks.at_target import AtTargetSparsity as AtTargetSparsity
     from lightning_sparse.callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
     from lightning_sparse.callbacks.at_target import StopAtTarget as StopAtTarget
     from lightning_sparse.callbacks.brain_development import BrainDevelopment as BrainDevelopment
+    from lightning_sparse.callbacks.dense_sparse_dense import DenseSparseDense as DenseSparseDense
     from lightning_sparse.callbacks.gradual_pruning import GradualPruning as GradualPruning
+    from lightning_sparse.callbacks.granet import GraNet as GraNet
+    from lightning_sparse.callbacks.grow_and_prune import GrowAndPrune as GrowAndPrune
+    from lightning_sparse.callbacks.one_shot import OneShot as OneShot
     from lightning_sparse.callbacks.random_state import RandomState as RandomState
+    from lightning_sparse.callbacks.rigl import RigL as RigL
+    from lightning_sparse.callbacks.set_ import SET as SET
     from lightning_sparse.callbacks.sparse_training import SparseTraining as SparseTraining
     from lightning_sparse.callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
+    from lightning_sparse.callbacks.static import Static as Static
     from lightning_sparse.engine import Engine as Engine
     from lightning_sparse.errors import SparsityError as SparsityError
     from lightning_sparse.masks import Masks as Masks
@@ -34,6 +42,14 @@ _HOME = {
     "StopAtTarget": "callbacks.at_target",
     "BrainDevelopment": "callbacks.brain_development",
     "GradualPruning": "callbacks.gradual_pruning",
+    "ACDC": "callbacks.ac_dc",
+    "DenseSparseDense": "callbacks.dense_sparse_dense",
+    "GraNet": "callbacks.granet",
+    "GrowAndPrune": "callbacks.grow_and_prune",
+    "OneShot": "callbacks.one_shot",
+    "RigL": "callbacks.rigl",
+    "SET": "callbacks.set_",
+    "Static": "callbacks.static",
     "RandomState": "callbacks.random_state",
     "SparseTraining": "callbacks.sparse_training",
     "SparsityMonitor": "callbacks.sparsity_monitor",

@@ -61,7 +61,7 @@ def _plain(node: Any) -> Any:
 
 
 def _job(config: DictConfig, choices: Any) -> Job:
-    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed")
+    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label")
     plain = {name: _plain(config[name]) for name in names}
     return job_of(plain, choices, Path(config.output) / config.name)
 
@@ -72,6 +72,7 @@ def _job_folder(*, _root_: DictConfig) -> str:
 
 Plugins.instance().register(NamedSweeps)
 OmegaConf.register_new_resolver("named_sweeps", lambda: ", ".join(named_sweeps()), replace=True)
+OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
 
 

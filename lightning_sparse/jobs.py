@@ -167,7 +167,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``.
+            ``callbacks`` and ``seed``, and perhaps a ``label``.
         choices: the choice in each group.
         output: folder of the sweep.
 
@@ -196,6 +196,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         if isinstance(asked, bool) or not isinstance(asked, int | float):
             asked = float("nan")  # refused by the callback, in the job's own name
     method = choices["sparsity"]
+    if config.get("label") and not dense:
+        method += f"-{config['label']}"
     name = f"{method}-seed{config['seed']}" if dense else f"{method}-{asked:g}-seed{config['seed']}"
     run = f"{name}-{key_of(what)}"
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name

@@ -57,6 +57,7 @@ class Recipe:
     grow: str | Score = "gradient"
     allocation: str | Allocation = "global"
     every: Time = 0.01
+    granularity: str = "weights"
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     seed: int = 0
@@ -163,6 +164,7 @@ class Recipe:
             "grow": _name(self.grow),
             "allocation": _name(self.allocation),
             "every": self.every,
+            "granularity": self.granularity,
             "include": list(self.include) if self.include else None,
             "exclude": list(self.exclude) if self.exclude else None,
             "seed": self.seed,

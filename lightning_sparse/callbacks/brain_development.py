@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from lightning_sparse.allocation import Allocation
 from lightning_sparse.callbacks.sparse_training import SparseTraining
@@ -45,7 +45,8 @@ class BrainDevelopment(SparseTraining):
         densest_at: when the growth ends and the pruning begins, an ``int`` in optimizer steps or a ``float`` as a share of
             the training.
         pruned_by: when the final sparsity is reached, likewise.
-        turnover: share of the living connections replaced at each update on the plateau, in [0, 1]; up to 0.4 has its
+        pruning_turnover: share of the living connections replaced at each update of the pruning phase, in [0, 1].
+        turnover: the same on the plateau, in [0, 1]; up to 0.4 has its
             parallel in the brain.
         turnover_until: when the turnover stops, so that the last newborns can learn, likewise a time.
         every: time between two updates, likewise.
@@ -53,11 +54,7 @@ class BrainDevelopment(SparseTraining):
         criterion: which die first: ``"magnitude"``, ``"random"``, or a score of your own; without ``birth_sparsity`` (0.0
             here and in ``sparsity_at_densest``) ``"gradient"`` too, which does not exist before the first step.
         allocation: ``"global"`` (one ranking for all layers), ``"uniform"``, ``"erk"``, or a function of your own.
-        include: shell-style patterns of parameter names to make sparse; None takes Linear and Conv weights.
-        exclude: patterns of names to leave dense.
-        seed: seed of the callback's own random generator.
-        total_steps: optimizer steps of the training, where the Trainer cannot know them.
-        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
+        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
 
     Raises:
         SparsityError: on arguments out of range or out of order; before training, on what does not fit the model or the
@@ -80,21 +77,19 @@ class BrainDevelopment(SparseTraining):
         sparsity_at_densest: float = 0.2,
         densest_at: Time = 0.2,
         pruned_by: Time = 0.65,
+        pruning_turnover: float = 0.0,
         turnover: float = 0.2,
         turnover_until: Time = 0.9,
         every: Time = 0.01,
         growth: str | Score = "gradient",
         criterion: str | Score = "magnitude",
         allocation: str | Allocation = "global",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
-        seed: int = 0,
-        total_steps: int | None = None,
-        compact_masks: bool = False,
+        **others: Any,
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("birth_sparsity", birth_sparsity, one_allowed=False)
         check_share("sparsity_at_densest", sparsity_at_densest)
+        check_share("pruning_turnover", pruning_turnover)
         check_share("turnover", turnover)
         if sparsity_at_densest > birth_sparsity:
             raise SparsityError(
@@ -121,14 +116,14 @@ class BrainDevelopment(SparseTraining):
         )
         super().__init__(
             sparsity,
-            turnover=Curve(0.0).then(pruned_by).then(turnover_until, turnover).then(turnover_until, 0.0),
+            turnover=Curve(0.0)
+            .then(densest_at)
+            .then(pruned_by, pruning_turnover)
+            .then(turnover_until, turnover)
+            .then(turnover_until, 0.0),
             drop=criterion,
             grow=growth,
             allocation=allocation,
             every=every,
-            include=include,
-            exclude=exclude,
-            seed=seed,
-            total_steps=total_steps,
-            compact_masks=compact_masks,
+            **others,
         )

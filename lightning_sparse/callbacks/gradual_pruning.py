@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from lightning_sparse.allocation import Allocation
 from lightning_sparse.callbacks.sparse_training import SparseTraining
@@ -27,11 +27,7 @@ class GradualPruning(SparseTraining):
         every: time between two updates, likewise; at least one step.
         criterion: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, or a score of your own.
         allocation: ``"global"`` (one ranking for all layers), ``"uniform"``, ``"erk"``, or a function of your own.
-        include: shell-style patterns of parameter names to prune; None takes Linear and Conv weights.
-        exclude: patterns of names to leave dense.
-        seed: seed of the callback's own random generator.
-        total_steps: optimizer steps of the training, where the Trainer cannot know them.
-        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
+        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
 
     Raises:
         SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.
@@ -59,11 +55,7 @@ class GradualPruning(SparseTraining):
         every: Time = 0.01,
         criterion: str | Score = "magnitude",
         allocation: str | Allocation = "global",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
-        seed: int = 0,
-        total_steps: int | None = None,
-        compact_masks: bool = False,
+        **others: Any,
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("initial_sparsity", initial_sparsity, one_allowed=False)
@@ -81,9 +73,5 @@ class GradualPruning(SparseTraining):
             drop=criterion,
             allocation=allocation,
             every=every,
-            include=include,
-            exclude=exclude,
-            seed=seed,
-            total_steps=total_steps,
-            compact_masks=compact_masks,
+            **others,
         )

@@ -13,7 +13,7 @@ import torch
 
 from lightning_sparse import load_masks, records
 
-AXES = ["sparsity=dense,gradual,brain", "sparsity.final_sparsity=0.5,0.9,0.99999", "seed=0,1"]
+AXES = ["sparsity=dense,gradual_pruning,brain_development", "sparsity.final_sparsity=0.5,0.9,0.99999", "seed=0,1"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,9 @@ def test_the_same_images_are_explained_in_every_job_and_agreement_is_with_the_de
     assert all(np.array_equal(saved["images"], first) for saved in maps.values())
     rows = records.read(folder / "records.jsonl")
     assert len(rows) == 16
-    row = next(row for row in rows if row.run.startswith("brain-0.9-seed1") and row.attribution == "gradient")
+    row = next(
+        row for row in rows if row.run.startswith("brain_development-0.9-seed1") and row.attribution == "gradient"
+    )
     dense = next(saved for name, saved in maps.items() if name.startswith("dense-seed1"))
     pairs = zip(maps[row.run]["gradient"], dense["gradient"], strict=True)
     assert row.value == pytest.approx(np.mean([spearmanr(a.ravel(), b.ravel()).statistic for a, b in pairs]), abs=1e-6)
@@ -112,7 +114,7 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
         return inspect(min(found, key=lambda file: file.stat().st_size).parent)  # the summary run names every job
 
     assert len(list(folder.glob("wandb/offline-run-*"))) == 14 + 1
-    name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual-0.9-seed0"))
+    name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual_pruning-0.9-seed0"))
     run = run_of(name)
     assert run["config"]["data"]["name"] == "digits"
     assert run["config"]["model"]["optimizer"]["lr"] == 0.05
@@ -245,7 +247,7 @@ def test_a_folder_of_images_is_part_of_what_trains_a_job(command, tiny, tmp_path
 
 
 def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(command, tiny, tmp_path):
-    axes = ["sparsity=gradual", "sparsity.final_sparsity=0.5,0.9", "seed=0,1", "logger=none"]
+    axes = ["sparsity=gradual_pruning", "sparsity.final_sparsity=0.5,0.9", "seed=0,1", "logger=none"]
     arguments = [sys.executable, "-m", "lightning_sparse", "-cn", "quick", *tiny, *axes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)

@@ -76,7 +76,7 @@ def job_name(*overrides):
 
 def test_a_job_is_named_by_what_trains_it_and_nothing_else():
     name = job_name()
-    assert name.startswith("outputs/runs/gradual-0.9-seed0-")
+    assert name.startswith("outputs/runs/gradual_pruning-0.9-seed0-")
     same = ["data.num_workers=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "logger=wandb"]
     assert {job_name(override) for override in [*same, "attack.eps=[0.3]", "saliency=none"]} == {name}
     other = ["seed=1", "sparsity.end=0.5", "trainer.max_epochs=3", "model.optimizer.lr=0.2", "data.validation=0.2"]
@@ -89,5 +89,5 @@ def test_dense_is_one_job_at_every_level():
 
 def test_bad_values_in_a_config_are_refused_by_the_callback():
     with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
-        instantiate(composed("sparsity=brain", "sparsity.final_sparsity=1.5").sparsity)
+        instantiate(composed("sparsity=brain_development", "sparsity.final_sparsity=1.5").sparsity)
     assert isinstance(app._sparsity_error(error.value), SparsityError)

@@ -89,7 +89,7 @@ def test_importing_costs_nothing_and_loads_nothing(fresh):
 
 def test_a_named_sweep_runs_from_the_wheel(fresh):
     python, cwd = fresh
-    small = ["sparsity=dense,gradual", "sparsity.final_sparsity=0.9", "seed=0", "trainer.max_epochs=1"]
+    small = ["sparsity=dense,gradual_pruning", "sparsity.final_sparsity=0.9", "seed=0", "trainer.max_epochs=1"]
     tiny = ["model=lenet_300_100", "attack.images=40", "attack.steps=2", "saliency.images=10", "logger=none"]
     printed = run(python, "-m", "lightning_sparse", "-cn", "quick", *small, *tiny, cwd=cwd)
     assert "2 jobs done" in printed
@@ -101,7 +101,7 @@ def test_another_project_composes_our_methods(fresh):
     project = cwd / "project"
     (project / "conf").mkdir(parents=True)
     (project / "conf" / "train.yaml").write_text(
-        "defaults:\n  - _self_\n  - sparsity: brain\nepochs: 3\nhydra:\n  searchpath: [pkg://lightning_sparse.conf]\n"
+        "defaults:\n  - _self_\n  - sparsity: brain_development\nepochs: 3\nhydra:\n  searchpath: [pkg://lightning_sparse.conf]\n"
     )
     (project / "train.py").write_text(
         "import hydra\n"
@@ -114,5 +114,5 @@ def test_another_project_composes_our_methods(fresh):
     )
     printed = run(python, "train.py", "sparsity.final_sparsity=0.8", cwd=project)
     assert printed.strip() == "BrainDevelopment 0.8 0"
-    printed = run(python, "train.py", "sparsity=gradual", "+seed=7", cwd=project)
+    printed = run(python, "train.py", "sparsity=gradual_pruning", "+seed=7", cwd=project)
     assert printed.strip() == "GradualPruning 0.9 7"

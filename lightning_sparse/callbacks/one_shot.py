@@ -1,0 +1,38 @@
+"""One-shot pruning: everything at once, then fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.criteria import Score
+from lightning_sparse.errors import check_share
+from lightning_sparse.schedules import Curve
+from lightning_sparse.times import Time, check_time
+
+
+class OneShot(SparseTraining):
+    """Train, remove the lowest scores at one moment, train on.
+
+    Han et al. 2015, "Learning both weights and connections" (arXiv 1506.02626), with one round. For a model that is
+    trained already: ``at=0``, and a short fit with a small learning rate.
+
+    Args:
+        final_sparsity: share of connections that die, in [0, 1).
+        at: when, an ``int`` in optimizer steps or a ``float`` as a share of the training; 0 is before the first step.
+        criterion: which die: ``"magnitude"``, or any drop score; with ``at=0`` one that needs no training step.
+        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+
+    Example:
+        >>> plan = OneShot(0.9).recipe.resolve(1000)
+        >>> plan.sparsity(499), plan.sparsity(500)
+        (0.0, 0.9)
+    """
+
+    def __init__(
+        self, final_sparsity: float, *, at: Time = 0.5, criterion: str | Score = "magnitude", **others: Any
+    ) -> None:
+        check_share("final_sparsity", final_sparsity, one_allowed=False)
+        check_time("at", at)
+        later = Curve(0.0).then(at, name="dense").then(at, final_sparsity, name="sparse")
+        super().__init__(Curve(final_sparsity) if at == 0 else later, drop=criterion, **others)
