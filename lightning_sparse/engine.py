@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,16 +12,16 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_sparse.allocation import ALLOCATIONS, Allocation, check_room
-from lightning_sparse.criteria import DROP, GROW, Layer, Score, needs_gradient_of
+from lightning_sparse.choosing import Choosing, Look
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.gradients import DenseGradients
 from lightning_sparse.holds import Hold, count_of, unwrap
 from lightning_sparse.masks import Masks
 from lightning_sparse.optimizer_state import forget_history, found_inf, start_newborns
 from lightning_sparse.ranks import check_same_masks
 from lightning_sparse.recipe import Recipe
-from lightning_sparse.update import ScoresOnce, Update, next_masks
+from lightning_sparse.rewinding import Rewinding
+from lightning_sparse.selection import marked
+from lightning_sparse.update import Update
 
 
 class Engine:
@@ -32,6 +31,8 @@ class Engine:
         parameters: the sparsifiable parameters, by name.
         recipe: what to do.
         total_steps: optimizer steps of the whole training, for times that are shares of it.
+        model: what the parameters belong to, for recipes that rewind.
+        look: opens the network for scores of the whole network, with as many batches as it is told.
 
     Attributes:
         masks: the masks, by parameter name.
@@ -44,23 +45,28 @@ class Engine:
             connections than layers.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], recipe: Recipe, total_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        recipe: Recipe,
+        total_steps: int | None = None,
+        model: nn.Module | None = None,
+        look: Look | None = None,
+    ) -> None:
         self.parameters = dict(parameters)
-        check_room(self.parameters, recipe.sparsity)
+        recipe.check(self.parameters)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
         self.masks = Masks.dense(
             self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
         )
         self.history: list[Update] = []
-        self.generator = torch.Generator().manual_seed(recipe.seed)
-        self._drop = _score(recipe.drop, DROP)
-        self._grow = _score(recipe.grow, GROW)
-        allocation = recipe.allocation
-        self._allocation: Allocation = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
-        self._watching = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
+        self._choosing = Choosing(recipe, self.parameters, look)
+        if self.plan.rewind is not None and model is None:
+            raise SparsityError("rewind= needs the model: build the Engine with model=")
+        self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
         self.idle = False
-        self._gradients = DenseGradients(self.parameters)
+        self._gradients = self._choosing.gradients
         self._taken = 0
         self._unsure = 0
         self._skipped: Tensor | float = 0.0
@@ -82,6 +88,11 @@ class Engine:
             self._taken += self._unsure - round(float(self._skipped))
             self._unsure, self._skipped = 0, 0.0
         return self._taken
+
+    @property
+    def rewound(self) -> int:
+        """How often the weights have been rewound."""
+        return self._rewinding.done if self._rewinding else 0
 
     @property
     def installed(self) -> bool:
@@ -141,6 +152,8 @@ class Engine:
         if self.plan.due(0):
             self.update()
         self.masks.apply(self.parameters)
+        if self._rewinding:
+            self._rewinding.keep(0)
 
     def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
         """Read the dense gradients, where the coming step needs them; call it before they are clipped.
@@ -182,6 +195,8 @@ class Engine:
             if self._may_be_due():
                 if not skipped and self._tick(optimizer):
                     self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
+                    if self._rewinding:
+                        self._rewinding.keep(self.clock)
                 self._gradients.forget()
         if hold.stepped is not None:
             hold.stepped = True
@@ -190,15 +205,15 @@ class Engine:
     def _tick(self, optimizer: Optimizer) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
         due = self.plan.due(self.clock)
-        if self._watching or due:
+        if self._choosing.watching or due:
             self._gradients.complete(optimizer)
-        for score in self._watching:
-            for name in self.parameters:
-                cast(Any, score).observe(self._layer(name))
-        if due:
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
-            self.update()
-        return due
+            self._choosing.observe()
+        if due:
+            died = self.update().died
+            if died and self._rewinding:
+                self._rewinding.go_back(set(self._optimizers.values()), last=self.at_target)
+        return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _hide_dead_gradients(self, name: str, parameter: Tensor) -> None:
         if parameter.grad is not None:
@@ -209,24 +224,24 @@ class Engine:
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
         latest = self._taken + self._unsure + ahead
-        return bool(self._watching) or (self._next_due is not None and latest >= self._next_due)
+        if self._choosing.watching or (self._next_due is not None and latest >= self._next_due):
+            return True
+        return self._rewinding is not None and self._rewinding.is_due(latest)
 
     def _gradients_wanted(self) -> bool:
         if not self._may_be_due(1):
             return False
         step = self.clock + 1
-        if self._watching:
+        if self._choosing.watching:
             return True
         if not self.plan.due(step):
             return False
-        grows = self.plan.turnover_at(step) > 0.0 or self._asked_living(step) > self.masks.living
-        return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
+        asked = self._asked_living(step)
+        grows = self.plan.turnover_at(step) > 0.0 or self.masks.living < asked < self.masks.total
+        return self._choosing.reads_gradients(grows=grows)
 
     def _asked_living(self, step: int) -> int:
         return self.masks.total - round(self.plan.sparsity(step) * self.masks.total)
-
-    def _layer(self, name: str) -> Layer:
-        return Layer(name, self.parameters[name].detach(), self._gradients.get(name), self.generator)
 
     @torch.no_grad()
     def update(self) -> Update:
@@ -237,16 +252,19 @@ class Engine:
         Returns:
             What was done, which is also the last entry of ``history``.
         """
-        before = dict(self.masks)
-        drop, grow = ScoresOnce(self._drop, self._layer), ScoresOnce(self._grow, self._layer)
-        share = self.plan.turnover_at(self.clock)
-        after, replaced, shortfall = next_masks(
-            before, self._asked_living(self.clock), share, drop, grow, self._allocation
-        )
-        died, born = self._take(before, after, replaced)
+        before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
+        *rounds, living = self._targets()
+        after, share = before, self.plan.turnover_at(self.clock)
+        for target in rounds:
+            after, _, _ = self._choosing.choose(after, target, 0.0)
+            for name, mask in after.items():
+                self.masks.set(name, mask)
+            self.masks.apply(self.parameters)  # the next round scores what is left
+        after, replaced, shortfall = self._choosing.choose(after, living, share)
+        died, born = self._take(before, present, after, replaced)
         update = Update(
             step=self.clock,
-            phase=self.plan.sparsity.phase(self.clock),
+            phase=self.plan.sparsity.phase(self.clock) or self.plan.turnover.phase(self.clock),
             asked=self.plan.sparsity(self.clock),
             sparsity=self.masks.sparsity,
             died=died,
@@ -261,17 +279,26 @@ class Engine:
         check_same_masks(self.masks, f"drop={named['drop']!r}, grow={named['grow']!r}")
         return update
 
-    def _take(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], replaced: int) -> tuple[int, int]:
+    def _targets(self) -> list[int]:
+        """How many shall live after each round of the update that is due: fewer by the same factor each time."""
+        asked, present, rounds = self._asked_living(self.clock), self.masks.living, self.recipe.rounds
+        if asked >= present or rounds == 1:
+            return [asked]
+        return [round(present * (asked / present) ** (done / rounds)) for done in range(1, rounds)] + [asked]
+
+    def _take(
+        self, before: Mapping[str, Tensor], present: Mapping[str, int], after: Mapping[str, Tensor], replaced: int
+    ) -> tuple[int, int]:
         """Make ``after`` the masks, start the newborns, and return how many died and how many were born."""
-        died = born = replaced  # beyond turnover, a layer either loses connections or gains some
+        moves = self.recipe.redistribute
+        died = born = 0 if moves else replaced  # beyond turnover, a layer either loses connections or gains some
         for name, mask in after.items():
-            old = self.masks.count(name)
             self.masks.set(name, mask)
-            change = self.masks.count(name) - old
+            change = self.masks.count(name) - present[name]
             if (replaced or change > 0) and name in self._optimizers:
                 start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
-            born += max(change, 0)
-            died += max(-change, 0)
+            born += marked(mask & ~before[name]) if moves else max(change, 0)
+            died += marked(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
             for optimizer in set(self._optimizers.values()):
                 forget_history(optimizer)
@@ -285,8 +312,8 @@ class Engine:
             "plan": self.plan.plain(),
             "clock": self.clock,
             "masks": self.masks.pack(),
-            "generator": self.generator.get_state(),
-            "scores": [cast(Any, score).state_dict() for score in self._watching],
+            **self._choosing.state_dict(),
+            "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "history": [asdict(update) for update in self.history],
         }
 
@@ -314,15 +341,9 @@ class Engine:
         self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
         self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
-        self.generator.set_state(state["generator"])
-        for score, remembered in zip(self._watching, state["scores"], strict=True):
-            cast(Any, score).load_state_dict(remembered)
+        self._choosing.load_state_dict(state)
+        if self._rewinding:
+            self._rewinding.load_state_dict(state["rewinding"])
         self.history = [Update(**update) for update in state["history"]]
         self.masks.apply(self.parameters)
         return same_times
-
-
-def _score(choice: str | Score, named: Mapping[str, Any]) -> Score:
-    score = named[choice] if isinstance(choice, str) else choice
-    # A copy, so that a score's memory of one training is not carried into the next.
-    return cast(Score, score() if isinstance(score, type) else copy.deepcopy(score))

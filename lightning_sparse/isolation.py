@@ -1,7 +1,8 @@
-"""Measuring leaves no trace: the model, every random state and the autograd mode come back as they were."""
+"""Looking leaves no trace: the model, every random state and the autograd mode come back as they were."""
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,6 +47,34 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_random_states(seed))
         stack.enter_context(_model_state(model))
+        model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        yield
+
+
+@contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Score ``model`` inside this context in the modes that it is in, with gradients; it leaves no trace outside.
+
+    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and random numbers go on
+    from where they are. What torchmetrics modules have gathered comes back too.
+
+    Example:
+        >>> model = torch.nn.BatchNorm1d(2)
+        >>> with as_it_was(model):
+        ...     model(torch.randn(8, 2)).sum().backward()
+        >>> model.weight.grad is None, int(model.num_batches_tracked)
+        (True, 0)
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", device_of(model).type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(_random_states(None))
+        stack.enter_context(_model_state(model))
         yield
 
 
@@ -62,7 +91,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _random_states(seed: int) -> Iterator[None]:
+def _random_states(seed: int | None) -> Iterator[None]:
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -70,9 +99,10 @@ def _random_states(seed: int) -> Iterator[None]:
     try:
         # All devices, because torch.manual_seed (which attacks call) seeds all of them.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
             yield
     finally:
         random.setstate(python_state)
@@ -92,13 +122,12 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    metrics = [(module, _gathered(module)) for module in model.modules()]
     try:
-        model.eval()
-        for parameter, _, _ in gradients:
-            parameter.requires_grad_(False)
-            parameter.grad = None
         yield
     finally:
+        for module, gathered in metrics:
+            vars(module).update(gathered)
         for module, training in flags:
             # Set one by one: module.train() would also switch its children.
             module.training = training
@@ -110,3 +139,11 @@ def _model_state(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, saved):
                 with torch.no_grad():
                     buffer.copy_(saved)
+
+
+def _gathered(module: nn.Module) -> dict[str, object]:
+    """What a torchmetrics module has gathered so far: not in its buffers, and updated in place."""
+    names = (
+        [*getattr(module, "_defaults", ()), "_update_count", "_computed"] if hasattr(module, "_update_count") else []
+    )
+    return {name: copy.deepcopy(vars(module)[name]) for name in names if name in vars(module)}

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_sparse.callbacks.lottery_ticket import steps_of_one_training
 from lightning_sparse.errors import check_choice
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -75,8 +76,7 @@ class Classifier(LightningModule):
         optimizer = self._optimizer(self.parameters())
         if self.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps_of_one_training(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.network_scores import Network, looking_at
 from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.times import check_total
@@ -22,6 +24,8 @@ def attach(
     *,
     total_steps: int | None = None,
     state: Mapping[str, Any] | None = None,
+    batches: Sequence[Any] = (),
+    loss_fn: Callable[[Any, Any], Any] | None = None,
 ) -> Engine:
     """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
 
@@ -33,6 +37,9 @@ def attach(
         total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
         state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
             before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
+        batches: training batches on the model's device, for a score of the whole network (``"snip"``, ``"grasp"``,
+            ``"synflow"``); the recipe's ``score_batches`` of them are read.
+        loss_fn: ``loss_fn(model, batch)``, a scalar tensor, for such a score.
 
     Returns:
         The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
@@ -57,13 +64,25 @@ def attach(
             f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
     check_total("total_steps", total_steps)
-    engine = Engine(sparsifiable(_bare(model), recipe.include, recipe.exclude), recipe, total_steps)
+    bare = _bare(model)
+    parameters = sparsifiable(bare, recipe.include, recipe.exclude)
+
+    @contextmanager
+    def look(count: int) -> Iterator[Network]:
+        with looking_at(bare, parameters, list(batches)[:count], loss_fn or _no_loss) as network:
+            yield network
+
+    engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
     engine.install([optimizer])
     if state is None:
         engine.birth()
     else:
         engine.load_state_dict(state)
     return engine
+
+
+def _no_loss(model: Any, batch: Any) -> Any:
+    raise SparsityError("this score needs a loss: give attach() loss_fn=(model, batch) -> scalar tensor")
 
 
 def _bare(model: nn.Module) -> nn.Module:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import CodeType, LambdaType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from lightning_sparse.allocation import ALLOCATIONS, Allocation
-from lightning_sparse.criteria import DROP, GROW, Score, needs_gradient_of
+from torch import Tensor
+
+from lightning_sparse.allocation import ALLOCATIONS, Allocation, check_room
+from lightning_sparse.criteria import Score, needs_gradient_of
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.granularity import Granularity
+from lightning_sparse.granularity import parse as parse_granularity
+from lightning_sparse.layer_rules import LayerRules
+from lightning_sparse.network_scores import is_of_network
+from lightning_sparse.rewinding import Rewind
 from lightning_sparse.schedules import Curve, from_plain
+from lightning_sparse.scores import DROP, GROW
 from lightning_sparse.times import Time, check_time, check_total, to_step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NO_TURNOVER = Curve(0.0)
 
@@ -23,15 +34,23 @@ class Recipe:
     """The choices that make a method; the engine does the rest.
 
     An update is always the same sentence: score; share the density between the layers; drop and grow to the counts;
-    replace the share ``turnover`` of what lives; newborns start at zero.
+    replace the share ``turnover`` of what lives; newborns start at zero, or everything rewinds.
 
     Args:
         sparsity: share of dead connections over training, values in [0, 1).
         turnover: share of the living connections replaced at an update, values in [0, 1].
-        drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"`` or a score of your own.
+        drop: which connections die first: a name in :data:`lightning_sparse.scores.DROP` or a score of your own.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
         allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
         every: time between two updates while a curve moves or connections are replaced; at least one step.
+        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
+            ``"channels"``.
+        redistribute: whether what turnover frees moves to the layers whose living have the higher grow scores, instead
+            of going back to the layer that it came from (SNFS).
+        rounds: in how many rounds of scoring and dropping an update that prunes gets to its density (SynFlow: 100), by the
+            same factor in each.
+        score_batches: how many batches of training data a score of the whole network reads.
+        rewind: where the weights go after connections have died, if they are not to stay as they are.
         include: patterns of parameter names; None takes the weights of Linear and Conv layers.
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
@@ -57,7 +76,11 @@ class Recipe:
     grow: str | Score = "gradient"
     allocation: str | Allocation = "global"
     every: Time = 0.01
-    granularity: str = "weights"
+    granularity: str | Granularity = "weights"
+    redistribute: bool = False
+    rounds: int = 1
+    score_batches: int = 1
+    rewind: Rewind | None = None
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     seed: int = 0
@@ -75,6 +98,11 @@ class Recipe:
                 f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
                 "sparsity 0"
             )
+        parse_granularity(self.granularity)
+        for name in ("rounds", "score_batches"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise SparsityError(f"{name}={number!r} is not a number of {name}: write an int >= 1")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise SparsityError(f"seed={self.seed!r} is not an integer: write seed=0")
         check_total("total_steps", self.total_steps)
@@ -84,10 +112,23 @@ class Recipe:
                 "every=0 steps is no interval: write 1 for an update at every step, or 0.01 for a share"
             )
 
+    def check(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise a SparsityError if the recipe cannot be followed on these parameters."""
+        check_room(parameters, self.sparsity)
+        sparsities, turnovers = (
+            [curve.start, *(segment.value for segment in curve.segments)] for curve in (self.sparsity, self.turnover)
+        )
+        granularity = parse_granularity(self.granularity)
+        granularity.check(parameters, sparsities, turnovers, self.allocation, self.redistribute)
+        if isinstance(self.allocation, LayerRules):
+            self.allocation.check(parameters, sparsities, granularity, self.redistribute)
+
     @property
     def needs_total(self) -> bool:
         """Whether a time is a share of the training."""
         if self.sparsity.needs_total or self.turnover.needs_total:
+            return True
+        if self.rewind and isinstance(self.rewind.to, float) and self.rewind.to > 0.0:
             return True
         return isinstance(self.every, float) and self._repeats
 
@@ -104,7 +145,15 @@ class Recipe:
         """
         total = self.total_steps or total_steps
         every = max(1, to_step(self.every, total)) if self._repeats else 1
-        return replace(self, sparsity=self.sparsity.resolve(total), turnover=self.turnover.resolve(total), every=every)
+        rewind = self.rewind and replace(self.rewind, to=to_step(self.rewind.to, total))
+        sparsity, turnover = self.sparsity.resolve(total), self.turnover.resolve(total)
+        return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
+
+    @property
+    def reads_batches(self) -> bool:
+        """Whether a score of the whole network has to be shown training data."""
+        choices = (DROP.get(self.drop) if isinstance(self.drop, str) else self.drop, self.grow)
+        return any(is_of_network(choice) for choice in choices)
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
@@ -151,9 +200,21 @@ class Recipe:
     def in_short(self, steps: int) -> Recipe:
         """Return the recipe for a trial run of a few steps: every time beyond them is the last of them."""
         every = max(1, min(to_step(self.every, steps), steps))
-        return replace(
-            self, sparsity=self.sparsity.in_short(steps), turnover=self.turnover.in_short(steps), every=every
-        )
+        rewind = self.rewind and replace(self.rewind, to=min(to_step(self.rewind.to, steps), steps))
+        sparsity, turnover = self.sparsity.in_short(steps), self.turnover.in_short(steps)
+        return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
+
+    def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
+        """Draw the density, the phases and the turnover over a training, as :func:`lightning_sparse.drawing.draw` does."""
+        from lightning_sparse.drawing import draw
+
+        return draw(self, total_steps, axes)
+
+    def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
+        """Write down every update of a training, as :func:`lightning_sparse.drawing.table` does."""
+        from lightning_sparse.drawing import table
+
+        return table(self, total_steps, most)
 
     def plain(self) -> dict[str, Any]:
         """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
@@ -164,7 +225,11 @@ class Recipe:
             "grow": _name(self.grow),
             "allocation": _name(self.allocation),
             "every": self.every,
-            "granularity": self.granularity,
+            "granularity": str(parse_granularity(self.granularity)),
+            "redistribute": self.redistribute,
+            "rounds": self.rounds,
+            "score_batches": self.score_batches,
+            "rewind": [self.rewind.to, self.rewind.reinit] if self.rewind else None,
             "include": list(self.include) if self.include else None,
             "exclude": list(self.exclude) if self.exclude else None,
             "seed": self.seed,
@@ -172,9 +237,9 @@ class Recipe:
 
     def with_times(self, plain: dict[str, Any]) -> Recipe:
         """Return the recipe with the resolved times of another run's :meth:`plain`."""
-        return replace(
-            self, sparsity=from_plain(plain["sparsity"]), turnover=from_plain(plain["turnover"]), every=plain["every"]
-        )
+        rewind = self.rewind and replace(self.rewind, to=plain["rewind"][0])
+        sparsity, turnover = from_plain(plain["sparsity"]), from_plain(plain["turnover"])
+        return replace(self, sparsity=sparsity, turnover=turnover, every=plain["every"], rewind=rewind)
 
 
 def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None:

@@ -285,7 +285,7 @@ def test_the_last_update_of_a_slow_curve_is_not_lost_to_rounding():
 
 
 def test_a_score_with_a_memory_is_not_shared_between_trainings():
-    from lightning_sparse.criteria import Momentum
+    from lightning_sparse.running_scores import Momentum
 
     score = Momentum(0.5)
     model = net()

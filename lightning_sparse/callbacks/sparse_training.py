@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse.allocation import Allocation, check_room
+from lightning_sparse.allocation import Allocation
 from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
+from lightning_sparse.callbacks.rewound_schedulers import RewoundSchedulers
+from lightning_sparse.callbacks.score_data import ScoreData
 from lightning_sparse.criteria import Score
 from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.granularity import Granularity
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
+from lightning_sparse.rewinding import Rewind
 from lightning_sparse.schedules import Curve
 from lightning_sparse.times import Time
 from lightning_sparse.update import Update
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class SparseTraining(Callback):
@@ -36,11 +43,21 @@ class SparseTraining(Callback):
         sparsity: share of dead connections over training: a :class:`~lightning_sparse.Curve`, or a number in [0, 1) for a
             constant.
         turnover: share of the living connections that is replaced at an update: a curve, or a number in [0, 1].
-        drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, or a score of your own.
+        drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, ``"taylor"``, ``"movement"``,
+            ``"fisher"``, ``"snip"``, ``"grasp"``, ``"synflow"``, or a score of your own.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
         allocation: how the living connections are shared between layers: ``"global"`` (one ranking), ``"uniform"``
             (equal density), ``"erk"``, or a function of your own.
         every: time between two updates, an ``int`` in optimizer steps or a ``float`` as a share of the training.
+        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
+            ``"channels"`` (of each layer's output: exclude the last layer, whose outputs are the classes).
+        redistribute: whether what turnover frees moves to the layers whose living have the higher grow scores, instead of
+            going back to the layer that it came from.
+        rounds: in how many rounds of scoring and dropping an update that prunes gets to its density.
+        score_batches: how many batches of the Trainer's loader a score of the whole network reads.
+        loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for such a score; None takes ``training_step`` with logging
+            off, and manual optimization needs one.
+        rewind: a :class:`~lightning_sparse.Rewind`, where the weights go after connections have died.
         include: shell-style patterns of parameter names to make sparse; None takes Linear and Conv weights.
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator; the global one is never drawn from.
@@ -69,7 +86,12 @@ class SparseTraining(Callback):
         grow: str | Score = "gradient",
         allocation: str | Allocation = "global",
         every: Time = 0.01,
-        granularity: str = "weights",
+        granularity: str | Granularity = "weights",
+        redistribute: bool = False,
+        rounds: int = 1,
+        score_batches: int = 1,
+        loss_fn: Callable[[Any, Any], Any] | None = None,
+        rewind: Rewind | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         seed: int = 0,
@@ -89,13 +111,20 @@ class SparseTraining(Callback):
             allocation=allocation,
             every=every,
             granularity=granularity,
+            redistribute=redistribute,
+            rounds=rounds,
+            score_batches=score_batches,
+            rewind=rewind,
             include=_names("include", include),
             exclude=_names("exclude", exclude),
             seed=seed,
             total_steps=total_steps,
             compact_masks=compact_masks,
         )
+        self.loss_fn = loss_fn
         self.engine: Engine | None = None
+        self._data: ScoreData | None = None
+        self._schedulers: RewoundSchedulers | None = None
         self._restored: dict[str, Any] | None = None
         self._epochs: int | None = None
         self._averages: Averages | None = None
@@ -133,6 +162,18 @@ class SparseTraining(Callback):
         """Whether the sparsity has reached its final value, in the training that runs or was the last."""
         return self.engine is not None and self.engine.at_target
 
+    def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
+        """Draw the density, the phases and the turnover over a training, as :func:`lightning_sparse.drawing.draw` does."""
+        from lightning_sparse.drawing import draw
+
+        return draw(self.recipe, total_steps, axes)
+
+    def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
+        """Write down every update of a training, as :func:`lightning_sparse.drawing.table` does."""
+        from lightning_sparse.drawing import table
+
+        return table(self.recipe, total_steps, most)
+
     @property
     def state_key(self) -> str:
         """Keeps apart two callbacks on different parameters of one model."""
@@ -153,10 +194,15 @@ class SparseTraining(Callback):
             self._restored = self.state_dict() or None if trainer.global_step > 0 else None
         if not pl_module.automatic_optimization:
             self.recipe.resolve(None)  # Lightning cannot count these steps, so that shares need total_steps
+            if self.recipe.reads_batches and self.loss_fn is None:
+                raise SparsityError(
+                    f"drop={self.recipe.plain()['drop']!r} needs a loss, and training_step has no single one under manual "
+                    "optimization: give loss_fn=(module, batch) -> loss"
+                )
         self._epochs = trainer.max_epochs
         # What is made in these hooks does not exist yet: it is looked at when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
-            check_room(self._parameters(pl_module), self.recipe.sparsity)
+            self.recipe.check(self._parameters(pl_module))
         self.engine = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -168,9 +214,17 @@ class SparseTraining(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
-        self.engine = Engine(self._parameters(pl_module), recipe, total)
+        parameters = self._parameters(pl_module)
+        if self.recipe.reads_batches:
+            self._data = ScoreData(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
+        look = self._data.look if self._data else None
+        self.engine = Engine(parameters, recipe, total, pl_module, look)
+        if self.engine.plan.rewind is not None:
+            self._schedulers = RewoundSchedulers(int(self.engine.plan.rewind.to))
         self._refuse_overlap(trainer, self.engine)
         self.engine.install(trainer.optimizers)
+        if self._restored is not None and self._schedulers is not None:
+            self._schedulers.load_state_dict(self._restored["schedulers"])
         if self._restored is None:
             self.engine.birth()
         elif not self.engine.load_state_dict(self._restored):
@@ -191,9 +245,13 @@ class SparseTraining(Callback):
         self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Mask the averages of other callbacks, which may have just put them in the model's place."""
+        """Mask the averages of other callbacks, which may have just put them in the model's place; keep the batch."""
         if batch_idx == 0:
             self._mask_averages(trainer, pl_module)
+        if self._data is not None:
+            self._data.saw(batch)
+        if self._schedulers is not None and self.engine is not None:
+            self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -235,16 +293,19 @@ class SparseTraining(Callback):
         """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
-            self._averages = None
+            self._averages = self._data = None
             if stage == "fit" and trainer.is_global_zero:
-                self._mailbox.post(self.engine.state_dict())
+                self._mailbox.post(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Masks at one bit a weight, clock, generator, scores and history, loadable with ``weights_only=True``."""
         state = self._state()
         if state is not None:
             return state
-        return self.engine.state_dict() if self.engine else {}
+        if self.engine is None:
+            return {}
+        schedulers = {"schedulers": self._schedulers.state_dict()} if self._schedulers else {}
+        return self.engine.state_dict() | schedulers
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts: here neither model nor optimizers are complete."""
@@ -261,7 +322,7 @@ class SparseTraining(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        return {**vars(self), "engine": None, "_averages": None, "_restored": self.state_dict() or None}
+        return {**vars(self), "engine": None, "_averages": None, "_data": None, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
         """The state that fits the weights but is not in the engine: read from a checkpoint, or sent by a spawned fit."""

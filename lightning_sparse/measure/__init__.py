@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_sparse.isolation import untouched as untouched
     from lightning_sparse.measure.accuracy import measure_accuracy as measure_accuracy
     from lightning_sparse.measure.attacks import ATTACKS as ATTACKS
     from lightning_sparse.measure.attributions import ATTRIBUTIONS as ATTRIBUTIONS
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lightning_sparse.measure.intervals import mean_interval as mean_interval
     from lightning_sparse.measure.intervals import t_interval as t_interval
     from lightning_sparse.measure.intervals import wilson as wilson
-    from lightning_sparse.measure.isolation import untouched as untouched
     from lightning_sparse.measure.projected_gradient import pgd as pgd
     from lightning_sparse.measure.robustness import measure_robustness as measure_robustness
     from lightning_sparse.measure.saliency import agreement as agreement
@@ -44,7 +44,7 @@ _HOMES = {
     "classifier": ["as_classifier"],
     "faithfulness": ["insertion_deletion_gap"],
     "intervals": ["mean_interval", "t_interval", "wilson"],
-    "isolation": ["untouched"],
+    "..isolation": ["untouched"],
     "projected_gradient": ["pgd"],
     "robustness": ["measure_robustness"],
     "saliency": ["agreement", "agreement_record", "gini", "measure_saliency"],
@@ -55,7 +55,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

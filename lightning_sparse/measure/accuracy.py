@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.measure.isolation import untouched
 from lightning_sparse.records import Record
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.extras import need
-from lightning_sparse.measure.isolation import device_of, untouched
 from lightning_sparse.measure.projected_gradient import check_eps, check_steps, pgd
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float, int, int], Tensor]

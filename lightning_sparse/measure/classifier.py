@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import device_of
 from lightning_sparse.measure.checks import check_images, check_logits, check_scores
-from lightning_sparse.measure.isolation import device_of
 
 Forward = Callable[[Any, Tensor], Tensor]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
-from lightning_sparse.measure.isolation import device_of, untouched
 
 # Odd, so that no count falls on a half and rounding is the same from either end; the curves have one point more.
 _INTERVALS = 29

@@ -56,7 +56,7 @@ def pgd(
     the remaining steps are spent on the others. With ``keep_broken`` it equals ``torchattacks.PGD``.
 
     It draws its random start from torch's global generator and wants the model in eval mode: call it inside
-    :func:`~lightning_sparse.measure.isolation.untouched`, or use ``ATTACKS["pgd"]``, which does both.
+    :func:`~lightning_sparse.isolation.untouched`, or use ``ATTACKS["pgd"]``, which does both.
 
     Args:
         classifier: pixels in [0, 1] to logits.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attacks import ATTACKS, attack_detail, attack_name
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.intervals import wilson
-from lightning_sparse.measure.isolation import device_of, untouched
 from lightning_sparse.measure.projected_gradient import check_eps, check_steps
 from lightning_sparse.records import Record
 

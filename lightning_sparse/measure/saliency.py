@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.calibration import fit_temperature
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.extras import need
 from lightning_sparse.measure.faithfulness import insertion_deletion_gap
 from lightning_sparse.measure.intervals import mean_interval
-from lightning_sparse.measure.isolation import untouched
 from lightning_sparse.records import Record
 
 Maps = Tensor | npt.NDArray[np.floating]

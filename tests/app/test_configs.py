@@ -32,30 +32,41 @@ def test_every_file_opens_with_the_command_that_uses_it(path):
         assert f"-cn {path.stem}" in command
 
 
+def arguments(made):
+    """Names of the arguments; a recipe's ``**others`` are those of SparseTraining."""
+    names = set(inspect.signature(made).parameters)
+    return names - {"others"} | set(inspect.signature(SparseTraining).parameters) if "others" in names else names
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_its_arguments_exist(group, choice):
     node = composed(f"{group}={choice}")[group]
     if choice == "own":
         assert OmegaConf.is_missing(node, "_target_")
     elif "_target_" in node:
-        accepted = inspect.signature(get_object(node._target_)).parameters
-        assert set(node) - {"_target_"} <= set(accepted)
+        assert set(node) - {"_target_"} <= arguments(get_object(node._target_))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_a_final_sparsity_and_shows_every_argument(method):
-    node = composed(f"sparsity={method}", "sparsity.final_sparsity=0.77", "seed=5").sparsity
+def test_every_method_takes_a_sparsity_and_shows_every_argument(method):
+    share = "sparsity" if method == "dense_sparse_dense" else "final_sparsity"  # it ends dense
+    node = composed(f"sparsity={method}", f"sparsity.{share}=0.77", "seed=5").sparsity
     if method == "dense":
         assert node.final_sparsity == 0.77
         return
     callback = instantiate(node, _convert_="all")
     assert isinstance(callback, SparseTraining)
-    assert callback.recipe.sparsity.final == 0.77
+    assert 0.77 in (callback.recipe.sparsity.final, callback.recipe.sparsity.highest)
     assert callback.recipe.seed == 5
-    # Where the Trainer knows the length of the training, total_steps has no place in a file.
-    assert set(inspect.signature(get_class(node._target_)).parameters) - {"total_steps", "compact_masks"} == set(
-        node
-    ) - {"_target_"}
+    own = set(inspect.signature(get_class(node._target_)).parameters) - {"others"}
+    common = {"allocation", "granularity", "include", "exclude", "seed"}
+    assert set(node) - {"_target_"} == own | common
+
+
+@pytest.mark.parametrize("method", set(METHODS) - {"dense", "random_reinit"})
+def test_a_method_has_one_name_in_python_and_in_the_files(method):
+    node = composed(f"sparsity={method}").sparsity
+    assert get_class(node._target_).__name__.lower() == method.replace("_", "")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,105 @@
+"""What a score of the whole network reads: the Trainer's own batches, and the loss of ``training_step``."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.network_scores import Network, looking_at
+
+
+class ScoreData:
+    """Opens the network for scores: before the first step on the loader's first batches, later on the last ones trained.
+
+    Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again.
+
+    Args:
+        trainer: the Trainer, in a fit.
+        module: its module.
+        parameters: the sparsifiable parameters, by name.
+        loss_fn: ``loss_fn(module, batch)``, a scalar tensor; None takes ``training_step``, with logging off.
+        most: how many batches a score may ask for.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        parameters: dict[str, nn.Parameter],
+        loss_fn: Callable[[Any, Any], Tensor] | None,
+        most: int,
+    ) -> None:
+        self._trainer, self._module, self._parameters = trainer, module, parameters
+        self._loss = loss_fn or _training_loss
+        self._recent: deque[Any] = deque(maxlen=most)
+
+    def saw(self, batch: Any) -> None:
+        """Remember a batch that is being trained on."""
+        self._recent.append(batch)
+
+    @contextmanager
+    def look(self, count: int) -> Iterator[Network]:
+        """Yield the network with ``count`` batches, or as many as there are."""
+        batches = list(self._recent) or self._first(count)
+        with looking_at(self._module, self._parameters, batches, self._loss) as network, _no_logging(self._module):
+            yield network
+
+    def _first(self, count: int) -> list[Any]:
+        fetcher: Any = self._trainer.fit_loop._data_fetcher
+        ahead = [*getattr(fetcher, "batches", ())]  # of a stream, Lightning has fetched one already
+        rest = _rest(fetcher.iterator)
+        taken = list(islice(rest, max(0, count - len(ahead))))
+        fetcher.iterator = chain(taken, rest)
+        return [self._moved(batch) for batch, _, _ in (ahead + taken)[:count]]
+
+    def _moved(self, batch: Any) -> Any:
+        batch = self._trainer.precision_plugin.convert_input(batch)
+        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def _rest(iterator: Any) -> Iterator[Any]:
+    """What is left of an iterator, without asking it for one: Lightning's starts anew then."""
+    while True:
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return
+
+
+@contextmanager
+def _no_logging(module: LightningModule) -> Iterator[None]:
+    """Make the module's ``log`` say nothing: what a score computes is no step of training."""
+    names = ("log", "log_dict")
+    own = {name: vars(module)[name] for name in names if name in vars(module)}
+    for name in names:
+        object.__setattr__(module, name, lambda *arguments, **named: None)
+    try:
+        yield
+    finally:
+        for name in names:
+            object.__delattr__(module, name)
+        vars(module).update(own)
+
+
+def _training_loss(module: Any, batch: Any) -> Tensor:
+    names = list(inspect.signature(module.training_step).parameters)
+    if "dataloader_iter" in names:
+        raise SparsityError(
+            "training_step takes a dataloader_iter, which a score has not: give loss_fn=(module, batch)"
+        )
+    output = module.training_step(batch, 0) if len(names) > 1 else module.training_step(batch)
+    loss = output.get("loss") if isinstance(output, dict) else output
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise SparsityError(
+            f"training_step returned {type(output).__name__} and no scalar loss for a score: give loss_fn=(module, batch)"
+        )
+    return loss

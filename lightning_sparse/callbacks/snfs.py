@@ -1,0 +1,55 @@
+"""SNFS: sparse networks from scratch, by sparse momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.errors import check_share
+from lightning_sparse.schedules import Curve
+from lightning_sparse.times import Time, check_time
+
+
+class SNFS(SparseTraining):
+    """Sparse from birth to end; connections are born, and move between layers, where the momentum is large.
+
+    Dettmers & Zettlemoyer 2019, "Sparse networks from scratch: faster training without losing performance" (arXiv
+    1907.04840): at intervals each layer loses a share of its weakest connections; they are shared between the layers by the
+    mean momentum of their living connections, and born where the momentum is largest. They start from the same density in
+    every layer, and update once an epoch.
+
+    Args:
+        final_sparsity: share of connections that are dead, constant, in [0, 1).
+        turnover: share of the living connections replaced at the first update, in [0, 1]; it falls by a cosine.
+        turnover_until: when it has fallen to zero.
+        every: time between two updates.
+        allocation: the densities of the layers at birth.
+        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+
+    Example:
+        >>> SNFS(0.9).recipe.redistribute
+        True
+    """
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        *,
+        turnover: float = 0.5,
+        turnover_until: Time = 0.9,
+        every: Time = 100,
+        allocation: Any = "uniform",
+        **others: Any,
+    ) -> None:
+        check_share("final_sparsity", final_sparsity, one_allowed=False)
+        check_share("turnover", turnover)
+        check_time("turnover_until", turnover_until)
+        super().__init__(
+            Curve(final_sparsity),
+            turnover=Curve(turnover).then(turnover_until, 0.0, "cosine", name="turnover"),
+            grow="momentum",
+            allocation=allocation,
+            every=every,
+            redistribute=True,
+            **others,
+        )

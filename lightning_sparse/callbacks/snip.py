@@ -1,0 +1,29 @@
+"""SNIP: pruning at birth by connection sensitivity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sparse.callbacks.one_shot import OneShot
+
+
+class SNIP(OneShot):
+    """Before the first step, keep the connections that the loss is most sensitive to, and train those.
+
+    Lee et al. 2019, "SNIP: single-shot network pruning based on connection sensitivity" (arXiv 1810.02340):
+    ``|w dL/dw|`` over one batch, one ranking for all layers. ``rounds`` above 1 scores again as connections fall away
+    (iterative SNIP: de Jorge et al. 2021, arXiv 2006.09081).
+
+    Args:
+        final_sparsity: share of connections that are dead from birth on, in [0, 1).
+        rounds: in how many rounds.
+        score_batches: how many training batches the score reads.
+        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`; ``loss_fn`` too.
+
+    Example:
+        >>> SNIP(0.9).recipe.drop
+        'snip'
+    """
+
+    def __init__(self, final_sparsity: float, *, rounds: int = 1, score_batches: int = 1, **others: Any) -> None:
+        super().__init__(final_sparsity, at=0, criterion="snip", rounds=rounds, score_batches=score_batches, **others)
