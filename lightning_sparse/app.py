@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
@@ -95,6 +96,7 @@ def task(config: DictConfig) -> float | None:
     Returns:
         The validation accuracy, for sweepers that search.
     """
+    gc.collect()  # Trainer, module and data of the job before are one cycle: 10 to 60 MB a job
     runtime = HydraConfig.get()
     job = _job(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN

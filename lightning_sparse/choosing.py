@@ -43,6 +43,7 @@ class Choosing:
     def __init__(self, recipe: Recipe, parameters: Mapping[str, nn.Parameter], look: Look | None) -> None:
         self._recipe, self._parameters, self._look = recipe, parameters, look
         self._drop, self._grow = _own(recipe.drop, DROP), _own(recipe.grow, GROW)
+        self._birth = self._drop if recipe.birth is None else _own(recipe.birth, DROP)
         self._observers = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
         self._allocation: Allocation = (
             ALLOCATIONS[recipe.allocation] if isinstance(recipe.allocation, str) else recipe.allocation
@@ -68,9 +69,12 @@ class Choosing:
             for name in self._parameters:
                 score.observe(self._layer(name))
 
-    def choose(self, before: Mapping[str, Tensor], living: int, turnover: float) -> tuple[dict[str, Tensor], int, int]:
+    def choose(
+        self, before: Mapping[str, Tensor], living: int, turnover: float, *, at_birth: bool
+    ) -> tuple[dict[str, Tensor], int, int]:
         """Score, and return the masks after an update, as :func:`lightning_sparse.update.next_masks` does."""
-        drop, grow, moves = self._scores(self._drop), self._scores(self._grow), self._recipe.redistribute
+        drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
+        moves = self._recipe.redistribute
         return next_masks(before, living, turnover, drop, grow, self._allocation, self._granularity, moves)
 
     def _scores(self, score: Any) -> ScoresOnce:

@@ -255,12 +255,13 @@ class Engine:
         before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
         *rounds, living = self._targets()
         after, share = before, self.plan.turnover_at(self.clock)
+        at_birth = self.clock == 0
         for target in rounds:
-            after, _, _ = self._choosing.choose(after, target, 0.0)
+            after, _, _ = self._choosing.choose(after, target, 0.0, at_birth=at_birth)
             for name, mask in after.items():
                 self.masks.set(name, mask)
             self.masks.apply(self.parameters)  # the next round scores what is left
-        after, replaced, shortfall = self._choosing.choose(after, living, share)
+        after, replaced, shortfall = self._choosing.choose(after, living, share, at_birth=at_birth)
         died, born = self._take(before, present, after, replaced)
         update = Update(
             step=self.clock,

@@ -75,6 +75,8 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_random_states(None))
         stack.enter_context(_model_state(model))
+        for parameter in model.parameters():
+            parameter.grad = None  # or a backward pass inside would add to it
         yield
 
 

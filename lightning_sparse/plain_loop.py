@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -58,6 +59,7 @@ def attach(
         >>> engine.sparsity, int((model.weight == 0).sum())
         (0.9, 90)
     """
+    loss_fn = loss_fn or getattr(recipe, "loss_fn", None)
     recipe = getattr(recipe, "recipe", recipe)
     if not isinstance(recipe, Recipe):
         raise SparsityError(
@@ -69,7 +71,7 @@ def attach(
 
     @contextmanager
     def look(count: int) -> Iterator[Network]:
-        with looking_at(bare, parameters, list(batches)[:count], loss_fn or _no_loss) as network:
+        with looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss) as network:
             yield network
 
     engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)

@@ -17,7 +17,7 @@ from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.granularity import Granularity
 from lightning_sparse.granularity import parse as parse_granularity
 from lightning_sparse.layer_rules import LayerRules
-from lightning_sparse.network_scores import is_of_network
+from lightning_sparse.network_scores import is_of_network, synflow
 from lightning_sparse.rewinding import Rewind
 from lightning_sparse.schedules import Curve, from_plain
 from lightning_sparse.scores import DROP, GROW
@@ -40,6 +40,7 @@ class Recipe:
         sparsity: share of dead connections over training, values in [0, 1).
         turnover: share of the living connections replaced at an update, values in [0, 1].
         drop: which connections die first: a name in :data:`lightning_sparse.scores.DROP` or a score of your own.
+        birth: which connections die before the first step, if the network is born sparse: as ``drop``; None is ``drop``.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
         allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
         every: time between two updates while a curve moves or connections are replaced; at least one step.
@@ -73,6 +74,7 @@ class Recipe:
     sparsity: Curve
     turnover: Curve = NO_TURNOVER
     drop: str | Score = "magnitude"
+    birth: str | Score | None = None
     grow: str | Score = "gradient"
     allocation: str | Allocation = "global"
     every: Time = 0.01
@@ -90,11 +92,13 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_callable("drop", self.drop, DROP)
         _check_callable("grow", self.grow, GROW)
+        if self.birth is not None:
+            _check_callable("birth", self.birth, DROP)
         _check_callable("allocation", self.allocation, ALLOCATIONS)
-        drop = DROP[self.drop] if isinstance(self.drop, str) else self.drop
-        if self.sparsity.start > 0.0 and needs_gradient_of(drop):
+        first = self.drop if self.birth is None else self.birth
+        if self.sparsity.start > 0.0 and needs_gradient_of(DROP[first] if isinstance(first, str) else first):
             raise SparsityError(
-                f"drop={_name(self.drop)!r} reads gradients, and there are none before the first step, where "
+                f"drop={_name(first)!r} reads gradients, and there are none before the first step, where "
                 f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
                 "sparsity 0"
             )
@@ -150,10 +154,17 @@ class Recipe:
         return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
 
     @property
+    def reads_a_loss(self) -> bool:
+        """Whether a score of the whole network asks for the loss too."""
+        return self.reads_batches and any(
+            choice not in ("synflow", synflow) for choice in (self.drop, self.birth) if choice
+        )
+
+    @property
     def reads_batches(self) -> bool:
         """Whether a score of the whole network has to be shown training data."""
-        choices = (DROP.get(self.drop) if isinstance(self.drop, str) else self.drop, self.grow)
-        return any(is_of_network(choice) for choice in choices)
+        choices = (self.drop, self.birth, self.grow)
+        return any(is_of_network(DROP.get(choice) if isinstance(choice, str) else choice) for choice in choices)
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
@@ -222,6 +233,7 @@ class Recipe:
             "sparsity": self.sparsity.plain(),
             "turnover": self.turnover.plain(),
             "drop": _name(self.drop),
+            "birth": None if self.birth is None else _name(self.birth),
             "grow": _name(self.grow),
             "allocation": _name(self.allocation),
             "every": self.every,

@@ -244,7 +244,7 @@ def _redistribute(
         return resized, 0, sum(wanted.values())
     freed = apportion(total, {name: float(count) for name, count in freed.items()}, freed, least=0)
     kept = {n: m ^ lowest(drop[n], freed[n], among=old[n]) if freed[n] else m for n, m in resized.items()}
-    pull = {name: _mean(name, grow[name][mask]) for name, mask in kept.items()}
+    pull = {name: _mean(name, grow[name][mask]) for name, mask in resized.items()}  # of those that lived, as theirs
     pulling = {name: count for name, count in room.items() if pull[name] > 0.0}
     others = {name: count for name, count in room.items() if name not in pulling}
     drawn = min(total, sum(pulling.values()))

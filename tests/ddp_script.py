@@ -20,6 +20,7 @@ from lightning_sparse import BrainDevelopment, GradualPruning, SparsityError
 
 CASES = {
     **settings.METHODS,
+    **settings.RECIPES,
     "random-drop": lambda s, **k: GradualPruning(s, criterion="random", **k),
     "accumulated": settings.METHODS["brain"],
     "clipped": settings.METHODS["rigl"],
@@ -63,7 +64,7 @@ def run(name, rank):
     trainer = settings.quiet(method, watch, devices=2, strategy="ddp", max_epochs=2, **ARGUMENTS.get(name, {}))
     trainer.fit(model, settings.batches())
     assert settings.dead_are_zero(model, method.masks)
-    assert settings.exact(method.masks, 0.9)
+    assert settings.exact(method.masks, method.recipe.sparsity.final)
     weights = float(sum(p.double().abs().sum() for p in model.parameters()))
     return {"checksums": watch.seen, "weights": weights, "clock": method.engine.clock}
 

@@ -1,6 +1,7 @@
 """One table of settings: every callback that changes masks runs through every mode. A new callback is one line here."""
 
 import inspect
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -8,7 +9,25 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_sparse import BrainDevelopment, Curve, GradualPruning, SparseTraining
+from lightning_sparse import (
+    ACDC,
+    SET,
+    SNFS,
+    SNIP,
+    BrainDevelopment,
+    Curve,
+    DenseSparseDense,
+    GradualPruning,
+    GraNet,
+    GraSP,
+    GrowAndPrune,
+    LotteryTicket,
+    OneShot,
+    RigL,
+    SparseTraining,
+    Static,
+    SynFlow,
+)
 
 METHODS = {
     "gradual": GradualPruning,
@@ -17,6 +36,27 @@ METHODS = {
     "brain-random": lambda s, **k: BrainDevelopment(s, **{"growth": "random", **k}),
     "static": SparseTraining,
     "rigl": lambda s, **k: SparseTraining(s, turnover=Curve(0.3).then(0.75, 0.0, "cosine"), every=5, **k),
+}
+
+# Every method that has a name, as a function of the sparsity. 20 steps are enough to see all of what it does.
+RECIPES: dict[str, Callable[..., SparseTraining]] = {
+    "Static": Static,
+    "OneShot": OneShot,
+    "GradualPruning": GradualPruning,
+    "SNIP": lambda s, **k: SNIP(s, rounds=2, score_batches=2, **k),
+    "GraSP": lambda s, **k: GraSP(s, score_batches=2, **k),
+    "SynFlow": lambda s, **k: SynFlow(s, rounds=10, **k),
+    "SET": lambda s, **k: SET(s, every=3, **k),
+    "RigL": lambda s, **k: RigL(s, every=3, **k),
+    "SNFS": lambda s, **k: SNFS(s, every=3, **k),
+    "GraNet": lambda s, **k: GraNet(s, every=3, **k),
+    "ACDC": ACDC,
+    "DenseSparseDense": DenseSparseDense,
+    "LotteryTicket": LotteryTicket,
+    "LotteryTicket-reinit": lambda s, **k: LotteryTicket(s, reinit=True, **k),
+    "GrowAndPrune": lambda s, **k: GrowAndPrune(s, every=2, **k),
+    "BrainDevelopment": BrainDevelopment,
+    "BrainDevelopment-pruning_turnover": lambda s, **k: BrainDevelopment(s, pruning_turnover=0.3, **k),
 }
 
 # Lightning 2.5 has no such argument, and reads what it wrote.

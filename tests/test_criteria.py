@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from lightning_sparse.criteria import Layer, gradient, random
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.network_scores import is_of_network
 from lightning_sparse.running_scores import Momentum
 from lightning_sparse.scores import DROP, GROW
-from lightning_sparse.errors import SparsityError
 
 
 def layer(weight=None, dense_gradient=None, seed=0):

@@ -15,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from PIL import Image
 
 import settings
 from lightning_sparse import BrainDevelopment, GradualPruning, SparsityMonitor, load_masks
@@ -146,3 +147,9 @@ def test_a_value_out_of_range_is_refused_by_its_key_in_the_config():
     cfg = composed("callbacks.sparsity.final_sparsity=90").callbacks.sparsity
     with pytest.raises(InstantiationException, match=r"(?s)final_sparsity=90.*write 0\.9.*callbacks\.sparsity"):
         instantiate(cfg)
+
+
+def test_every_schedule_is_drawn(run, tmp_path):
+    run("python examples/schedules.py")
+    with Image.open(tmp_path / "outputs" / "schedules.png") as picture:
+        assert picture.size == (1200, 1275)

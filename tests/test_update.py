@@ -158,10 +158,10 @@ def redistributed_by_hand(before, masks, turnover, drop, grow):
     room = {name: len(places) for name, places in vacant.items()}
     if sum(freed.values()) > sum(room.values()):
         freed = shared(sum(room.values()), {n: float(k) for n, k in freed.items()}, freed)
+    pull = {name: float(grow[name][mask].mean()) for name, mask in masks.items()}
     for name, mask in masks.items():
         for i in sorted(old[name], key=lambda i: (drop[name].flat[i], i))[: freed[name]]:
             mask.flat[i] = False
-    pull = {name: float(grow[name][mask].mean()) for name, mask in masks.items()}
     births = shared(sum(freed.values()), pull, room)
     for name, mask in masks.items():
         for i in sorted(vacant[name], key=lambda i: (-grow[name].flat[i], i))[: births[name]]:

@@ -49,6 +49,8 @@ class ACDC(SparseTraining):
             raise SparsityError(f"{written} mix steps and shares: write them all as int steps or all as float shares")
         if not phase > 0 or not warmup <= dense_from <= sparse_from:
             raise SparsityError(f"{written}: write a phase above 0, and warmup <= dense_from <= sparse_from")
+        if (dense_from - warmup) / phase > 1000:
+            raise SparsityError(f"{written}: that is more than a thousand phases; write a longer phase")
         curve, begin, sparse = Curve(0.0).then(warmup, name="dense"), warmup, False
         while begin < dense_from:
             begin, sparse = min(round(begin + phase, 9), dense_from), not sparse

@@ -51,6 +51,8 @@ class GrowAndPrune(SparseTraining):
         check_share("sparsity_at_densest", sparsity_at_densest)
         check_time("grown_at", grown_at)
         check_time("pruned_by", pruned_by)
+        if type(grown_at) is type(pruned_by) and grown_at > pruned_by:
+            raise SparsityError(f"grown_at={grown_at} is after pruned_by={pruned_by}: write times in order")
         if sparsity_at_densest > min(seed_sparsity, final_sparsity):
             raise SparsityError(
                 f"sparsity_at_densest={sparsity_at_densest} is above seed_sparsity={seed_sparsity} or "

@@ -32,13 +32,17 @@ class RewoundSchedulers:
         """
         if not self._saved and clock >= self._to:
             self._saved = {
-                "schedulers": [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs],
+                "schedulers": [
+                    [type(config.scheduler).__name__, copy.deepcopy(config.scheduler.state_dict())]
+                    for config in trainer.lr_scheduler_configs
+                ],
                 "groups": [[_settings(group) for group in o.param_groups] for o in trainer.optimizers],
             }
         if rewound > self._done:
             self._done = rewound
-            for config, state in zip(trainer.lr_scheduler_configs, self._saved["schedulers"], strict=True):
-                config.scheduler.load_state_dict(copy.deepcopy(state))
+            for config, (kind, state) in zip(trainer.lr_scheduler_configs, self._saved["schedulers"], strict=False):
+                if type(config.scheduler).__name__ == kind:  # weight averaging may have put its own in the place
+                    config.scheduler.load_state_dict(copy.deepcopy(state))
             for optimizer, groups in zip(trainer.optimizers, self._saved["groups"], strict=True):
                 for group, saved in zip(optimizer.param_groups, groups, strict=True):
                     group.update(saved)

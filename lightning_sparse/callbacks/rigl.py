@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.criteria import Score
 from lightning_sparse.errors import check_share
 from lightning_sparse.schedules import Curve
 from lightning_sparse.times import Time, check_time
@@ -21,6 +22,7 @@ class RigL(SparseTraining):
         turnover: share of each layer's living connections replaced at the first update, in [0, 1].
         turnover_until: when it has fallen to zero.
         every: time between two updates.
+        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers.
         others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
 
@@ -37,6 +39,7 @@ class RigL(SparseTraining):
         turnover: float = 0.3,
         turnover_until: Time = 0.75,
         every: Time = 100,
+        birth: str | Score = "random",
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
@@ -45,5 +48,11 @@ class RigL(SparseTraining):
         check_time("turnover_until", turnover_until)
         curve = Curve(turnover).then(turnover_until, 0.0, "cosine", name="turnover")
         super().__init__(
-            Curve(final_sparsity), turnover=curve, grow="gradient", allocation=allocation, every=every, **others
+            Curve(final_sparsity),
+            turnover=curve,
+            grow="gradient",
+            birth=birth,
+            allocation=allocation,
+            every=every,
+            **others,
         )

@@ -19,7 +19,9 @@ from lightning_sparse.network_scores import Network, looking_at
 class ScoreData:
     """Opens the network for scores: before the first step on the loader's first batches, later on the last ones trained.
 
-    Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again.
+    Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again. (So
+    a loader with a state of its own is that far ahead until they are used up. The last batches are in no checkpoint: a run
+    resumed less than ``score_batches`` steps before an update in mid-training scores fewer of them.)
 
     Args:
         trainer: the Trainer, in a fit.

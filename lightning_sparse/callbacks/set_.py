@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.criteria import Score
 from lightning_sparse.errors import check_share
 from lightning_sparse.schedules import Curve
 from lightning_sparse.times import Time, check_time
@@ -22,6 +23,7 @@ class SET(SparseTraining):
         turnover: share of each layer's living connections replaced at an update, in [0, 1].
         turnover_until: when the turnover stops, so that the last newborns can learn.
         every: time between two updates.
+        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers at birth.
         others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
 
@@ -38,6 +40,7 @@ class SET(SparseTraining):
         turnover: float = 0.3,
         turnover_until: Time = 0.9,
         every: Time = 100,
+        birth: str | Score = "random",
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
@@ -46,5 +49,11 @@ class SET(SparseTraining):
         check_time("turnover_until", turnover_until)
         curve = Curve(turnover).then(turnover_until, name="turnover").then(turnover_until, 0.0, name="rest")
         super().__init__(
-            Curve(final_sparsity), turnover=curve, grow="random", allocation=allocation, every=every, **others
+            Curve(final_sparsity),
+            turnover=curve,
+            grow="random",
+            birth=birth,
+            allocation=allocation,
+            every=every,
+            **others,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.criteria import Score
 from lightning_sparse.errors import check_share
 from lightning_sparse.schedules import Curve
 from lightning_sparse.times import Time, check_time
@@ -23,6 +24,7 @@ class SNFS(SparseTraining):
         turnover: share of the living connections replaced at the first update, in [0, 1]; it falls by a cosine.
         turnover_until: when it has fallen to zero.
         every: time between two updates.
+        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers at birth.
         others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
 
@@ -38,6 +40,7 @@ class SNFS(SparseTraining):
         turnover: float = 0.5,
         turnover_until: Time = 0.9,
         every: Time = 100,
+        birth: str | Score = "random",
         allocation: Any = "uniform",
         **others: Any,
     ) -> None:
@@ -48,6 +51,7 @@ class SNFS(SparseTraining):
             Curve(final_sparsity),
             turnover=Curve(turnover).then(turnover_until, 0.0, "cosine", name="turnover"),
             grow="momentum",
+            birth=birth,
             allocation=allocation,
             every=every,
             redistribute=True,

@@ -45,6 +45,7 @@ class SparseTraining(Callback):
         turnover: share of the living connections that is replaced at an update: a curve, or a number in [0, 1].
         drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, ``"taylor"``, ``"movement"``,
             ``"fisher"``, ``"snip"``, ``"grasp"``, ``"synflow"``, or a score of your own.
+        birth: which connections die before the first step, if the network is born sparse: as ``drop``; None is ``drop``.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
         allocation: how the living connections are shared between layers: ``"global"`` (one ranking), ``"uniform"``
             (equal density), ``"erk"``, or a function of your own.
@@ -83,6 +84,7 @@ class SparseTraining(Callback):
         *,
         turnover: Curve | float = 0.0,
         drop: str | Score = "magnitude",
+        birth: str | Score | None = None,
         grow: str | Score = "gradient",
         allocation: str | Allocation = "global",
         every: Time = 0.01,
@@ -99,6 +101,10 @@ class SparseTraining(Callback):
         compact_masks: bool = False,
     ) -> None:
         super().__init__()
+        if loss_fn is not None and not callable(loss_fn):
+            raise SparsityError(f"loss_fn={loss_fn!r} is no function: write loss_fn=(module, batch) -> scalar tensor")
+        if rewind is not None and not isinstance(rewind, Rewind):
+            raise SparsityError(f"rewind={rewind!r} is no Rewind: write rewind=Rewind(to=0)")
         if not isinstance(sparsity, Curve):
             sparsity = Curve(check_share("sparsity", sparsity, one_allowed=False))
         if not isinstance(turnover, Curve):
@@ -107,6 +113,7 @@ class SparseTraining(Callback):
             sparsity=sparsity,
             turnover=turnover,
             drop=drop,
+            birth=birth,
             grow=grow,
             allocation=allocation,
             every=every,
@@ -194,7 +201,7 @@ class SparseTraining(Callback):
             self._restored = self.state_dict() or None if trainer.global_step > 0 else None
         if not pl_module.automatic_optimization:
             self.recipe.resolve(None)  # Lightning cannot count these steps, so that shares need total_steps
-            if self.recipe.reads_batches and self.loss_fn is None:
+            if self.recipe.reads_a_loss and self.loss_fn is None:
                 raise SparsityError(
                     f"drop={self.recipe.plain()['drop']!r} needs a loss, and training_step has no single one under manual "
                     "optimization: give loss_fn=(module, batch) -> loss"
@@ -270,6 +277,12 @@ class SparseTraining(Callback):
         """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
         self._mask_averages(trainer, pl_module)
+        plan, clock = self.engine.plan, self.engine.clock
+        if plan.turnover.highest > 0.0 and 0 < clock <= int(plan.every) and not any(u.replaced for u in self.history):
+            warnings.warn(
+                f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
+                stacklevel=2,
+            )
         asked = self.engine.plan.sparsity.final
         if self.engine.clock < self.engine.plan.sparsity.end and round(asked * self.masks.total) != (
             self.masks.total - self.masks.living
@@ -339,6 +352,12 @@ class SparseTraining(Callback):
 
     def _refuse_overlap(self, trainer: Trainer, engine: Engine) -> None:
         mine = {id(parameter): name for name, parameter in engine.parameters.items()}
+        others = [other for other in trainer.callbacks if isinstance(other, SparseTraining) and other is not self]  # type: ignore[attr-defined]
+        if others and any(callback.recipe.rewind for callback in (self, *others)):
+            raise SparsityError(
+                "rewinding takes the whole model back, the dead connections of another sparsity callback too: let one "
+                "callback make all of it sparse, or leave rewind= (a lottery ticket) out"
+            )
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, SparseTraining) and other is not self and other.engine is not None:
                 shared = next((mine[id(p)] for p in other.engine.parameters.values() if id(p) in mine), None)

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import pack_bits, sparsity_of, unpack_bits
+from lightning_sparse.flops import TrainingFlops
+from lightning_sparse.masks import sparsity_of
+from lightning_sparse.monitoring import Monitoring
 
 
 class SparsityMonitor(Callback):
-    """Log sparsity, per-layer sparsity, turnover and the connections that have ever lived; show the sparsity while training.
+    """Log what the masks do, which connections last, what is cut off and what the training costs.
 
-    At every mask update it sends to the Trainer's loggers ``sparsity``, ``sparsity/<parameter>``, ``turnover`` (share of
-    the living replaced) and ``ever_lived`` (share of all connections that have lived at some time: the "explored" weights
-    of Liu et al. 2021, in-time over-parameterisation, arXiv 2102.02887). The sparsity is also a metric that ModelCheckpoint
-    can monitor. Without a sparsity callback it counts the model's zeros once an epoch.
+    It sends to the Trainer's loggers, at every mask update and at the first batch of an epoch:
 
-    Cost: one byte a sparsifiable weight, and one pass over them at each update.
+    - ``sparsity`` (also a metric that ModelCheckpoint can monitor) and ``sparsity/<parameter>``;
+    - ``turnover``: share of the living replaced by that update;
+    - ``ever_lived``: share of all connections that have lived at some time, the "explored" weights of Liu et al. 2021,
+      in-time over-parameterisation (arXiv 2102.02887);
+    - ``age/mean`` and ``age/median``: optimizer steps since the living were born, and ``survivors``: the share of them
+      that have lived since the training began, without a break;
+    - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
+      :func:`~lightning_sparse.connectivity.dead_units`. What feeds what is read from the first batch's autograd graph, so
+      that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing incoming
+      connections do. A layer that nothing flows through any more, and outputs that are the same for every input, are
+      warned of by name, once each;
+    - ``flops/dense``, ``flops/sparse``, ``flops/share``: theoretical FLOPs of the training so far, of this rank's batches,
+      see :class:`~lightning_sparse.flops.TrainingFlops`; once more when training ends. Shapes are read in the first
+      batch, others count in proportion to their size; what ``torch.compile`` has swallowed cannot be seen, and then these
+      are left out.
+
+    Without a sparsity callback it counts the model's zeros once an epoch, and the dense FLOPs.
+
+    Masks are looked at when a batch ends: of several updates within one, births are those of the last.
+
+    Cost: a byte a sparsifiable weight (two beyond 126 updates that bear connections, four beyond 32,766), as few bits as
+    number those updates in a checkpoint (two where nothing is ever born, seven for 100), some passes over the masks at each
+    update, and two additions a batch.
 
     Args:
-        per_layer: whether to log every parameter's sparsity too.
+        per_layer: whether to log every parameter's sparsity and dead units too.
 
     Example:
         >>> from lightning_sparse import GradualPruning, SparsityMonitor
@@ -34,79 +55,95 @@ class SparsityMonitor(Callback):
     def __init__(self, per_layer: bool = True) -> None:
         super().__init__()
         self.per_layer = per_layer
-        self._ever: dict[str, Tensor] = {}
-        self._seen: dict[str, int] = {}
-        self._resumed = False
+        self._monitoring = Monitoring()
+        self._begun, self._step = False, 0
 
     @property
     def ever_lived(self) -> float:
         """Share of the sparsifiable connections that have lived at some time, in [0, 1]."""
-        total = sum(mask.numel() for mask in self._ever.values())
-        return sum(int(mask.sum()) for mask in self._ever.values()) / total if total else 1.0
+        return self._monitoring.ever_lived
+
+    @property
+    def flops(self) -> TrainingFlops:
+        """FLOPs of the training so far: ``monitor.flops.dense``, ``monitor.flops.sparse``."""
+        return self._monitoring.flops
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier training, unless this one goes on with it on the same Trainer; a checkpoint is read later."""
+        if stage == "fit" and not (trainer.ckpt_path is None and trainer.global_step > 0):
+            self._monitoring = Monitoring()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier training, unless this one goes on with it."""
-        self._seen = {}
-        if not self._resumed:
-            self._ever = {}
-        self._resumed = False
+        """Look at nothing that an earlier fit has left."""
+        self._monitoring.close()
+        self._begun = False
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember what lives before the first step."""
-        self._remember(_sparse(trainer))
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begin, now that every callback has: this may stand before the sparsity callback, or after it."""
+        if not self._begun:
+            self._begun, self._step = True, trainer.global_step
+            engines = {callback.state_key: callback.engine for callback in _sparse(trainer)}
+            self._monitoring.begin(pl_module, {key: engine for key, engine in engines.items() if engine is not None})
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Where the backward pass starts shows which layer feeds which."""
+        self._monitoring.before_backward(loss)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Here it ends."""
+        self._monitoring.after_backward()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log if the masks have changed since the last batch; at the first batch of an epoch in any case."""
-        callbacks = _sparse(trainer)
-        changed = any(len(callback.history) != self._seen.get(callback.state_key) for callback in callbacks)
-        if callbacks and (changed or batch_idx == 0):
-            metrics = self._metrics(callbacks)
-        elif not callbacks and batch_idx == 0:
-            metrics = _zeros(pl_module)
-        else:
-            return
-        if metrics:
-            pl_module.log("sparsity", metrics["sparsity"], prog_bar=True, logger=False)
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step)
+        before, self._step = self._step, trainer.global_step
+        news = self._monitoring.batch(batch, stepped=self._step != before)
+        if news:
+            for message in self._monitoring.update(pl_module):
+                if trainer.is_global_zero:
+                    warnings.warn(message, stacklevel=2)
+        if news or batch_idx == 0:
+            metrics = self._metrics(pl_module, sparse=bool(_sparse(trainer)))
+            if metrics:
+                pl_module.log("sparsity", metrics["sparsity"], prog_bar=True, logger=False)
+                _send(trainer, metrics)
 
-    def _metrics(self, callbacks: list[SparseTraining]) -> dict[str, float]:
-        total = sum(callback.masks.total for callback in callbacks)
-        living = sum(callback.masks.living for callback in callbacks)
-        metrics = {"sparsity": (total - living) / total}
-        self._remember(callbacks)
-        replaced = 0
-        for callback in callbacks:
-            new = callback.history[self._seen.get(callback.state_key, len(callback.history)) :]
-            replaced += sum(update.replaced for update in new)
-            self._seen[callback.state_key] = len(callback.history)
-            if self.per_layer:
-                metrics |= {f"sparsity/{name}": share for name, share in callback.masks.layer_sparsity().items()}
-        return metrics | {"turnover": replaced / living, "ever_lived": self.ever_lived}
+    def _metrics(self, pl_module: LightningModule, sparse: bool) -> dict[str, float]:
+        if sparse:
+            return self._monitoring.metrics(per_layer=self.per_layer)
+        try:
+            return {"sparsity": sparsity_of(pl_module)} | self._monitoring.costs()
+        except SparsityError:  # nothing here that could be sparse
+            return {}
 
-    def _remember(self, callbacks: list[SparseTraining]) -> None:
-        for callback in callbacks:
-            for name, mask in callback.masks.items():
-                self._ever[name] = mask | self._ever.get(name, torch.zeros_like(mask)).to(mask.device)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the whole training has cost."""
+        _send(trainer, self._monitoring.costs())
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hook behind."""
+        self._monitoring.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Likewise."""
+        self._monitoring.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which connections have ever lived, at one bit a weight."""
-        return {"ever_lived": {name: pack_bits(mask) for name, mask in self._ever.items()}}
+        """Since when each connection has lived and what the training has cost, loadable with ``weights_only=True``."""
+        return self._monitoring.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        self._ever = {name: unpack_bits(packed) for name, packed in state_dict["ever_lived"].items()}
-        self._resumed = True
+        self._monitoring.close()
+        self._monitoring = Monitoring()
+        self._monitoring.load_state_dict(state_dict)
 
 
 def _sparse(trainer: Trainer) -> list[SparseTraining]:
     return [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
 
 
-def _zeros(model: LightningModule) -> dict[str, float]:
-    try:
-        return {"sparsity": sparsity_of(model)}
-    except SparsityError:  # nothing here that could be sparse
-        return {}
+def _send(trainer: Trainer, metrics: dict[str, float]) -> None:
+    for logger in trainer.loggers if metrics else []:
+        logger.log_metrics(metrics, step=trainer.global_step)

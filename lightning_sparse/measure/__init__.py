@@ -44,7 +44,7 @@ _HOMES = {
     "classifier": ["as_classifier"],
     "faithfulness": ["insertion_deletion_gap"],
     "intervals": ["mean_interval", "t_interval", "wilson"],
-    "..isolation": ["untouched"],
+    ".isolation": ["untouched"],
     "projected_gradient": ["pgd"],
     "robustness": ["measure_robustness"],
     "saliency": ["agreement", "agreement_record", "gini", "measure_saliency"],

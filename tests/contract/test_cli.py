@@ -106,7 +106,7 @@ def test_a_callback_from_yaml_trains_as_the_one_from_python_does(name, cli, conf
     settings.quiet(callback, max_epochs=2, enable_checkpointing=True, default_root_dir=tmp_path / "python").fit(model)
     assert settings.same_state(run.model, model)
     if isinstance(callback, SparseTraining):
-        assert settings.exact(from_yaml.masks, 0.9)
+        assert settings.exact(from_yaml.masks, callback.recipe.sparsity.final)
         assert settings.dead_are_zero(run.model, from_yaml.masks)
         assert all(torch.equal(from_yaml.masks[layer], mask) for layer, mask in callback.masks.items())
 

@@ -4,15 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DistributedSampler
 
 import settings
-from lightning_sparse import BrainDevelopment, GradualPruning
+from lightning_sparse import BrainDevelopment, GradualPruning, Masks
 
 SCRIPT = Path(settings.__file__).with_name("ddp_script.py")
-CASES = [*settings.METHODS, "random-drop", "accumulated", "clipped", "lbfgs"]
+CASES = [*settings.METHODS, *settings.RECIPES, "random-drop", "accumulated", "clipped", "lbfgs"]
+# These come back to masks that they have had: all connections.
+RETURNS = ("ACDC", "DenseSparseDense")
+NAMES = ["body.0.weight", "body.3.weight", "head.weight"]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +37,51 @@ def ranks(tmp_path_factory):
 def test_masks_and_weights_are_the_same_on_both_ranks_at_every_update(case, ranks):
     first, second = (rank[case] for rank in ranks)
     assert first == second
-    assert len(set(first["checksums"])) == len(first["checksums"]) >= 1
+    assert len(set(first["checksums"])) == len(first["checksums"]) >= 1 or case in RETURNS
+    assert all(earlier != later for earlier, later in pairwise(first["checksums"]))
     assert first["clock"] == (6 if case == "accumulated" else 10)  # 10 batches, shared by two ranks, for 2 epochs
+
+
+def sensitivity(weights, losses):
+    """SNIP's score: the gradient of the mean loss, times the weight."""
+    gradients = [torch.autograd.grad(loss, weights) for loss in losses()]
+    return [(w * sum(g) / len(g)).abs() for w, g in zip(weights, zip(*gradients, strict=True), strict=True)]
+
+
+def flow(weights, losses):
+    """GraSP's: the Hessian of the mean loss, times the gradient of the mean loss, times the weight."""
+    gradients = torch.autograd.grad(sum(losses()) / 4, weights, create_graph=True)
+    slope = sum((g * g.detach()).sum() for g in gradients)
+    return [w * h for w, h in zip(weights, torch.autograd.grad(slope, weights), strict=True)]
+
+
+@pytest.mark.parametrize(("case", "score", "rounds"), [("SNIP", sensitivity, 2), ("GraSP", flow, 1)])
+def test_a_score_of_the_network_is_that_of_the_mean_loss_over_both_ranks(case, score, rounds, ranks):
+    """Computed here by one process, from the two batches of 64 that Lightning's sampler gives to each rank."""
+    torch.manual_seed(100)  # both ranks train the weights of the script's first
+    model = settings.Module(seed=0)
+    nn.init.normal_(model.head.weight)
+    weights = [model.body[0].weight, model.body[3].weight, model.head.weight]
+    images, labels = settings.digits().tensors
+    samplers = [DistributedSampler(settings.digits(), num_replicas=2, rank=rank, shuffle=True) for rank in (0, 1)]
+    shares = [[*sampler][begin : begin + 64] for sampler in samplers for begin in (0, 64)]
+
+    def losses():
+        return [nn.functional.cross_entropy(model(images[share]), labels[share]) for share in shares]
+
+    masks = Masks({name: torch.ones_like(w) > 0 for name, w in zip(NAMES, weights, strict=True)})
+    total, asked = masks.total, masks.total - round(0.9 * masks.total)
+    for done in range(1, rounds + 1):
+        flat = torch.cat([s.flatten() for s in score(weights, losses)])
+        flat[~torch.cat([masks[name].flatten() for name in NAMES])] = -torch.inf
+        count = asked if done == rounds else round(total * (asked / total) ** (done / rounds))
+        alive = torch.zeros(total, dtype=torch.bool)
+        alive[flat.argsort(descending=True)[:count]] = True
+        parts = alive.split([w.numel() for w in weights])
+        masks = Masks({name: part.view_as(w) for name, part, w in zip(NAMES, parts, weights, strict=True)})
+        for weight, mask in zip(weights, masks.values(), strict=True):
+            weight.data *= mask
+    assert ranks[0][case]["checksums"] == [masks.checksum()]
 
 
 def test_a_score_that_differs_between_ranks_stops_both_and_says_which(ranks):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_sparse.isolation import as_it_was
 from lightning_sparse.measure import measure_accuracy, measure_robustness, measure_saliency, untouched
 
 
@@ -149,3 +150,29 @@ def test_batchnorm_without_running_statistics_and_a_model_without_parameters():
     for model in (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten()), nn.Flatten()):
         records = measure_robustness(model, images, labels, eps=[0.1], steps=2)
         assert len(records) == 4
+
+
+def test_a_torchmetrics_module_keeps_what_it_had_gathered():
+    from torchmetrics.classification import MulticlassAccuracy
+
+    model = nn.ModuleDict({"layer": nn.Linear(2, 3), "accuracy": MulticlassAccuracy(3)})
+    model["accuracy"].update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2]))
+    before = float(model["accuracy"].compute())
+    with as_it_was(model):
+        model["accuracy"].update(torch.tensor([0, 0, 0]), torch.tensor([1, 1, 2]))
+    assert float(model["accuracy"].compute()) == before
+    assert model["accuracy"].update_count == 1
+
+
+def test_scoring_keeps_modes_and_random_numbers_going_and_grads_as_they_are():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    model[0].weight.grad = torch.ones(2, 2)
+    state = torch.get_rng_state()
+    with torch.inference_mode(), as_it_was(model):
+        assert model[1].training
+        assert torch.equal(torch.get_rng_state(), state)  # goes on from where it is, and is put back
+        (gradient,) = torch.autograd.grad(model(torch.ones(4, 2)).sum(), [model[0].bias])
+        assert gradient.shape == (2,)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bool((model[0].weight.grad == 1).all())

@@ -1,0 +1,142 @@
+"""What the layers of a model did in one pass of training: how often their weights were used, and what fed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from types import FunctionType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.module import register_module_forward_hook
+
+# These two use their weights without calling the layers that those sit in.
+_WHOLE = (nn.RNNBase, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of one weight on one batch.
+
+    Attributes:
+        name: the weight's name in the model.
+        flops: of the forward pass, all examples of the batch together, two a multiply-add.
+        trains: whether a backward pass goes through the output.
+        learns: whether it makes a gradient for the weight.
+        fed_by: the autograd nodes that the layer's input comes from: none for data and under ``no_grad``, one otherwise; if
+            the input was given by keyword, all that the layer reads, its weight among them.
+        result: the autograd node of its output, None likewise and where the layer is not a Linear or Conv.
+    """
+
+    name: str
+    flops: int
+    trains: bool
+    learns: bool
+    fed_by: tuple[Node, ...]
+    result: Node | None
+
+
+class Calls:
+    """Record every call of the Linear, Conv, recurrent and attention layers of a model, while it is open.
+
+    A hook reads shapes and autograd nodes of what passes by anyway: nothing is computed, drawn or kept but these. It is the
+    one hook that torch has for all modules, so that a copy made of the model meanwhile carries none. Weights that a module
+    uses without calling such a layer (``F.linear`` on a parameter of its own) are not seen, nor is what runs inside a graph
+    of ``torch.compile``.
+
+    Args:
+        model: any module.
+
+    Attributes:
+        made: the calls, in order.
+        paused: set it to True to record nothing for a while, as when checkpointed activations are computed again.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+        >>> with Calls(net) as calls:  # 2 * 36 weights * 36 positions, and 2 * 1440 weights, for two images
+        ...     loss = net(torch.rand(2, 1, 8, 8)).sum()
+        >>> [(call.name, call.flops) for call in calls.made]
+        [('0.weight', 5184), ('2.weight', 5760)]
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.made: list[Call] = []
+        self.paused = False
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        watched = (nn.Linear, _ConvNd, *_WHOLE)
+        self._paths = {module: path for path, module in model.named_modules() if isinstance(module, watched)}
+        self._handle = register_module_forward_hook(self._record)  # with_kwargs leaves something behind
+
+    def __enter__(self) -> Calls:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop recording."""
+        self._handle.remove()
+
+    def _record(self, module: Any, args: Any, output: Any) -> None:
+        if self.paused or torch.compiler.is_compiling() or module not in self._paths:
+            return
+        result, given = _first(output), _first(args)
+        if result is None:
+            return
+        own = [node for node, _ in result.grad_fn.next_functions] if result.grad_fn is not None else []
+        fed_by = tuple(node for node in (own if given is None else [given.grad_fn]) if node is not None)
+        node = None if isinstance(module, _WHOLE) else result.grad_fn
+        for leaf, size in _sizes(module):
+            weight = module._parameters.get(leaf) if "." not in leaf else module.get_parameter(leaf)
+            learns = result.requires_grad and (weight is None or weight.requires_grad)
+            name = self._names.get(id(weight), f"{self._paths[module]}.{leaf}".lstrip("."))
+            flops = 2 * size * _positions(module, given, result)
+            self.made.append(Call(name, flops, result.requires_grad, learns, fed_by, node))
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` has some part of a model: what runs there cannot be seen.
+
+    Example:
+        >>> is_compiled(nn.Sequential(torch.compile(nn.Linear(2, 2)))), is_compiled(nn.Linear(2, 2))
+        (True, False)
+    """
+    if getattr(model, "_compiler_ctx", None) is not None:  # what Lightning keeps of a module compiled as a whole
+        return True
+    parts = list(model.modules())
+    kinds = {kind for part in parts for kind in type(part).__mro__}
+    values = [value for owner in (*parts, *kinds) for value in vars(owner).values()]
+    functions = [value for value in values if isinstance(value, FunctionType)]
+    return any("_orig_mod" in part._modules for part in parts) or any(
+        hasattr(function, "_torchdynamo_orig_callable") for function in functions
+    )
+
+
+def _sizes(module: Any) -> Iterator[tuple[str, int]]:
+    """The weights of a layer and how many numbers they hold; asked of the layer, where ``.weight`` may be a computation."""
+    if isinstance(module, nn.Linear):
+        yield "weight", module.in_features * module.out_features
+    elif isinstance(module, _ConvNd):
+        yield "weight", module.in_channels * module.out_channels // module.groups * prod(module.kernel_size)
+    else:
+        yield from ((leaf, weight.numel()) for leaf, weight in module.named_parameters() if weight.dim() == 2)
+
+
+def _positions(module: Any, given: Tensor | None, result: Tensor) -> int:
+    """How often a batch uses each weight: once an example in a plain Linear layer, once a pixel of the map in a Conv."""
+    if not isinstance(module, _ConvNd):
+        return result.numel() // max(1, result.shape[-1])
+    if module.transposed and given is not None:
+        return given.numel() // module.in_channels
+    return result.numel() // module.out_channels // (prod(module.stride) if module.transposed else 1)
+
+
+def _first(values: Any) -> Tensor | None:
+    """The first tensor of an input or output: recurrent layers return tuples, of packed sequences at times."""
+    while isinstance(values, tuple | list) and values:
+        values = values[0]
+    return values if isinstance(values, Tensor) else None

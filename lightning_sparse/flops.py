@@ -1,0 +1,195 @@
+"""What a training has computed: multiply-adds of the weights, dense and counted under the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lightning_sparse.calls import Call
+
+
+@dataclass(frozen=True)
+class LayerFlops:
+    """What one weight costs in the training on one batch, if it is dense.
+
+    A backward pass costs twice a forward pass: as much again for the gradient of the input, and as much for that of the
+    weight, which is the convention of Evci et al. 2020 (RigL, arXiv 1911.11134, appendix H). The first layer's input,
+    which needs no gradient, is counted with the rest, as there.
+
+    Attributes:
+        passes: FLOPs of the forward pass and of the gradient of the input.
+        gradient: FLOPs of the gradient of the weight.
+    """
+
+    passes: int = 0
+    gradient: int = 0
+
+
+def layer_flops(calls: Iterable[Call]) -> dict[str, LayerFlops]:
+    """Add up by weight what one batch of training costs.
+
+    What runs under ``no_grad`` (a teacher, a target network) costs its forward pass alone, and a frozen weight within the
+    graph has no gradient of its own.
+
+    Args:
+        calls: of one batch, as :class:`~lightning_sparse.calls.Calls` recorded it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_sparse.calls import Calls
+        >>> net = nn.Linear(20, 5)
+        >>> with Calls(net) as calls:
+        ...     loss = net(torch.rand(8, 20)).sum()
+        >>> layer_flops(calls.made)  # 2 * 100 weights * 8 examples, twice and once
+        {'weight': LayerFlops(passes=3200, gradient=1600)}
+    """
+    found: dict[str, LayerFlops] = {}
+    for call in calls:
+        before = found.get(call.name, LayerFlops())
+        passes, gradient = call.flops * (1 + call.trains), call.flops * call.learns
+        found[call.name] = LayerFlops(before.passes + passes, before.gradient + gradient)
+    return found
+
+
+def elements(batch: Any) -> int:
+    """How large a batch is, beside others of the same kind: the number of elements of the first tensor in it, or 1.
+
+    Example:
+        >>> import torch
+        >>> elements({"image": torch.zeros(8, 3), "label": torch.zeros(8)}), elements(["no", "tensor"])
+        (24, 1)
+    """
+    return _elements(batch) or 1
+
+
+def _elements(batch: Any) -> int:
+    if isinstance(batch, Tensor):
+        return batch.numel()
+    if not isinstance(batch, list | tuple):
+        batch = batch.values() if isinstance(batch, Mapping) else ()
+    for part in batch:
+        size = _elements(part)
+        if size:
+            return size
+    return 0
+
+
+class TrainingFlops:
+    """Add up the FLOPs of a training, dense and sparse, at the cost of an addition a batch.
+
+    The sparse count is theoretical: each pass costs a layer's dense FLOPs times its density at that step, which no dense
+    kernel saves. A gradient that growth reads is one of all connections, dead ones too: in the step before such an update
+    (in every step, where a grow score watches all of them) the gradient of the weight counts as dense, as in appendix H
+    of Evci et al. 2020. Layers without a mask count as dense. Activations, norms, biases, embeddings, the products inside
+    attention, validation and the batches that a score of the whole network reads are not counted.
+
+    Sums are of integers, so that it makes no difference when they are drawn up.
+
+    Example:
+        >>> flops = TrainingFlops()
+        >>> flops.masks({"w": 25}, {"w": 100})
+        >>> flops.measure({"w": LayerFlops(passes=3200, gradient=1600)}, 160)
+        >>> flops.batch(160, stepped=True)
+        >>> flops.dense, flops.sparse
+        (4800.0, 1200.0)
+        >>> flops.masks({"w": 50}, {"w": 100}, dense_gradient=["w"])  # that step's gradient was dense: 800 + 1600
+        >>> flops.sparse
+        2400.0
+    """
+
+    def __init__(self) -> None:
+        self.layers: dict[str, LayerFlops] = {}
+        self._measured = 1
+        self._seen = 0
+        # By masked layer, sums over all that was seen: of connections used, and of those whose gradient was computed.
+        self._used: dict[str, int] = {}
+        self._graded: dict[str, int] = {}
+        # The masks of now, and what they have seen: in all, in the last optimizer step, and since that.
+        self._living: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+        self._always: frozenset[str] = frozenset()
+        self._since = self._last = self._open = 0
+
+    def measure(self, layers: Mapping[str, LayerFlops], size: int) -> None:
+        """Say what one batch costs: the first time counts.
+
+        Args:
+            layers: by weight, as :func:`layer_flops` gives it.
+            size: of that batch, as :func:`elements` measures it; other batches cost in proportion.
+        """
+        if not self.layers:
+            self.layers, self._measured = dict(layers), size
+
+    def batch(self, size: int, stepped: bool) -> None:
+        """Take in a batch, and whether an optimizer step ended with it."""
+        self._since += size
+        self._open += size
+        if stepped:
+            self._last, self._open = self._open, 0
+
+    def masks(
+        self,
+        living: Mapping[str, int],
+        total: Mapping[str, int],
+        *,
+        dense_gradient: Collection[str] = (),
+        always: Collection[str] = (),
+    ) -> None:
+        """Take in new masks, after the batches that the old ones saw.
+
+        Args:
+            living: connections that live, by parameter name.
+            total: connections that there are, likewise.
+            dense_gradient: the layers whose dense gradient this update read, in the last step.
+            always: the layers whose dense gradient is read in every step from now on.
+        """
+        self._settle()
+        for name in {*dense_gradient} - self._always:
+            self._graded[name] += self._last * (self._total[name] - self._living[name])
+        self._living, self._total, self._always = dict(living), dict(total), frozenset(always)
+
+    def _settle(self) -> None:
+        for name, living in self._living.items():
+            graded = self._total[name] if name in self._always else living
+            self._used[name] = self._used.get(name, 0) + self._since * living
+            self._graded[name] = self._graded.get(name, 0) + self._since * graded
+        self._seen, self._since = self._seen + self._since, 0
+
+    @property
+    def dense(self) -> float:
+        """FLOPs so far, had the network been dense."""
+        self._settle()
+        return sum(layer.passes + layer.gradient for layer in self.layers.values()) * self._seen / self._measured
+
+    @property
+    def sparse(self) -> float:
+        """FLOPs so far, counted under the masks."""
+        self._settle()
+        cost = 0.0
+        for name, layer in self.layers.items():
+            total = self._total.get(name, 1)
+            used, graded = (sums.get(name, self._seen) for sums in (self._used, self._graded))
+            cost += (layer.passes * used + layer.gradient * graded) / total
+        return cost / self._measured
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far, in numbers and dicts."""
+        self._settle()
+        return {
+            "layers": {name: asdict(layer) for name, layer in self.layers.items()},
+            "measured": self._measured,
+            "seen": self._seen,
+            "used": dict(self._used),
+            "graded": dict(self._graded),
+            "total": dict(self._total),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave; the masks of now are still to be told."""
+        self.layers = {name: LayerFlops(**layer) for name, layer in state["layers"].items()}
+        self._measured, self._seen = state["measured"], state["seen"]
+        self._used, self._graded, self._total = (dict(state[sums]) for sums in ("used", "graded", "total"))
