@@ -37,7 +37,7 @@ NAMES = {
     "gradual_pruning-half_the_steps": "Gradual pruning, half the steps",
     "dense_sparse_dense": "Dense-sparse-dense",
     "lottery_ticket": "Lottery ticket",
-    "random_reinit": "its random reinit",
+    "random_reinit": "Random reinit of the ticket",
 }
 GROUPS = {
     "sparse from birth": ["static", "snip", "grasp", "synflow", "set", "rigl", "snfs"],
@@ -183,8 +183,11 @@ def flops_figure(frame: pd.DataFrame, level: float = 0.98) -> Figure:
         axes.errorbar(
             x, mean, [[mean - high], [low - mean]], color=PALETTE[i % 6], marker=MARKERS[i // 6 % 6], capsize=2
         )
-        axes.annotate(name, (x, mean), xytext=(5, 3), textcoords="offset points", fontsize=6.5)
+        below = method in ("grow_and_prune", "gradual_pruning", "synflow")
+        place = {"xytext": (-4, -10), "ha": "right"} if below else {"xytext": (5, 3), "ha": "left"}
+        axes.annotate(name, (x, mean), textcoords="offset points", fontsize=6.5, **place)
     axes.set_xscale("log")
+    axes.set_xlim(0.01, 5)
     axes.set_yscale("log")
     axes.set_xlabel("training FLOPs, as a share of dense")
     axes.set_ylabel(f"test error at sparsity {level:g}")

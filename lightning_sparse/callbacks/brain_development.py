@@ -35,7 +35,8 @@ class BrainDevelopment(SparseTraining):
              grow            prune                    turnover      rest
 
     Growth is linear, pruning cubic (Zhu & Gupta 2017), turnover per layer as in RigL (Evci et al. 2020) or SET (Mocanu et
-    al. 2018), by ``growth``. Whether this beats plain gradual pruning depends on data and budget: measure both.
+    al. 2018), by ``growth``. On MNIST this does not beat plain gradual pruning, and the turnover costs
+    accuracy (docs/mnist.md): measure both on your data.
 
     Args:
         final_sparsity: share of connections that are dead in the end, in [0, 1).

@@ -134,7 +134,8 @@ def legend(figure: Figure, grid: list[Axes], *, right: bool = False) -> None:
         entries |= dict(zip(labels, handles, strict=True))
     spare = [axes for axes in figure.axes if axes not in grid]
     if spare:
-        spare[0].legend(entries.values(), entries.keys(), frameon=False, loc="center")
+        many = {"ncols": 2, "fontsize": 6.5} if len(entries) > 9 else {}
+        spare[0].legend(entries.values(), entries.keys(), frameon=False, loc="center", **many)
     elif right:
         figure.legend(entries.values(), entries.keys(), frameon=False, loc="outside right center")
     elif entries:
