@@ -278,7 +278,9 @@ class SparseTraining(Callback):
         assert self.engine is not None
         self._mask_averages(trainer, pl_module)
         plan, clock = self.engine.plan, self.engine.clock
-        if plan.turnover.highest > 0.0 and 0 < clock <= int(plan.every) and not any(u.replaced for u in self.history):
+        # As planned: neither stopped early nor a trial run.
+        short = 0 < clock < int(plan.every) and not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if short and plan.turnover.highest > 0.0 and not any(update.replaced for update in self.history):
             warnings.warn(
                 f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
                 stacklevel=2,
