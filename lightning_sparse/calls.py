@@ -14,6 +14,8 @@ from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook
 
+from lightning_sparse.first_tensor import first_tensor
+
 # These two use their weights without calling the layers that those sit in.
 _WHOLE = (nn.RNNBase, nn.MultiheadAttention)
 
@@ -84,7 +86,7 @@ class Calls:
     def _record(self, module: Any, args: Any, output: Any) -> None:
         if self.paused or torch.compiler.is_compiling() or module not in self._paths:
             return
-        result, given = _first(output), _first(args)
+        result, given = first_tensor(output), first_tensor(args)
         if result is None:
             return
         own = [node for node, _ in result.grad_fn.next_functions] if result.grad_fn is not None else []
@@ -133,10 +135,3 @@ def _positions(module: Any, given: Tensor | None, result: Tensor) -> int:
     if module.transposed and given is not None:
         return given.numel() // module.in_channels
     return result.numel() // module.out_channels // (prod(module.stride) if module.transposed else 1)
-
-
-def _first(values: Any) -> Tensor | None:
-    """The first tensor of an input or output: recurrent layers return tuples, of packed sequences at times."""
-    while isinstance(values, tuple | list) and values:
-        values = values[0]
-    return values if isinstance(values, Tensor) else None

@@ -54,9 +54,9 @@ class Choosing:
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self.gradients = DenseGradients(parameters)
         self.watching = bool(self._observers)
-        if recipe.reads_batches and look is None:
+        if recipe.network_scores and look is None:
             raise SparsityError(
-                f"drop={recipe.plain()['drop']!r} is computed from training data: give attach() batches=[...] and loss_fn=..."
+                f"{recipe.network_scores[0]} is computed from training data: give attach() batches=[...] and loss_fn=..."
             )
 
     def reads_gradients(self, *, grows: bool) -> bool:

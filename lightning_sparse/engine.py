@@ -100,6 +100,11 @@ class Engine:
         return bool(self._handles)
 
     @property
+    def updates_to_come(self) -> bool:
+        """Whether the masks may change once more."""
+        return self._next_due is not None
+
+    @property
     def at_target(self) -> bool:
         """Whether the sparsity has reached its last value, to change no more."""
         return self.clock >= self.plan.sparsity.settled

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from lightning_sparse.calls import Call
+from lightning_sparse.first_tensor import first_tensor
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,8 @@ def elements(batch: Any) -> int:
         >>> elements({"image": torch.zeros(8, 3), "label": torch.zeros(8)}), elements(["no", "tensor"])
         (24, 1)
     """
-    return _elements(batch) or 1
-
-
-def _elements(batch: Any) -> int:
-    if isinstance(batch, Tensor):
-        return batch.numel()
-    if not isinstance(batch, list | tuple):
-        batch = batch.values() if isinstance(batch, Mapping) else ()
-    for part in batch:
-        size = _elements(part)
-        if size:
-            return size
-    return 0
+    first = first_tensor(batch)
+    return 1 if first is None else first.numel()
 
 
 class TrainingFlops:

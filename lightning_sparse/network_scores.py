@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.first_tensor import first_tensor
 from lightning_sparse.isolation import as_it_was
 from lightning_sparse.ranks import average
 
@@ -159,9 +160,9 @@ def synflow(network: Network) -> dict[str, Tensor]:
         name: torch.zeros_like(tensor) for name, tensor in state.items() if name.endswith(("bias", "running_mean"))
     }
     weights = {name: state[name].requires_grad_() for name in network.parameters}
-    example = _first_tensor(network.batches[0])[:1]
+    example = _tensor_in(network.batches[0])[:1]
     ones = torch.ones_like(example, dtype=wide) if example.is_floating_point() else example
-    flow = _first_tensor(functional_call(network.model, state, (ones,))).sum()
+    flow = _tensor_in(functional_call(network.model, state, (ones,))).sum()
     slopes = torch.autograd.grad(flow, list(weights.values()), allow_unused=True)
     return {
         name: torch.zeros_like(weight) if slope is None else (weight * slope).detach()
@@ -169,17 +170,11 @@ def synflow(network: Network) -> dict[str, Tensor]:
     }
 
 
-def _first_tensor(batch: Any) -> Tensor:
-    """The first tensor in nested lists, tuples, dicts or dataclass-like outputs."""
-    if isinstance(batch, Tensor):
-        return batch
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        try:
-            return _first_tensor(part)
-        except SparsityError:
-            continue
-    raise SparsityError(
-        f"synflow found no tensor in a {type(batch).__name__}: it feeds a batch's first tensor to model.forward and sums "
-        "the first tensor that comes out; give it such a model, or another criterion"
-    )
+def _tensor_in(values: Any) -> Tensor:
+    found = first_tensor(values)
+    if found is None:
+        raise SparsityError(
+            f"synflow found no tensor in a {type(values).__name__}: it feeds a batch's first tensor to model.forward and "
+            "sums the first tensor that comes out; give it such a model, or another criterion"
+        )
+    return found

@@ -96,7 +96,7 @@ class Recipe:
             _check_callable("birth", self.birth, DROP)
         _check_callable("allocation", self.allocation, ALLOCATIONS)
         first = self.drop if self.birth is None else self.birth
-        if self.sparsity.start > 0.0 and needs_gradient_of(DROP[first] if isinstance(first, str) else first):
+        if self.sparsity.start > 0.0 and needs_gradient_of(_found(first)):
             raise SparsityError(
                 f"drop={_name(first)!r} reads gradients, and there are none before the first step, where "
                 f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
@@ -154,17 +154,18 @@ class Recipe:
         return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
 
     @property
-    def reads_a_loss(self) -> bool:
-        """Whether a score of the whole network asks for the loss too."""
-        return self.reads_batches and any(
-            choice not in ("synflow", synflow) for choice in (self.drop, self.birth) if choice
-        )
+    def network_scores(self) -> list[str]:
+        """The choices among drop, birth and grow that are scores of the whole network, and have to be shown batches."""
+        choices: dict[str, Any] = {"drop": self.drop, "birth": self.birth, "grow": self.grow}
+        return [
+            f"{argument}={_name(choice)!r}" for argument, choice in choices.items() if is_of_network(_found(choice))
+        ]
 
     @property
-    def reads_batches(self) -> bool:
-        """Whether a score of the whole network has to be shown training data."""
-        choices = (self.drop, self.birth, self.grow)
-        return any(is_of_network(DROP.get(choice) if isinstance(choice, str) else choice) for choice in choices)
+    def reads_a_loss(self) -> bool:
+        """Whether one of them needs the loss too: SynFlow does not."""
+        found = [_found(choice) for choice in (self.drop, self.birth, self.grow)]
+        return any(is_of_network(score) and score is not synflow for score in found)
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
@@ -259,6 +260,10 @@ def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None
         check_choice(argument, value, named)
     elif not callable(value):
         raise SparsityError(f"{argument}={value!r} is neither a name ({', '.join(sorted(named))}) nor a function")
+
+
+def _found(choice: Any) -> Any:
+    return DROP.get(choice) if isinstance(choice, str) else choice
 
 
 def _name(choice: str | Callable[..., Any]) -> str:

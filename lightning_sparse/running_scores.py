@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.criteria import Layer
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import check_share
 
 
 class _Running:
@@ -52,7 +52,7 @@ class Momentum(_Running):
 
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__()
-        self.decay = _check_decay(decay)
+        self.decay = check_share("decay", decay, one_allowed=False)
 
     def observe(self, layer: Layer) -> None:
         """Take in the gradient of one optimizer step; a layer that the step did not use has none."""
@@ -89,7 +89,7 @@ class Fisher(_Running):
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
-        self.decay = _check_decay(decay)
+        self.decay = check_share("decay", decay, one_allowed=False)
 
     def observe(self, layer: Layer) -> None:
         """Take in the gradient of one optimizer step."""
@@ -133,9 +133,3 @@ class Movement(_Running):
 
     def __repr__(self) -> str:
         return "Movement()"
-
-
-def _check_decay(decay: float) -> float:
-    if not 0.0 <= decay < 1.0:
-        raise SparsityError(f"decay={decay!r} is not in [0, 1): write a share such as 0.9")
-    return decay

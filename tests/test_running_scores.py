@@ -103,5 +103,5 @@ def test_movement_spares_a_small_weight_that_grows_and_drops_a_large_one_that_sh
 
 
 def test_a_decay_out_of_range_is_refused():
-    with pytest.raises(SparsityError, match=r"decay=1.0 is not in \[0, 1\)"):
+    with pytest.raises(SparsityError, match=r"decay=1.0 is not a share in \[0, 1\)"):
         Fisher(decay=1.0)

@@ -67,6 +67,7 @@ def steps_of_one_training(trainer: Trainer) -> int:
         trainer: the Trainer, in ``configure_optimizers`` or later.
 
     Example:
+        >>> import torch
         >>> class Module:
         ...     def configure_optimizers(self):
         ...         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)

@@ -47,6 +47,10 @@ class ScoreData:
         """Remember a batch that is being trained on."""
         self._recent.append(batch)
 
+    def forget(self) -> None:
+        """Let go of the batches."""
+        self._recent.clear()
+
     @contextmanager
     def look(self, count: int) -> Iterator[Network]:
         """Yield the network with ``count`` batches, or as many as there are."""

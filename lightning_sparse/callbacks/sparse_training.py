@@ -13,8 +13,15 @@ from torch.optim import Optimizer
 from lightning_sparse.allocation import Allocation
 from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
+from lightning_sparse.callbacks.refusals import (
+    refuse_by_hand,
+    refuse_rewinding_beside,
+    refuse_sharded,
+    refuse_shared,
+)
 from lightning_sparse.callbacks.rewound_schedulers import RewoundSchedulers
 from lightning_sparse.callbacks.score_data import ScoreData
+from lightning_sparse.callbacks.shortfalls import warn_of_shortfalls
 from lightning_sparse.criteria import Score
 from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError, check_share
@@ -190,22 +197,13 @@ class SparseTraining(Callback):
         """Refuse what does not fit the model or the Trainer, before anything is spent on training."""
         if stage != "fit":
             return
-        for kind in type(trainer.strategy).__mro__:
-            if kind.__name__ in _SHARDED:
-                raise SparsityError(
-                    f"strategy={kind.__name__} keeps a shard of each weight on a rank, where connections cannot be ranked "
-                    "against those of the others: use strategy='ddp' or 'ddp_spawn', or one device"
-                )
+        refuse_sharded(trainer)
+        refuse_rewinding_beside([self.recipe, *(other.recipe for other in self._others(trainer))])
         if trainer.ckpt_path is None:
             # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
             self._restored = self.state_dict() or None if trainer.global_step > 0 else None
         if not pl_module.automatic_optimization:
-            self.recipe.resolve(None)  # Lightning cannot count these steps, so that shares need total_steps
-            if self.recipe.reads_a_loss and self.loss_fn is None:
-                raise SparsityError(
-                    f"drop={self.recipe.plain()['drop']!r} needs a loss, and training_step has no single one under manual "
-                    "optimization: give loss_fn=(module, batch) -> loss"
-                )
+            refuse_by_hand(self.recipe, self.loss_fn)
         self._epochs = trainer.max_epochs
         # What is made in these hooks does not exist yet: it is looked at when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
@@ -222,13 +220,14 @@ class SparseTraining(Callback):
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
         parameters = self._parameters(pl_module)
-        if self.recipe.reads_batches:
+        if self.recipe.network_scores:
             self._data = ScoreData(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
         look = self._data.look if self._data else None
         self.engine = Engine(parameters, recipe, total, pl_module, look)
         if self.engine.plan.rewind is not None:
             self._schedulers = RewoundSchedulers(int(self.engine.plan.rewind.to))
-        self._refuse_overlap(trainer, self.engine)
+        for other in self._others(trainer):
+            refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {})
         self.engine.install(trainer.optimizers)
         if self._restored is not None and self._schedulers is not None:
             self._schedulers.load_state_dict(self._restored["schedulers"])
@@ -255,7 +254,7 @@ class SparseTraining(Callback):
         """Mask the averages of other callbacks, which may have just put them in the model's place; keep the batch."""
         if batch_idx == 0:
             self._mask_averages(trainer, pl_module)
-        if self._data is not None:
+        if self._data is not None and self.engine is not None and self.engine.updates_to_come:
             self._data.saw(batch)
         if self._schedulers is not None and self.engine is not None:
             self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
@@ -277,23 +276,8 @@ class SparseTraining(Callback):
         """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
         self._mask_averages(trainer, pl_module)
-        plan, clock = self.engine.plan, self.engine.clock
-        # As planned: neither stopped early nor a trial run.
-        short = 0 < clock < int(plan.every) and not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if short and plan.turnover.highest > 0.0 and not any(update.replaced for update in self.history):
-            warnings.warn(
-                f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
-                stacklevel=2,
-            )
-        asked = self.engine.plan.sparsity.final
-        if self.engine.clock < self.engine.plan.sparsity.end and round(asked * self.masks.total) != (
-            self.masks.total - self.masks.living
-        ):
-            warnings.warn(
-                f"training stopped at step {self.engine.clock}, before step {self.engine.plan.sparsity.end} where the "
-                f"sparsity asked for would have been reached: asked {asked:g}, achieved {self.sparsity:.4f}",
-                stacklevel=2,
-            )
+        as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
+        warn_of_shortfalls(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask once more what other callbacks have put in the model's place in the end."""
@@ -308,7 +292,9 @@ class SparseTraining(Callback):
         """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
-            self._averages = self._data = None
+            self._averages = None
+            if self._data is not None:
+                self._data.forget()
             if stage == "fit" and trainer.is_global_zero:
                 self._mailbox.post(self.state_dict())
 
@@ -352,22 +338,8 @@ class SparseTraining(Callback):
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
 
-    def _refuse_overlap(self, trainer: Trainer, engine: Engine) -> None:
-        mine = {id(parameter): name for name, parameter in engine.parameters.items()}
-        others = [other for other in trainer.callbacks if isinstance(other, SparseTraining) and other is not self]  # type: ignore[attr-defined]
-        if others and any(callback.recipe.rewind for callback in (self, *others)):
-            raise SparsityError(
-                "rewinding takes the whole model back, the dead connections of another sparsity callback too: let one "
-                "callback make all of it sparse, or leave rewind= (a lottery ticket) out"
-            )
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, SparseTraining) and other is not self and other.engine is not None:
-                shared = next((mine[id(p)] for p in other.engine.parameters.values() if id(p) in mine), None)
-                if shared is not None:
-                    raise SparsityError(
-                        f"two sparsity callbacks both want {shared!r}: give each parameter to one of them with include and "
-                        "exclude"
-                    )
+    def _others(self, trainer: Trainer) -> list[SparseTraining]:
+        return [c for c in trainer.callbacks if isinstance(c, SparseTraining) and c is not self]  # type: ignore[attr-defined]
 
     def _total_steps(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
         """Optimizer steps of the whole training, or None where Lightning cannot know them."""
@@ -380,9 +352,6 @@ class SparseTraining(Callback):
             # Stochastic weight averaging adds an epoch that takes no step.
             return int(total) * self._epochs // trainer.max_epochs
         return int(total)
-
-
-_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 def _overrides(module: Any, method: str) -> bool:

@@ -300,3 +300,14 @@ def test_several_devices_by_script_are_refused_in_a_sweep(command, tiny, tmp_pat
     assert done.returncode == 1
     assert "trainer.strategy=ddp_spawn, or trainer.devices=1" in done.stderr
     assert not list(tmp_path.rglob("model.ckpt"))
+
+
+def test_the_study_of_every_method_runs_with_both_networks(command, tmp_path):
+    small = ["data=digits", "epochs=1", "model=lenet_300_100,small_cnn", "sparsity.final_sparsity=0.8", "seed=0"]
+    done = command("-cn", "mnist", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stands = jobs(tmp_path / "outputs" / "mnist")
+    methods = {path.stem for path in (Path(__file__).parents[2] / "conf" / "sparsity").glob("*.yaml")}
+    assert {job["method"] for job in stands.values()} == methods - {"dense_sparse_dense"}  # it ends dense
+    assert {job["status"] for job in stands.values()} == {"done"}
+    assert len(stands) == 2 * (len(methods) - 1)

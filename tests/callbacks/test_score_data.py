@@ -114,13 +114,37 @@ def test_in_the_middle_of_training_the_last_batches_are_read():
     assert read == [sums[7:9]]
 
 
-def test_logging_is_off_while_a_score_looks():
-    module, trainer = Logging(), quiet(SNIP(0.5), limit_train_batches=0)
-    module.log_calls = 0
-    trainer = quiet(SNIP(0.5), max_epochs=1)
+class Counting(Logging):
+    """Counts what reaches Lightning's own ``log``."""
+
+    logged = 0
+
+    def log(self, *arguments, **named):
+        self.logged += 1
+        super().log(*arguments, **named)
+
+
+def test_logging_is_off_while_a_score_looks_and_on_again_afterwards():
+    module, trainer = Counting(), quiet(SNIP(0.5, score_batches=3), max_epochs=1)
     trainer.fit(module, batches())
+    assert module.calls == 3 + 10
+    assert module.logged == 10
     assert set(trainer.callback_metrics) == {"train_loss"}
     assert "log" not in vars(module)
+
+
+def test_no_batch_is_kept_where_no_update_is_to_come():
+    kept = []
+
+    class Peek(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            kept.append(len(trainer.callbacks[0]._data._recent))
+
+    quiet(SNIP(0.5), Peek(), max_epochs=1).fit(Module(), batches())
+    assert kept == [0] * 10
+    kept.clear()
+    quiet(OneShot(0.5, at=6, criterion="snip", score_batches=2), Peek(), max_epochs=1).fit(Module(), batches())
+    assert kept[:6] == [1, 2, 2, 2, 2, 2]
 
 
 class ByHand(Module):

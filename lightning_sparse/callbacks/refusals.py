@@ -1,0 +1,52 @@
+"""What a sparsity callback refuses of a Trainer, before anything is spent on training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.recipe import Recipe
+
+_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+
+
+def refuse_sharded(trainer: Trainer) -> None:
+    """Refuse strategies under which no rank has a whole weight."""
+    for kind in type(trainer.strategy).__mro__:
+        if kind.__name__ in _SHARDED:
+            raise SparsityError(
+                f"strategy={kind.__name__} keeps a shard of each weight on a rank, where connections cannot be ranked "
+                "against those of the others: use strategy='ddp' or 'ddp_spawn', or one device"
+            )
+
+
+def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
+    """Refuse what manual optimization does not tell: the length of the training, and the one loss of a step."""
+    recipe.resolve(None)  # shares need total_steps
+    if recipe.reads_a_loss and loss_fn is None:
+        raise SparsityError(
+            f"{recipe.network_scores[0]} needs a loss, and training_step has no single one under manual optimization: give "
+            "loss_fn=(module, batch) -> loss"
+        )
+
+
+def refuse_rewinding_beside(recipes: Sequence[Recipe]) -> None:
+    """Refuse to rewind a model of which another callback makes a part sparse."""
+    if len(recipes) > 1 and any(recipe.rewind for recipe in recipes):
+        raise SparsityError(
+            "rewinding takes the whole model back, the dead connections of another sparsity callback too: let one callback "
+            "make all of it sparse, or leave rewind= (a lottery ticket) out"
+        )
+
+
+def refuse_shared(mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """Refuse two callbacks that want the same parameter."""
+    theirs = {id(parameter) for parameter in others.values()}
+    shared = next((name for name, parameter in mine.items() if id(parameter) in theirs), None)
+    if shared is not None:
+        raise SparsityError(
+            f"two sparsity callbacks both want {shared!r}: give each parameter to one of them with include and exclude"
+        )
