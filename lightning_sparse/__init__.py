@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_sparse.allocation import layer_table as layer_table
     from lightning_sparse.callbacks.ac_dc import ACDC as ACDC
+    from lightning_sparse.callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
     from lightning_sparse.callbacks.at_target import AtTargetSparsity as AtTargetSparsity
     from lightning_sparse.callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
     from lightning_sparse.callbacks.at_target import StopAtTarget as StopAtTarget
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from lightning_sparse.callbacks.granet import GraNet as GraNet
     from lightning_sparse.callbacks.grasp import GraSP as GraSP
     from lightning_sparse.callbacks.grow_and_prune import GrowAndPrune as GrowAndPrune
+    from lightning_sparse.callbacks.iterative_pruning import IterativePruning as IterativePruning
     from lightning_sparse.callbacks.lottery_ticket import LotteryTicket as LotteryTicket
     from lightning_sparse.callbacks.lottery_ticket import steps_of_one_training as steps_of_one_training
     from lightning_sparse.callbacks.one_shot import OneShot as OneShot
     from lightning_sparse.callbacks.random_state import RandomState as RandomState
     from lightning_sparse.callbacks.rigl import RigL as RigL
+    from lightning_sparse.callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor
     from lightning_sparse.callbacks.set_ import SET as SET
     from lightning_sparse.callbacks.snfs import SNFS as SNFS
     from lightning_sparse.callbacks.snip import SNIP as SNIP
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from lightning_sparse.callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
     from lightning_sparse.callbacks.static import Static as Static
     from lightning_sparse.callbacks.synflow import SynFlow as SynFlow
+    from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
     from lightning_sparse.engine import Engine as Engine
     from lightning_sparse.errors import SparsityError as SparsityError
     from lightning_sparse.layer_rules import LayerRules as LayerRules
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdversarialTraining": "callbacks.adversarial_training",
+    "RobustnessMonitor": "callbacks.robustness_monitor",
+    "VarianceOfGradients": "callbacks.variance_of_gradients",
     "AtTargetSparsity": "callbacks.at_target",
     "CheckpointAtTarget": "callbacks.at_target",
     "StopAtTarget": "callbacks.at_target",
@@ -56,6 +63,7 @@ _HOME = {
     "DenseSparseDense": "callbacks.dense_sparse_dense",
     "GraNet": "callbacks.granet",
     "GrowAndPrune": "callbacks.grow_and_prune",
+    "IterativePruning": "callbacks.iterative_pruning",
     "OneShot": "callbacks.one_shot",
     "RigL": "callbacks.rigl",
     "SET": "callbacks.set_",

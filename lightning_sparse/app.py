@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse.__main__ import named_sweeps
+from lightning_sparse.controls import with_controls
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.jobs import Job, Measurement, job_of, measurements, since
 from lightning_sparse.records import in_a_line
@@ -62,7 +63,7 @@ def _plain(node: Any) -> Any:
 
 
 def _job(config: DictConfig, choices: Any) -> Job:
-    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label")
+    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", "vog")
     plain = {name: _plain(config[name]) for name in names}
     return job_of(plain, choices, Path(config.output) / config.name)
 
@@ -71,8 +72,17 @@ def _job_folder(*, _root_: DictConfig) -> str:
     return _job(_root_, _root_.hydra.runtime.choices).run
 
 
+def _methods(*names: str, _root_: DictConfig) -> str:
+    """The methods of a sweep, beside dense; with ``controls=true`` beside all controls."""
+    return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
+
+
+# What decides which measurements a job makes, and their keys.
+MEASURED = ("data", "attack", "saliency", "stability", "transfer", "cost", "vog", "batchnorm")
+
 Plugins.instance().register(NamedSweeps)
 OmegaConf.register_new_resolver("named_sweeps", lambda: ", ".join(named_sweeps()), replace=True)
+OmegaConf.register_new_resolver("methods", _methods, replace=True)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
 
@@ -104,11 +114,10 @@ def task(config: DictConfig) -> float | None:
     # Two processes may come to the same job: dense is one job for all levels of a sweep.
     with FileLock(job.folder / ".lock"):
         stored = job.stored()
-        wanted = measurements(_plain(config.attack), _plain(config.saliency))
+        wanted = measurements({name: _plain(config[name]) for name in MEASURED})
         job = replace(job, keys=tuple(measurement.key for measurement in wanted))
-        job = replace(job, maps=next((f"{m.key}.npz" for m in wanted if m.kind == "saliency"), ""))
         if stored and stored.status == "done" and set(job.keys) <= job.measured():
-            stored.save(keys=job.keys, maps=job.maps)
+            stored.save(keys=job.keys)
             _say(runtime, f"{job.run}: done before")
             return stored.objective
         start = time.monotonic()
@@ -131,7 +140,8 @@ def _train_and_measure(
     """Build the objects that the configuration names, and hand them to the experiment."""
     from lightning.pytorch import seed_everything
 
-    from lightning_sparse import experiment, tracking
+    from lightning_sparse import building, experiment, tracking
+    from lightning_sparse.measuring import Trained
 
     _quiet()
     if isinstance(config.seed, bool) or not isinstance(config.seed, int):
@@ -139,10 +149,9 @@ def _train_and_measure(
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     experiment.check(data, wanted)
-    model = instantiate(config.model, _convert_="all")
-    callbacks = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
-    if "_target_" in config.sparsity:
-        callbacks.insert(0, instantiate(config.sparsity, _convert_="all"))
+    model = building.build_model(config)
+    experiment.check_classifier(model, data)
+    callbacks = building.build_callbacks(config, data)
     wandb_run = None
     if config.logger.kind == "wandb":
         wandb_run = tracking.job_run(
@@ -160,7 +169,7 @@ def _train_and_measure(
         trainer = instantiate(
             config.trainer,
             _convert_="all",
-            callbacks=callbacks,
+            callbacks=list(callbacks.values()),
             logger=logger,
             default_root_dir=job.folder,
             enable_progress_bar=config.trainer.enable_progress_bar and sys.stderr.isatty(),
@@ -169,7 +178,10 @@ def _train_and_measure(
             _refuse_script_ddp(trainer)
         objective, masks = experiment.train(job, model, data, trainer)
         sparsity = experiment.counted_sparsity(model, masks)
-        rows = experiment.measure(job, model, data, trainer.strategy.root_device, sparsity, wanted)
+        if config.sparsity.get("small"):
+            sparsity = building.sparsity_of_small(config, model)
+        trained = Trained(model, masks, data, trainer.strategy.root_device)
+        rows = experiment.measure(job, trained, sparsity, wanted, callbacks)
         tracking.log_records(wandb_run, rows)
         job.save(status="done", seconds=since(start), objective=objective)
         failed = False

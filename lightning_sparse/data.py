@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,13 +25,15 @@ class ImageData(LightningDataModule):
     split, stratified, by ``split_seed``. The order of the training images is a function of the seed and the epoch alone.
 
     Args:
-        name: ``"digits"`` (scikit-learn's, bundled), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"`` or ``"folder"``
+        name: ``"digits"`` (scikit-learn's, bundled), ``"planted"`` (the same in larger images, see
+            :mod:`lightning_sparse.planted`), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"`` or ``"folder"``
             (``root/train/<class>/*`` and ``root/test/<class>/*``).
         shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to.
         classes: number of classes.
         mean: mean of each channel, for a model that normalises.
         std: standard deviation of each channel, likewise.
-        root: folder of the files; not read for digits.
+        shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
+        root: folder of the files; not read for digits and planted.
         download: whether torchvision may fetch what ``root`` lacks.
         batch_size: training images a batch.
         validation: share of the training split kept for validation, in (0, 1).
@@ -57,6 +60,7 @@ class ImageData(LightningDataModule):
         classes: int,
         mean: Sequence[float],
         std: Sequence[float],
+        shortcut: float = 0.0,
         root: str | Path | None = None,
         download: bool = False,
         batch_size: int = 128,
@@ -69,8 +73,12 @@ class ImageData(LightningDataModule):
         self.kind = check_choice("data name", name, _LOADERS)
         if not 0.0 < check_share("validation", validation) < 1.0:
             raise SparsityError(f"validation={validation} leaves an empty split: write a share such as 0.1")
+        self.shortcut = check_share("shortcut", shortcut)
+        if shortcut and name != "planted":
+            raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
         self.root = None if root is None else Path(root)
-        if name != "digits" and (self.root is None or not (self.root.is_dir() or (download and name != "folder"))):
+        found = self.root is not None and (self.root.is_dir() or (download and name != "folder"))
+        if not found and name not in _BUNDLED:
             raise SparsityError(
                 f"data folder root={str(root)!r} does not exist: write data.root=/path/to/the/folder that holds {name}"
                 + ("" if name == "folder" else ", or data.download=true to fetch it there")
@@ -122,6 +130,21 @@ class ImageData(LightningDataModule):
             )
         places: list[int] = stratified_split(images.labels, most, self.split_seed)[1].tolist()
         return places
+
+    def truth(self, name: str, most: int | None = None) -> dict[str, Tensor] | None:
+        """Return which pixels are known to matter in the images of :meth:`split`, in the same order.
+
+        Args:
+            name: the split.
+            most: as for :meth:`split`.
+
+        Returns:
+            Masks (n, height, width), booleans, by name: see :class:`lightning_sparse.planted.Planted`. None for data where
+            nobody knows.
+        """
+        places = self.sample(name, most)
+        truth = self._splits[name].truth
+        return {mask: pixels[places] for mask, pixels in truth.items()} or None
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""
@@ -177,6 +200,8 @@ class Images(Dataset[Batch]):
     """A data set that gives a whole batch at once: floats in [0, 1], shape (n, channels, height, width), and labels."""
 
     labels: Tensor
+    truth: Mapping[str, Tensor] = MappingProxyType({})
+    """Masks (n, height, width) of the pixels that are known to matter, by name; empty where nobody knows."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -193,8 +218,11 @@ class Images(Dataset[Batch]):
 class InMemory(Images):
     """Images held as one tensor, scaled to [0, 1] a batch at a time."""
 
-    def __init__(self, pixels: Tensor, labels: Tensor, largest: float) -> None:
+    def __init__(
+        self, pixels: Tensor, labels: Tensor, largest: float, truth: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.pixels, self.labels, self.largest = pixels, labels, largest
+        self.truth = truth or {}
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(indices)
@@ -202,7 +230,8 @@ class InMemory(Images):
 
     def subset(self, indices: Tensor) -> InMemory:
         """Keep only some images."""
-        return InMemory(self.pixels[indices], self.labels[indices], self.largest)
+        truth = {name: mask[indices] for name, mask in self.truth.items()}
+        return InMemory(self.pixels[indices], self.labels[indices], self.largest, truth)
 
 
 class OnDisk(Images):
@@ -249,6 +278,15 @@ def _digits(data: ImageData) -> tuple[Images, Images]:
     return everything.subset(train), everything.subset(test)
 
 
+def _planted(data: ImageData) -> tuple[Images, Images]:
+    from lightning_sparse.planted import planted
+
+    train, test = (
+        InMemory(part.images, part.labels, 1.0, part.truth) for part in planted(data.split_seed, data.shortcut)
+    )
+    return train, test
+
+
 def _torchvision(data: ImageData) -> tuple[Images, Images]:
     from torchvision import datasets
 
@@ -293,8 +331,10 @@ def _folder(data: ImageData) -> tuple[Images, Images]:
     return splits[0], splits[1]
 
 
+_BUNDLED = ("digits", "planted")
 _LOADERS: dict[str, Callable[[ImageData], tuple[Images, Images]]] = {
     "digits": _digits,
+    "planted": _planted,
     "mnist": _torchvision,
     "fashion_mnist": _torchvision,
     "cifar10": _torchvision,

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse import measuring
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.data import ImageData
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import untouched
 from lightning_sparse.jobs import Job, Measurement
 from lightning_sparse.masks import Masks, load_masks
-from lightning_sparse.measure import measure_accuracy, measure_robustness, measure_saliency
-from lightning_sparse.measure.attributions import ATTRIBUTIONS
-from lightning_sparse.measure.projected_gradient import check_steps
-from lightning_sparse.measure.robustness import check_attacks, check_radii
+from lightning_sparse.measure.checks import check_scores
+from lightning_sparse.measuring import MEASUREMENTS, Trained
 from lightning_sparse.records import Record
+
+RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
 
 
 def check(data: ImageData, wanted: list[Measurement]) -> None:
@@ -27,15 +35,26 @@ def check(data: ImageData, wanted: list[Measurement]) -> None:
         SparsityError: for settings out of range, and data that cannot be read.
     """
     for measurement in wanted:
-        settings = measurement.settings
-        data.sample("test", settings.get("images"))
-        if measurement.kind == "robust":
-            check_radii(settings["eps"])
-            check_attacks(settings["attacks"])
-            check_steps(settings["steps"])
-        elif measurement.kind == "saliency":
-            for method in settings["methods"]:
-                check_choice("saliency.methods", method, ATTRIBUTIONS)
+        measuring.check(measurement.kind, measurement.settings, data)
+
+
+def check_classifier(model: LightningModule, data: ImageData) -> None:
+    """Refuse a model that gives no logits before anything is spent on training, as far as that can be known by then.
+
+    A module that builds its layers in ``setup`` or at its first batch can be called only later, and is measured later.
+
+    Raises:
+        SparsityError: saying what the model gives and what to write instead.
+    """
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        return
+    images, _ = data.split("test", max(data.classes, 16))
+    with untouched(model), torch.no_grad():
+        try:
+            outputs = model(images)
+        except Exception:
+            return
+        check_scores(outputs)
 
 
 def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> tuple[float | None, Masks | None]:
@@ -78,46 +97,63 @@ def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:
 
 
 def measure(
-    job: Job,
-    model: LightningModule,
-    data: ImageData,
-    device: torch.device,
-    sparsity: float,
-    wanted: list[Measurement],
+    job: Job, trained: Trained, sparsity: float, wanted: list[Measurement], callbacks: Mapping[str, Callback]
 ) -> list[Record]:
     """Measure what is not on disk yet, and put each measurement there the moment it is known.
 
     Args:
         job: whose rows they are.
-        model: the trained model.
-        data: its data; only the test split is measured, and the validation split calibrates.
-        device: where to measure.
+        trained: the model and its data; only the test split is measured. The validation split calibrates, and the training
+            split is what the model describes.
         sparsity: the sparsity of the model.
         wanted: what to measure.
+        callbacks: by name; ``"vog"`` has followed the gradients through the training, if that is wanted.
 
     Returns:
         All rows of these measurements, old and new.
     """
-    model.to(device)
+    trained.model.to(trained.device)
     measured = job.measured()
-
-    def split(name: str, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = data.split(name, most)
-        return images.to(device), labels.to(device)
-
     for measurement in wanted:
         if measurement.key in measured:
             continue
-        settings = dict(measurement.settings)
-        test = split("test", settings.pop("images", None))
-        if measurement.kind == "clean":
-            rows = measure_accuracy(model, *test)
-        elif measurement.kind == "robust":
-            rows = measure_robustness(model, *test, **settings)
+        if measurement.kind == "vog":
+            vog = callbacks["vog"]
+            assert isinstance(vog, VarianceOfGradients)
+            found = vog.measured()
+            chosen = np.array(measuring.places(trained.data, measurement.settings))
+            found = replace(found, arrays=found.arrays | {"places": chosen})  # where in the test split they stand
         else:
-            rows, arrays = measure_saliency(model, *test, calibration=split("validation"), **settings)
-            part = job.folder / "maps.part.npz"
-            np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-            os.replace(part, job.folder / job.maps)
-        job.record(rows, measurement.key, sparsity)
+            with prepared(trained, measurement.settings) as said:
+                found = MEASUREMENTS[measurement.kind](trained, measurement.settings)
+            rows = [replace(row, detail=f"{row.detail}; {said}") if said else row for row in found.records]
+            found = replace(found, records=rows)
+        if found.arrays:
+            part = job.folder / f"{measurement.key}.part.npz"
+            np.savez_compressed(part, **found.arrays)  # type: ignore[arg-type]
+            os.replace(part, job.folder / f"{measurement.key}.npz")
+        # Last, because rows mean that the measurement is done; one without rows of its own says that it was made.
+        made = [Record("made_arrays", float(len(found.arrays)), 0, detail="numbers of single images, for comparisons")]
+        job.record(found.records or made, measurement.key, sparsity)
     return job.current_rows()
+
+
+@contextmanager
+def prepared(trained: Trained, settings: Mapping[str, object]) -> Iterator[str]:
+    """Put the model into the state that is to be measured, and back: with BatchNorm's statistics estimated anew if asked.
+
+    Yields:
+        In words what was done; empty for a model as it was trained.
+    """
+    if settings.get("batchnorm") != "recalibrated":
+        yield ""
+        return
+    from lightning_sparse.measure.batchnorm import batchnorm_in_words, recalibrate_batchnorm
+
+    before = copy.deepcopy(trained.model.state_dict())
+    images = trained.other("train", RECALIBRATION)
+    try:
+        found = recalibrate_batchnorm(trained.model, images)
+        yield batchnorm_in_words(found, len(images[1]))
+    finally:
+        trained.model.load_state_dict(before)

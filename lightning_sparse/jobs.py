@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ _NOT_IN_KEY = {
 class Job:
     """One training and its measurements.
 
-    Its folder holds ``job.json`` (this, and how it stands), ``model.ckpt``, ``records.jsonl`` and saliency maps.
+    Its folder holds ``job.json`` (this, and how it stands), ``model.ckpt``, ``records.jsonl``, and for each measurement
+    ``<key>.npz``, the numbers of single images.
 
     Attributes:
         run: its name, which is also its folder's name.
@@ -49,7 +50,6 @@ class Job:
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
         keys: of the measurements last asked for; older rows stay in ``records.jsonl`` and out of the report.
-        maps: name of the file that holds their saliency maps, if there is one.
         version: of this library.
     """
 
@@ -64,7 +64,6 @@ class Job:
     seconds: float = 0.0
     objective: float | None = None
     keys: tuple[str, ...] = ()
-    maps: str = ""
     version: str = __version__
     folder: Path = field(default=Path(), compare=False)
 
@@ -103,6 +102,10 @@ class Job:
         """Keys of the measurements that are on disk."""
         return {record.key for record in records.read(self.rows)}
 
+    def arrays(self, kind: str) -> Path | None:
+        """The file with the numbers of single images of a measurement last asked for, if there is one."""
+        return arrays_file(self.folder, self.keys, kind)
+
     def identity(self) -> dict[str, Any]:
         """What every row of this job carries."""
         return {name: getattr(self, name) for name in ("run", "method", "data", "model", "seed", "sparsity_asked")}
@@ -123,6 +126,12 @@ class Measurement:
     def key(self) -> str:
         """Rows under this key are not measured again."""
         return f"{self.kind}-{key_of(self.settings)}"
+
+
+def arrays_file(folder: Path, keys: Iterable[str], kind: str) -> Path | None:
+    """The ``.npz`` of the measurement of this kind among ``keys``, or None if it left none."""
+    paths = (folder / f"{key}.npz" for key in keys if key.rpartition("-")[0] == kind)
+    return next((path for path in paths if path.exists()), None)
 
 
 def read_job(path: Path) -> Job | None:
@@ -152,14 +161,38 @@ def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(newest.values()), sorted(superseded)
 
 
-def measurements(attack: Mapping[str, Any], saliency: Mapping[str, Any]) -> list[Measurement]:
-    """List what is to be measured: accuracy always, the rest unless its ``eps`` or ``methods`` are empty."""
-    wanted = [Measurement("clean", {})]
+def measurements(config: Mapping[str, Any]) -> list[Measurement]:
+    """List what is to be measured: accuracy always, the rest unless it is set to nothing.
+
+    Args:
+        config: as for :func:`job_of`, with the groups ``attack``, ``saliency``, ``stability``, ``transfer``, ``cost`` and
+            ``vog``, and perhaps ``batchnorm``.
+    """
+    attack, transfer = config["attack"], dict(config["transfer"])
+    wanted: list[tuple[str, Mapping[str, Any]]] = [("clean", {})]
     if attack["eps"]:
-        wanted.append(Measurement("robust", attack))
-    if saliency["methods"]:
-        wanted.append(Measurement("saliency", saliency))
-    return wanted
+        wanted.append(("robust", attack))
+    if config["saliency"]["methods"]:
+        wanted.append(("saliency", config["saliency"]))
+    if config["data"].get("name") == "planted":
+        wanted.append(("shortcut", {}))
+    if config["stability"]["images"]:
+        wanted.append(("stability", config["stability"]))
+    if transfer["images"] and attack["eps"]:
+        if transfer["eps"] is None:
+            sizes = sorted(attack["eps"])
+            transfer["eps"] = sizes[(len(sizes) - 1) // 2]
+        # The first of the images attacked, so that what stood there can be compared.
+        wanted.append(
+            ("transfer", transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]})
+        )
+    if config["cost"]["images"]:
+        wanted.append(("cost", config["cost"]))
+    batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
+    found = [Measurement(kind, dict(settings) | batchnorm) for kind, settings in wanted]
+    if config["vog"]["images"]:
+        found.append(Measurement("vog", config["vog"]))
+    return found
 
 
 def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) -> Job:
@@ -167,7 +200,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps a ``label``.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``vog`` and a ``label``.
         choices: the choice in each group.
         output: folder of the sweep.
 
@@ -175,7 +208,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         The job; its name ends in a hash of what trains it, so that the same training is never done twice, and another
         configuration is another job.
     """
-    dense = "_target_" not in config["sparsity"]
+    small = bool(config["sparsity"].get("small"))
+    dense = "_target_" not in config["sparsity"] and not small
     model = choices["model"]
     if model == "own":
         model = str(config["model"]["_target_"]).rpartition(".")[2]
@@ -188,6 +222,10 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     }
     if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
         what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
+    adversarial = bool(config.get("adversarial", {}).get("eps"))
+    # Only where they are on, so that they change no name of a job without them.
+    what |= {"adversarial": config["adversarial"]} if adversarial else {}
+    what |= {"vog": config["vog"]} if config.get("vog", {}).get("images") else {}
     asked = 0.0
     if dense:
         what["sparsity"] = {}
@@ -198,8 +236,12 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     method = choices["sparsity"]
     if config.get("label") and not dense:
         method += f"-{config['label']}"
-    name = f"{method}-seed{config['seed']}" if dense else f"{method}-{asked:g}-seed{config['seed']}"
-    run = f"{name}-{key_of(what)}"
+    name = method if dense else f"{method}-{asked:g}"
+    if adversarial:
+        # A network trained on other images is another subject: its dense network is dense and adversarially trained.
+        model += f" ({choices['adversarial']}-trained)"
+        name += f"-{choices['adversarial']}"
+    run = f"{name}-seed{config['seed']}-{key_of(what)}"
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name
     return Job(run, method, choices["data"], model, seed, float(asked), folder=output / run)
 

@@ -1,4 +1,4 @@
-"""Small reference networks, and the Lightning module that trains them."""
+"""The Lightning module that trains a network on images; the reference networks under the names that configurations use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.lottery_ticket import steps_of_one_training
 from lightning_sparse.errors import check_choice
+from lightning_sparse.networks import lenet5 as lenet5
+from lightning_sparse.networks import lenet_300_100 as lenet_300_100
+from lightning_sparse.networks import resnet18 as resnet18
+from lightning_sparse.networks import resnet20 as resnet20
+from lightning_sparse.networks import small_cnn as small_cnn
+from lightning_sparse.networks import small_width as small_width
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -78,58 +84,3 @@ class Classifier(LightningModule):
             return optimizer
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps_of_one_training(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
-
-
-def lenet_300_100(shape: Sequence[int], classes: int) -> nn.Sequential:
-    """Two hidden layers of 300 and 100 units: LeCun et al. 1998, the smallest benchmark of the pruning literature."""
-    channels, height, width = shape
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(channels * height * width, 300),
-        nn.ReLU(),
-        nn.Linear(300, 100),
-        nn.ReLU(),
-        nn.Linear(100, classes),
-    )
-
-
-def small_cnn(shape: Sequence[int], classes: int) -> nn.Sequential:
-    """Two convolutions with pooling and two linear layers, for 8x8 images and larger; 0.4 M weights at 28x28."""
-    channels, height, width = shape
-    return nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * (height // 4) * (width // 4), 128),
-        nn.ReLU(),
-        nn.Linear(128, classes),
-    )
-
-
-def resnet20(shape: Sequence[int], classes: int) -> nn.Sequential:
-    """ResNet-20 for CIFAR: three stages of three blocks, 16 to 64 channels. He et al. 2016 (arXiv 1512.03385)."""
-    from torchvision.models.resnet import BasicBlock, conv1x1
-
-    layers: list[nn.Module] = [nn.Conv2d(shape[0], 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    width = 16
-    for stage, wider in enumerate((16, 32, 64)):
-        for block in range(3):
-            stride = 2 if stage and not block else 1
-            shortcut = nn.Sequential(conv1x1(width, wider, stride), nn.BatchNorm2d(wider)) if stride > 1 else None
-            layers.append(BasicBlock(width, wider, stride, shortcut))
-            width = wider
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
-
-
-def resnet18(shape: Sequence[int], classes: int) -> nn.Module:
-    """Torchvision's ResNet-18 with the CIFAR stem: a 3x3 convolution of stride 1, and no pooling after it."""
-    from torchvision.models import resnet18 as imagenet_resnet18
-
-    net: nn.Module = imagenet_resnet18(num_classes=classes)
-    net.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    return net

@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,20 @@ class Record:
     ``dataclasses.replace``.
 
     Attributes:
-        metric: ``"clean_accuracy"``, ``"robust_accuracy"``, ``"gini"``, ``"insertion_deletion_gap"``, ...
+        metric: what was measured; its first word is its group: ``"clean_accuracy"``, ``"robust_accuracy"``,
+            ``"corruption_accuracy"``, ``"trust_zero_gradients"``, ``"cost_bits"``, ... Those of saliency have no group in
+            their name: ``"gini"``, ``"insertion_deletion_gap"``, ...
         value: the number; NaN where it is undefined (a saliency map of zeros has no Gini index), never a made-up 0.
         n: how many images it was computed on.
         low: lower end of its 95 % interval over images (Wilson for shares, normal for means); NaN if there is none.
         high: upper end of the same interval.
         attack: attack name for robustness rows (``"fgsm"``, ``"pgd"``, ``"apgd-dlr"``, ``"worst"``), else empty.
-        norm: threat model of the attack, ``"Linf"``, else empty.
+        norm: threat model of the attack, ``"Linf"`` or ``"L2"``, else empty.
         eps: size of the perturbation in units of [0, 1] pixels, else None.
         attribution: attribution method for saliency rows (``"gradient"``, ``"integrated_gradients"``), else empty.
+        condition: under what else, if that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity).
+        trust: verdict on a robust accuracy: ``"passed"``, ``"failed: "`` and which checks, or empty if none was made.
+        samples: images that went through the model for this row alone, each step of an attack counted; 0 if not counted.
         detail: in words, all that decides the number: steps, step size, loss, baseline, ...
         key: name of the measurement's settings; rows with the same key are not measured again.
         run: name of the job, which is also its folder's name.
@@ -50,6 +59,9 @@ class Record:
     norm: str = ""
     eps: float | None = None
     attribution: str = ""
+    condition: str = ""
+    trust: str = ""
+    samples: int = 0
     detail: str = ""
     key: str = ""
 
@@ -63,7 +75,7 @@ class Record:
 
     @property
     def chart(self) -> str:
-        """Name under which trackers chart it: ``clean/...``, ``robust/...`` or ``saliency/...``.
+        """Name under which trackers chart it; what stands before the first slash is its group.
 
         Example:
             >>> Record("robust_accuracy", 0.4, 100, attack="pgd", eps=0.125).chart
@@ -72,12 +84,29 @@ class Record:
             'saliency/gradient/gini'
             >>> Record("clean_accuracy", 0.97, 100).chart
             'clean/accuracy'
+            >>> Record("corruption_accuracy", 0.8, 100, condition="rotation 2").chart
+            'corruption/accuracy/rotation 2'
         """
-        if self.attack:
-            return f"robust/{self.attack}/eps={self.eps:.4g}"
+        group, _, name = self.metric.partition("_")
         if self.attribution:
-            return f"saliency/{self.attribution}/{self.metric}"
-        return "clean/" + self.metric.removeprefix("clean_")
+            group, name = f"saliency/{self.attribution}", self.metric
+        norm = "" if self.norm in ("", "Linf") else self.norm
+        eps = "" if self.eps is None else f"eps={self.eps:.4g}"
+        name = "" if self.metric == "robust_accuracy" else name
+        return "/".join(part for part in (group, name, self.attack, norm, self.condition, eps) if part)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measurement found: rows, and the numbers of single images behind them.
+
+    Attributes:
+        records: the rows.
+        arrays: by name, what is worth keeping of each image, to be saved with ``np.savez``: first axis is the image.
+    """
+
+    records: list[Record]
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -121,5 +150,5 @@ def in_a_line(records: Iterable[Record]) -> str:
     """
     rows = list(records)
     clean = [f"clean {row.value:.3f}" for row in rows if row.metric == "clean_accuracy"]
-    worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst"]
+    worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst" and row.eps is not None]
     return ", ".join([*clean, *(["robust " + ", ".join(worst)] if worst else [])])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_sparse import records
+from lightning_sparse.comparisons import compare
+from lightning_sparse.galleries import write_galleries
 from lightning_sparse.jobs import Job, job_files, read_job
+from lightning_sparse.transfers import transfers
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
@@ -21,9 +23,11 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     if not jobs:
         return
     # Recomputed whole from what the jobs left, so that it never doubles and never lags.
-    rows = dense_agreement(jobs)
+    rows = compare(jobs) + transfers(jobs)
     (folder / "records.jsonl").unlink(missing_ok=True)
     records.append(folder / "records.jsonl", rows)
+
+    write_galleries(folder, jobs)
 
     from lightning_sparse.report import write_report
 
@@ -41,27 +45,3 @@ def jobs_in(folder: Path) -> list[Job]:
     """Every job of a sweep that can be read, without those that a newer one supersedes."""
     current, _ = job_files(folder)
     return [job for path in current if (job := read_job(path))]
-
-
-def dense_agreement(jobs: list[Job]) -> list[records.Record]:
-    """Compare each model's saliency maps with those of the dense model of the same data, architecture and seed."""
-    import numpy as np
-
-    from lightning_sparse.measure import ATTRIBUTIONS, agreement_record
-
-    done = [job for job in jobs if job.status == "done" and job.maps and (job.folder / job.maps).exists()]
-    parents = {(job.data, job.model, job.seed): job for job in done if job.method == "dense"}
-    rows = []
-    for job in done:
-        parent = parents.get((job.data, job.model, job.seed))
-        if parent is None or parent is job:
-            continue
-        sparsity = records.read(job.rows)[-1].sparsity
-        with np.load(job.folder / job.maps) as mine, np.load(parent.folder / parent.maps) as dense:
-            if not np.array_equal(mine["images"], dense["images"]):
-                continue  # measured with other settings: not the same images, so not comparable
-            for method in ATTRIBUTIONS:
-                if method in mine and method in dense:
-                    row = agreement_record(mine[method], dense[method], method)
-                    rows.append(replace(row, sparsity=sparsity, **job.identity()))
-    return rows

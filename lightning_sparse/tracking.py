@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 MODES = ("disabled", "offline", "online")
 AXIS = "sparsity"
-CHARTED = ("clean/accuracy", "robust/worst/", "saliency/")
+# What is charted against sparsity: the groups of measurements.
+GROUPS = ("clean", "robust", "trust", "saliency", "corruption", "shift", "curvature", "transfer", "difference", "cost")
+CHARTED = ("clean/accuracy", "robust/worst/", "saliency/", "corruption/mean", "shift/", "curvature/", "cost/bits")
 
 
 def job_run(
@@ -229,8 +231,8 @@ def _start(
 
 def _define_axis(run: Run) -> None:
     run.define_metric(AXIS)
-    for charts in ("clean/*", "robust/*", "saliency/*"):
-        run.define_metric(charts, step_metric=AXIS)
+    for group in GROUPS:
+        run.define_metric(f"{group}/*", step_metric=AXIS)
 
 
 def _points(averages: Mapping[str, pd.DataFrame]) -> list[dict[str, float]]:

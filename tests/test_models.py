@@ -1,8 +1,11 @@
+import hashlib
+from itertools import pairwise
+
 import pytest
 import torch
 
 from lightning_sparse import SparsityError, sparsifiable
-from lightning_sparse.models import Classifier, lenet_300_100, resnet18, resnet20, small_cnn
+from lightning_sparse.models import Classifier, lenet5, lenet_300_100, resnet18, resnet20, small_cnn, small_width
 
 
 @pytest.mark.parametrize(
@@ -10,6 +13,7 @@ from lightning_sparse.models import Classifier, lenet_300_100, resnet18, resnet2
     [
         (lenet_300_100, (1, 28, 28), 784 * 300 + 300 * 100 + 100 * 10),
         (lenet_300_100, (1, 8, 8), 64 * 300 + 300 * 100 + 100 * 10),
+        (lenet5, (1, 28, 28), 61_470),
         (small_cnn, (1, 28, 28), 9 * 32 + 9 * 32 * 64 + 64 * 49 * 128 + 128 * 10),
         # He et al. 2016: 0.27 M; the shortcuts here are 1x1 convolutions (2,560 weights).
         (resnet20, (3, 32, 32), 432 + 6 * 2304 + 4608 + 5 * 9216 + 18432 + 5 * 36864 + 512 + 2048 + 640),
@@ -32,3 +36,119 @@ def test_normalisation_is_in_the_model():
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(SparsityError, match="did you mean 'cosine'"):
         Classifier(torch.nn.Flatten(), mean=[0.5], std=[0.5], schedule="cosin")
+
+
+NETS = [
+    (lenet_300_100, (1, 28, 28)),
+    (lenet5, (1, 28, 28)),
+    (small_cnn, (1, 8, 8)),
+    (resnet20, (3, 32, 32)),
+    (resnet18, (3, 32, 32)),
+]
+
+
+def weights_of(net):
+    return sum(weight.numel() for weight in sparsifiable(net).values())
+
+
+def initial(net):
+    content = b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in net.state_dict().items())
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("make", "digest"),
+    [
+        (lenet_300_100, "411494e1327585f8"),
+        (lenet5, "772ffd88f930afb9"),
+        (small_cnn, "d408f341dd2d4528"),
+        (resnet20, "fada5c409ed88da1"),
+        (resnet18, "dba9e5f669845aa4"),
+    ],
+)
+def test_at_width_1_initial_weights_are_what_they_have_always_been(make, digest):
+    """Digests of the networks before they had a width; those of another torch would be others, so twins are compared too."""
+    nets = []
+    for arguments in ((), (1.0,), (1,)):
+        torch.manual_seed(3)
+        nets.append(initial(make((3, 32, 32), 10, *arguments)))
+    assert len(set(nets)) == 1
+    torch.manual_seed(3)
+    if initial(torch.nn.Linear(4, 4)) == TORCHS_OWN:
+        assert nets[0] == digest
+
+
+@pytest.mark.parametrize(("make", "shape"), NETS)
+@pytest.mark.parametrize("width", [0.01, 0.3, 0.5, 1.5])
+def test_any_width_gives_logits_and_trains(make, shape, width):
+    if make is resnet18 and width > 1:
+        width = 1.1  # 11 M weights are enough
+    net = make(shape, 10, width)
+    net(torch.rand(2, *shape)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert (weights_of(net) > weights_of(make(shape, 10))) == (width > 1)
+
+
+def test_width_by_hand():
+    assert weights_of(lenet_300_100((1, 28, 28), 10, 0.5)) == 784 * 150 + 150 * 50 + 50 * 10
+    assert weights_of(lenet5((1, 28, 28), 10, 0.5)) == 25 * 3 + 25 * 3 * 8 + 200 * 60 + 60 * 42 + 42 * 10
+    assert weights_of(small_cnn((1, 8, 8), 10, 0.25)) == 9 * 8 + 9 * 8 * 16 + 16 * 4 * 32 + 32 * 10
+    # A quarter: 4, 8 and 16 channels, so all but the first and the last layer have a sixteenth.
+    assert weights_of(resnet20((3, 32, 32), 10, 0.25)) == 27 * 4 + (270_896 - 432 - 640) // 16 + 16 * 10
+    assert weights_of(resnet18((3, 32, 32), 10, 0.25)) == 27 * 16 + (11_164_352 - 1728 - 5120) // 16 + 128 * 10
+    assert weights_of(lenet_300_100((1, 28, 28), 10, 1e-6)) == 784 + 1 + 10
+
+
+def test_a_narrow_resnet18_starts_as_torchvisions_does():
+    """He et al.'s initial weights: of variance 2 / (fan-out), with BatchNorm at 1 and 0."""
+    torch.manual_seed(0)
+    net = resnet18((3, 32, 32), 10, 0.5)
+    for name, channels in (("layer1.0.conv1", 32), ("layer4.1.conv2", 256)):
+        assert float(net.get_parameter(f"{name}.weight").detach().std()) == pytest.approx(
+            (2 / (9 * channels)) ** 0.5, rel=0.05
+        )
+    assert net.layer3[0].bn2.weight.min().item() == net.bn1.weight.max().item() == 1.0
+    assert [name for name, _ in net.named_parameters()] == [
+        name for name, _ in resnet18((3, 32, 32), 10).named_parameters()
+    ]
+
+
+@pytest.mark.parametrize("width", [0, -1, True, "half", float("nan"), float("inf")])
+def test_what_is_no_width_is_refused(width):
+    with pytest.raises(SparsityError, match=r"width=.* is not a factor above 0: write 0\.5"):
+        small_cnn((1, 8, 8), 10, width)
+
+
+@pytest.mark.parametrize(("make", "shape"), NETS[:4])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.98])
+def test_the_small_width_is_that_of_the_nearest_network(make, shape, sparsity):
+    """Against every network that there is: sizes change only where a factor times a hidden size is half an integer."""
+    weights = round((1 - sparsity) * weights_of(make(shape, 10)))
+    width = small_width(lambda width: make(shape, 10, width), weights)
+    edges = {(k + 0.5) / size for size in SIZES[make] for k in range(size + 1)}
+    edges = sorted(edge for edge in edges if 0.5 * width < edge < 2 * width)
+    with torch.device("meta"):
+        counts = [weights_of(make(shape, 10, (a + b) / 2)) for a, b in pairwise(edges)]
+        found = weights_of(make(shape, 10, width))
+    assert abs(found - weights) == min(abs(count - weights) for count in counts)
+    assert len(str(width)) <= 7  # a number that can be read
+
+
+SIZES = {lenet_300_100: (300, 100), lenet5: (6, 16, 120, 84), small_cnn: (32, 64, 128), resnet20: (16, 32, 64)}
+
+
+def test_the_small_width_draws_nothing_and_knows_its_limits():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 2 * 266_200) > 1.5
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(SparsityError, match=r"weights=500 is fewer than the smallest such model has \(795\)"):
+        small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 500)
+    with pytest.raises(SparsityError, match=r"make gives 266200 weights at any size"):
+        small_width(lambda width: lenet_300_100((1, 28, 28), 10), 10**6)
+    with pytest.raises(SparsityError, match=r"weights=0\.5 is not a positive integer"):
+        small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 0.5)
+
+
+# What torch 2.15 draws for a layer after manual_seed(3).
+TORCHS_OWN = "67a6d961cbc68538"

@@ -36,6 +36,8 @@ def test_the_code_runs_as_written(tmp_path, monkeypatch, capsys):
         "batches": [(torch.rand(8, 1, 8, 8), torch.randint(0, 10, (8,))) for _ in range(50)],
         "classifier": model,
         "test_images": torch.rand(20, 1, 8, 8),
+        "validation_images": torch.rand(20, 1, 8, 8),
+        "validation_labels": torch.randint(0, 10, (20,)),
         "test_labels": torch.randint(0, 10, (20,)),
     }
     for block in BLOCKS:

@@ -24,6 +24,7 @@ from lightning_sparse import (
     GraNet,
     GraSP,
     GrowAndPrune,
+    IterativePruning,
     LotteryTicket,
     OneShot,
     RigL,
@@ -298,6 +299,15 @@ def ticket():
     return LotteryTicket(0.9, trainings=3, total_steps=60), update
 
 
+def iterative():
+    """The same staircase, from where the last training ended."""
+
+    def update(net, step):
+        return globally(net, 1 - 0.1 ** (step / 40)) if step in (20, 40) else None
+
+    return IterativePruning(0.9, trainings=3, total_steps=60), update
+
+
 def grow_and_prune():
     def update(net, step):
         if step == 0:
@@ -342,6 +352,7 @@ METHODS = {
     "OneShot": (one_shot, 1),
     "GradualPruning": (gradual, 20),
     "LotteryTicket": (ticket, 2),
+    "IterativePruning": (iterative, 2),
     "GrowAndPrune": (grow_and_prune, 16),
     "BrainDevelopment": (brain, 27),
 }

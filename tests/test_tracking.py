@@ -202,10 +202,12 @@ def write_sweep(folder: Path) -> None:
         failed = (sparsity, seed) == (0.9, 1)
         status = {"status": "failed", "error": "diverged"} if failed else {"status": "done", "error": ""}
         (folder / name).mkdir(parents=True)
-        (folder / name / "job.json").write_text(json.dumps(identity | status | {"version": "0.1.0", "seconds": 1.0}))
+        (folder / name / "job.json").write_text(
+            json.dumps(identity | status | {"version": "0.1.0", "seconds": 1.0, "keys": ["saliency-0"]})
+        )
         if failed:
             continue
-        owner = identity | {"sparsity": sparsity}
+        owner = identity | {"sparsity": sparsity, "key": "saliency-0"}
         value = 1 - sparsity / 2 + seed / 100
         robust = Record("robust_accuracy", value / 2, 100, attack="worst", norm="Linf", eps=0.1, **owner)
         gini = Record("gini", 0.5, 64, attribution="gradient", **owner)
@@ -215,7 +217,7 @@ def write_sweep(folder: Path) -> None:
         maps = np.ones((3, 4, 4), dtype=np.float32)
         share = np.full(3, 0.9, dtype=np.float32)
         saved = {"images": pictures, "labels": classes, "prediction": classes, "confidence": share, "gradient": maps}
-        np.savez(folder / name / "saliency.npz", **saved)
+        np.savez(folder / name / "saliency-0.npz", **saved)
 
 
 def test_the_summary_run_holds_tables_charts_pictures_and_the_file(tmp_path, capfd):

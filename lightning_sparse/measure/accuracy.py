@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.records import Record
+from lightning_sparse.records import Measured, Record
 
 
 def measure_accuracy(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    data: Data,
     *,
     batch_size: int = 512,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     forward: Forward | None = None,
-) -> list[Record]:
+) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 
     Args:
         model: any module; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
-        labels: (n,), integers in [0, classes).
+        data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
+            of such batches.
         batch_size: images per forward pass.
         mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
         std: see there.
@@ -36,7 +37,8 @@ def measure_accuracy(
 
     Returns:
         Two records: ``clean_accuracy`` in [0, 1] with its Wilson interval, and ``clean_cross_entropy``, the mean over
-        images in nats, with its normal interval.
+        images in nats, with its normal interval. Arrays, each (n,): ``labels``, ``prediction``, and
+        ``true_class_probability``, float32.
 
     Raises:
         SparsityError: if images, labels or the model's outputs are not what they should be.
@@ -45,19 +47,27 @@ def measure_accuracy(
         >>> import torch
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-        >>> [(record.metric, record.n) for record in measure_accuracy(model, images, labels)]
+        >>> [(record.metric, record.n) for record in measure_accuracy(model, (images, labels)).records]
         [('clean_accuracy', 6), ('clean_cross_entropy', 6)]
     """
+    images, labels = gathered(data)
     classifier = as_classifier(model, mean=mean, std=std, forward=forward)
-    with untouched(classifier):
+    with untouched(classifier), torch.no_grad():
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         targets = labels.cpu().long()
-        correct = int((logits.argmax(dim=1) == targets).sum())
-        losses = F.cross_entropy(logits, targets, reduction="none").double().numpy()
-    n = len(targets)
+        prediction = logits.argmax(dim=1)
+        losses = F.cross_entropy(logits, targets, reduction="none").double()
+    n, correct = len(targets), int((prediction == targets).sum())
     low, high = wilson(correct, n)
-    loss, loss_low, loss_high = mean_interval(losses)
-    return [
-        Record("clean_accuracy", correct / n, n, low, high, detail="top-1, eval mode, float32"),
-        Record("clean_cross_entropy", loss, n, loss_low, loss_high, detail="mean over images, nats"),
-    ]
+    loss, loss_low, loss_high = mean_interval(losses.numpy())
+    return Measured(
+        [
+            Record("clean_accuracy", correct / n, n, low, high, detail="top-1, eval mode, float32"),
+            Record("clean_cross_entropy", loss, n, loss_low, loss_high, detail="mean over images, nats"),
+        ],
+        {
+            "labels": targets.numpy(),
+            "prediction": prediction.numpy(),
+            "true_class_probability": (-losses).exp().float().numpy(),
+        },
+    )

@@ -11,6 +11,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
+from lightning_sparse.measure.maps import ranks
 
 # Odd, so that no count falls on a half and rounding is the same from either end; the curves have one point more.
 _INTERVALS = 29
@@ -64,13 +65,13 @@ def insertion_deletion_gap(
     pixels = images.shape[2] * images.shape[3]
     counts, weights = _grid(pixels)
     flat = maps.detach().flatten(1).double().cpu()
-    ranks = _ranks(flat, seed)
+    order = ranks(flat, seed)
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
         device = device_of(classifier)
         kept_first = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
-        for part, wanted, rank in batches(chunk, device, images, labels, ranks):
+        for part, wanted, rank in batches(chunk, device, images, labels, order):
             first = (rank.unsqueeze(1) < kept_first.unsqueeze(1)).view(len(part), len(counts), 1, *part.shape[2:])
             inserted, deleted = part.unsqueeze(1) * first, part.unsqueeze(1) * ~first
             curves = [
@@ -99,10 +100,3 @@ def _grid(pixels: int) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([round(step * pixels / intervals) for step in range(intervals + 1)])
     weights = (counts[2:] - counts[:-2]).double() / (2 * pixels)
     return counts[1:-1], weights
-
-
-def _ranks(flat: Tensor, seed: int) -> Tensor:
-    """Rank of each pixel, 0 for the highest, (n, pixels); ties at random."""
-    shuffle = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
-    order = flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
-    return shuffle.gather(1, order).argsort(dim=1)

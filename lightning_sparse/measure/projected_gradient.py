@@ -10,23 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.measure.balls import check_eps, check_norm, project, steepest
+from lightning_sparse.measure.balls import random_start as draw_start
 
 
-def check_eps(name: str, eps: object) -> float:
-    """Return ``eps`` as a float if it is in (0, 1], else raise.
-
-    Example:
-        >>> check_eps("eps", 8)
-        Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: eps=8 is not in (0, 1], the units of pixels: write 8 / 255
-    """
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps <= 1:
-        advice = f"{eps:g} / 255" if isinstance(eps, int | float) and 1 < eps <= 255 else "8 / 255"
-        raise SparsityError(f"{name}={eps!r} is not in (0, 1], the units of pixels: write {advice}")
-    return float(eps)
-
-
-def check_steps(steps: object) -> int:
+def check_steps(steps: object, name: str = "steps") -> int:
     """Return ``steps`` if it is an integer of at least 1, else raise.
 
     Example:
@@ -34,7 +22,7 @@ def check_steps(steps: object) -> int:
         20
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise SparsityError(f"steps={steps!r} is not an integer of at least 1: write 20")
+        raise SparsityError(f"{name}={steps!r} is not an integer of at least 1: write {20 if name == 'steps' else 1}")
     return steps
 
 
@@ -44,16 +32,20 @@ def pgd(
     labels: Tensor,
     *,
     eps: float,
+    norm: str = "Linf",
     steps: int = 20,
     step_size: float | None = None,
+    restarts: int = 1,
     loss: Literal["ce", "margin"] = "ce",
     random_start: bool = True,
+    start: Tensor | None = None,
     keep_broken: bool = False,
-) -> Tensor:
-    """Attack by projected gradient ascent in the L-inf ball (Madry et al. 2018).
+) -> tuple[Tensor, Tensor]:
+    """Attack by projected gradient ascent in the L-inf or L2 ball (Madry et al. 2018).
 
-    An image counts as broken as soon as any iterate is misclassified; it then leaves the loop with that iterate, and
-    the remaining steps are spent on the others. With ``keep_broken`` it equals ``torchattacks.PGD``.
+    An image counts as broken as soon as any iterate is misclassified; it then leaves the loop with that iterate and is
+    never looked at again. What still stands after the last step is looked at once more, and attacked from a new random
+    start if there are any left. With ``keep_broken`` it equals ``torchattacks.PGD`` and ``torchattacks.PGDL2``.
 
     It draws its random start from torch's global generator and wants the model in eval mode: call it inside
     :func:`~lightning_sparse.isolation.untouched`, or use ``ATTACKS["pgd"]``, which does both.
@@ -62,53 +54,70 @@ def pgd(
         classifier: pixels in [0, 1] to logits.
         images: (n, C, H, W), float32 in [0, 1], on the classifier's device.
         labels: (n,), integers in [0, classes).
-        eps: radius of the ball in units of [0, 1], in (0, 1].
-        steps: number of gradient steps.
-        step_size: in units of [0, 1]; None is 2.5 * eps / steps, which scales with eps and reaches the ball's far side.
+        eps: radius of the ball: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
+        norm: ``"Linf"``, with steps along the sign of the gradient, or ``"L2"``, along the gradient divided by its norm.
+        steps: number of gradient steps of each start.
+        step_size: in the units of eps; None is 2.5 * eps / steps, which scales with eps and reaches the ball's far side.
+        restarts: number of starts, at least 1.
         loss: ``"ce"`` (cross-entropy) or ``"margin"`` (largest other logit minus the true one), whose gradient does
             not vanish when logits are large.
-        random_start: start at a uniformly random point of the ball instead of at the image.
+        random_start: start at a random point of the ball instead of at the image.
+        start: like ``images``: where the first walk begins instead, projected into the ball. Where a walk in a smaller ball
+            has ended is most of the way already.
         keep_broken: go on attacking broken images and return the last iterate, as torchattacks does. More work for a
             weaker attack: for comparison only.
 
     Returns:
-        Adversarial images, like ``images``, within eps of them and in [0, 1].
+        Adversarial images, like ``images``, within eps of them and in [0, 1]; and which of them the classifier gets
+        wrong, (n,), bool.
 
     Raises:
-        SparsityError: if ``eps``, ``steps``, ``step_size`` or ``loss`` is not allowed.
+        SparsityError: if ``eps``, ``norm``, ``steps``, ``step_size``, ``restarts`` or ``loss`` is not allowed.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-        >>> bool(((pgd(model, images, labels, eps=0.1) - images).abs() <= 0.1 + 1e-6).all())
+        >>> adversarial, broken = pgd(model, images, labels, eps=0.1)
+        >>> bool(((adversarial - images).abs() <= 0.1 + 1e-6).all())
+        True
+        >>> torch.equal(model(adversarial).argmax(1) != labels, broken)
         True
     """
-    eps, steps = check_eps("eps", eps), check_steps(steps)
+    eps, steps = check_eps("eps", eps, check_norm(norm)), check_steps(steps)
+    restarts = check_steps(restarts, "restarts")
     objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
-    size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size)
+    size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
 
-    result = images.detach().clone()
-    if random_start:
-        result = (result + torch.empty_like(result).uniform_(-eps, eps)).clamp(0, 1)
-    # The images still attacked, by their place in the batch. `point` is theirs alone, so the work shrinks with them.
-    active = torch.arange(len(images), device=images.device)
-    clean, targets, point = images.detach(), labels, result.clone()
-    for _ in range(steps):
-        point.requires_grad_(True)
-        logits: Tensor = classifier(point)
-        standing = torch.ones_like(active, dtype=torch.bool) if keep_broken else logits.argmax(dim=1) == targets
-        if not bool(standing.any()):
-            result[active] = point.detach()
-            return result
-        (gradient,) = torch.autograd.grad(objective(logits[standing], targets[standing]), point)
-        if not bool(standing.all()):
-            result[active[~standing]] = point.detach()[~standing]
-            active, clean, targets = active[standing], clean[standing], targets[standing]
-            gradient = gradient[standing]
-        point = point.detach()[standing] + size * gradient.sign()
-        point = (clean + (point - clean).clamp(-eps, eps)).clamp(0, 1).detach()
-    result[active] = point
-    return result
+    images = images.detach()
+    result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    for walk in range(restarts):
+        # The images still attacked, by their place in the batch. `point` is theirs alone, so the work shrinks with them.
+        active = (~broken).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        clean, targets = images[active], labels[active]
+        if walk == 0 and start is not None:
+            point = project(start[active].detach(), clean, eps, norm)
+        else:
+            point = draw_start(clean, eps, norm) if random_start else clean.clone()
+        for _ in range(steps):
+            point.requires_grad_(True)
+            logits: Tensor = classifier(point)
+            standing = torch.ones_like(active, dtype=torch.bool) if keep_broken else logits.argmax(dim=1) == targets
+            if not bool(standing.any()):
+                break
+            (gradient,) = torch.autograd.grad(objective(logits[standing], targets[standing]), point)
+            if not bool(standing.all()):
+                gone = active[~standing]
+                result[gone], broken[gone] = point.detach()[~standing], True
+                active, clean, targets = active[standing], clean[standing], targets[standing]
+                gradient = gradient[standing]
+            point = project(point.detach()[standing] + size * steepest(gradient, norm), clean, eps, norm).detach()
+        else:
+            with torch.no_grad():
+                standing = classifier(point).argmax(dim=1) == targets
+        result[active], broken[active] = point.detach(), ~standing
+    return result, broken
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

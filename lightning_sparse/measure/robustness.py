@@ -2,131 +2,180 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.isolation import device_of, untouched
-from lightning_sparse.measure.attacks import ATTACKS, attack_detail, attack_name
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
-from lightning_sparse.measure.intervals import wilson
-from lightning_sparse.measure.projected_gradient import check_eps, check_steps
-from lightning_sparse.records import Record
+from lightning_sparse.isolation import untouched
+from lightning_sparse.measure.attacks import ATTACKS
+from lightning_sparse.measure.balls import check_eps, check_norm, whole_image
+from lightning_sparse.measure.cascade import attack_names, cascade, checked
+from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.counting import counted
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.intervals import mean_interval
+from lightning_sparse.measure.projected_gradient import check_steps
+from lightning_sparse.measure.tiers import check_tier
+from lightning_sparse.measure.trust import verdict
+from lightning_sparse.measure.victim import Victim
+from lightning_sparse.records import Measured, Record
 
 
 def measure_robustness(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    data: Data,
     *,
     eps: Sequence[float],
-    attacks: Sequence[str] = ("fgsm", "pgd", "apgd-dlr"),
-    steps: int = 20,
+    norm: str = "Linf",
+    tier: str = "sweep",
+    attacks: Sequence[str] | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
     batch_size: int = 256,
     seed: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     forward: Forward | None = None,
     progress: bool = False,
-) -> list[Record]:
-    """Measure robust accuracy: the share of all images that are right on clean and under attack.
+) -> Measured:
+    """Measure robust accuracy: the share of all images that are right on clean and under every attack.
 
-    An image that is wrong on clean is broken at every eps. An image broken by an attack at one eps is broken by it at
-    every larger one, because the smaller ball lies inside the larger: each attack runs on its own survivors only, from
-    the smallest eps up. ``"worst"`` counts the images that survive every attack; it is taken per image, so it can be
-    lower than the lowest single attack.
+    The attacks are a cascade. From the smallest eps up, and at each eps in their order, each attack gets only the images
+    that are right on clean and that nothing has broken yet: what breaks in a ball is broken in every larger one. So the
+    row of an attack says what is left after it and all before it, and the last one's is the worst case.
 
     Args:
         model: any module; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
-        labels: (n,), integers in [0, classes).
-        eps: L-inf radii in units of [0, 1], each in (0, 1].
-        attacks: names from :data:`~lightning_sparse.measure.attacks.ATTACKS`. Keep two losses among them: large logits
-            alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4 classes
-            ``"apgd-dlr"`` is replaced by ``"pgd-margin"``, and the record says so.
-        steps: gradient steps of the iterative attacks.
+        data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
+            of such batches.
+        eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
+        norm: ``"Linf"`` or ``"L2"``.
+        tier: ``"monitor"``, ``"sweep"`` or ``"reference"``, see :data:`~lightning_sparse.measure.tiers.TIERS`.
+        attacks: names from :data:`~lightning_sparse.measure.attacks.ATTACKS` in place of the tier's. Keep two losses among
+            them: large logits alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4
+            classes ``"pgd-margin"`` stands in for attacks on DLR, and the record says so.
+        steps: gradient steps in place of the tier's.
+        restarts: random starts of PGD in place of the tier's.
         batch_size: images per batch; 128 to 256 is fastest on a CPU.
-        seed: seed of the random starts.
+        seed: of the random starts and samples.
         mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
         std: see there.
         forward: see there.
-        progress: print a line to stderr after each attack.
+        progress: show a bar on stderr.
 
     Returns:
-        For each eps, ascending: one ``robust_accuracy`` record per attack and one with ``attack="worst"``, with Wilson
-        intervals; ``n`` is the number of all images.
+        Records: for each eps, ascending, a ``robust_accuracy`` of each attack and one of ``attack="worst"``, with Wilson
+        intervals; ``robust_curve_area``, the area under the worst case over eps from 0 (clean) to the largest, divided by
+        the largest, with a normal interval; ``robust_eps_half``, the eps at which the worst case falls to half of clean,
+        interpolated, NaN if it does not; and the ``trust_`` rows of the checks. ``trust`` of every number says what they
+        came to. The sum of ``samples`` is all that went through the model. Arrays: ``labels`` (n,), ``correct`` (n,),
+        bool, right on clean; ``survives`` (n, len(eps)), bool; ``eps`` (len(eps),).
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-        >>> records = measure_robustness(model, images, labels, eps=[0.1, 1.0], attacks=["pgd", "pgd-margin"])
-        >>> [record.chart for record in records]  # doctest: +NORMALIZE_WHITESPACE
-        ['robust/pgd/eps=0.1', 'robust/pgd-margin/eps=0.1', 'robust/worst/eps=0.1',
-         'robust/pgd/eps=1', 'robust/pgd-margin/eps=1', 'robust/worst/eps=1']
+        >>> data = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> measured = measure_robustness(model, data, eps=[0.1, 1.0], tier="monitor")
+        >>> [record.chart for record in measured.records]  # doctest: +NORMALIZE_WHITESPACE
+        ['robust/pgd/eps=0.1', 'robust/worst/eps=0.1', 'robust/pgd/eps=1', 'robust/worst/eps=1',
+         'robust/curve_area/worst', 'robust/eps_half/worst']
     """
-    radii, asked, steps = check_radii(eps), check_attacks(attacks), check_steps(steps)
+    radii, chosen = check_radii(eps, norm), check_tier(tier)
+    chosen = replace(
+        chosen,
+        attacks=chosen.attacks if attacks is None else tuple(check_attacks(attacks)),
+        steps=chosen.steps if steps is None else check_steps(steps),
+        restarts=chosen.restarts if restarts is None else check_steps(restarts, "restarts"),
+    )
+    images, labels = gathered(data)
     classifier = as_classifier(model, mean=mean, std=std, forward=forward)
-    records = []
-    with untouched(classifier, seed):
+    with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        _check_reach(images, radii, norm)
+        _check_gradient(classifier, images)
         targets = labels.cpu().long()
         correct = logits.argmax(dim=1) == targets
-        replaced = {attack_name(name, logits.shape[1]): name for name in asked}
-        surviving = {name: correct.clone() for name in replaced}
-        for radius in radii:
-            for name, wanted in replaced.items():
-                _attack_survivors(name, classifier, images, labels, surviving[name], radius, steps, seed, batch_size)
-                detail = attack_detail(name, steps, seed) + "; broken at a smaller eps stays broken"
-                if name != wanted:
-                    detail += f"; in place of {wanted}, which needs 4 classes, not {logits.shape[1]}"
-                records.append(_record(surviving[name], name, radius, detail))
-                if progress:
-                    print(f"eps {radius:.4g}  {name:10}  robust {records[-1].value:.4f}", file=sys.stderr)
-            worst = torch.stack(list(surviving.values())).all(dim=0)
-            detail = f"Linf, per image worst of {', '.join(replaced)} at this and every smaller eps of the same call"
-            records.append(_record(worst, "worst", radius, f"{detail}, {steps} steps, seed {seed}"))
-    return records
+        clean_pass = samples.since()
+        names = attack_names(chosen.attacks, logits.shape[1])
+        chosen = replace(chosen, attacks=tuple(names))
+        victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
+        rows, survives, standing = cascade(victim, correct, radii, chosen, names, samples, progress)
+        checks = checked(victim, correct, radii, survives, standing, chosen, samples, progress) if chosen.checks else []
+    rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
+    area, half = _curve(correct.numpy(), survives.numpy(), radii, norm)
+    rows += [replace(area, trust=verdict(checks), samples=clean_pass), replace(half, trust=verdict(checks))]
+    arrays = {
+        "labels": targets.numpy(),
+        "correct": correct.numpy(),
+        "survives": survives.numpy(),
+        "eps": np.array(radii),
+    }
+    return Measured([*rows, *checks], arrays)
 
 
-def _attack_survivors(
-    name: str,
-    classifier: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    surviving: Tensor,
-    eps: float,
-    steps: int,
-    seed: int,
-    batch_size: int,
-) -> None:
-    """Attack the images still marked in ``surviving`` (n,) and unmark, in place, those that break."""
-    places = surviving.nonzero().squeeze(1)
-    if len(places) == 0:
-        return
-    parts = (images[places.to(images.device)], labels[places.to(labels.device)], places)
-    for part, targets, place in batches(batch_size, device_of(classifier), *parts):
-        adversarial = ATTACKS[name](classifier, part, targets, eps, steps, seed)
-        with torch.no_grad():
-            surviving[place.cpu()] = (classifier(adversarial).argmax(dim=1) == targets).cpu()
+def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: str) -> tuple[Record, Record]:
+    """The two numbers about the whole curve of the worst case; ``correct`` (n,) and ``survives`` (n, radii), bool."""
+    grid = np.array([0.0, *radii])
+    curves = np.column_stack([correct, survives]).astype(float)
+    # One area per image: their mean is the area under the mean curve, and their spread its interval.
+    areas = ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / grid[-1]
+    value, low, high = mean_interval(areas)
+    n, mean = len(curves), curves.mean(axis=0)
+    over = f"worst-case robust accuracy at eps 0 (clean), {', '.join(f'{radius:.4g}' for radius in radii)}"
+    area = Record(
+        "robust_curve_area",
+        value,
+        n,
+        low,
+        high,
+        attack="worst",
+        norm=norm,
+        detail=f"trapezoid under {over}, divided by {radii[-1]:.4g}; its samples are the clean pass",
+    )
+    below = np.flatnonzero(mean <= mean[0] / 2)
+    crossing = float("nan")
+    what = f"eps at which {over} falls to half of clean, by straight lines between them"
+    if mean[0] == 0:
+        what += "; undefined: nothing is right on clean"
+    elif len(below) == 0:
+        what += f"; undefined: {mean[-1]:.4g} is left at the largest eps, more than half of {mean[0]:.4g}"
+    else:
+        right = int(below[0])
+        share = (mean[right - 1] - mean[0] / 2) / (mean[right - 1] - mean[right])
+        crossing = float(grid[right - 1] + share * (grid[right] - grid[right - 1]))
+    return area, Record("robust_eps_half", crossing, n, attack="worst", norm=norm, detail=what)
 
 
-def _record(surviving: Tensor, attack: str, eps: float, detail: str) -> Record:
-    n, robust = len(surviving), int(surviving.sum())
-    low, high = wilson(robust, n)
-    return Record("robust_accuracy", robust / n, n, low, high, attack=attack, norm="Linf", eps=eps, detail=detail)
+def _check_reach(images: torch.Tensor, radii: list[float], norm: str) -> None:
+    if radii[-1] > whole_image(images, norm):
+        raise SparsityError(
+            f"eps={radii[-1]:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart in "
+            f"{norm}: write a smaller one, for pixels in [0, 1]"
+        )
 
 
-def check_radii(eps: Sequence[float]) -> list[float]:
-    """Return the radii ascending and without doubles, or raise a SparsityError if one is not in (0, 1]."""
+def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
+    pixels = images[:1].to(torch.float32, copy=True).requires_grad_(True)
+    if not classifier(pixels).requires_grad:
+        raise SparsityError(
+            "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
+            "by gradient cannot run: write attacks=['square'] with tier='monitor', or forward= with a way that keeps it"
+        )
+
+
+def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
+    """Return the radii ascending and without doubles, or raise a SparsityError if one cannot be a radius."""
+    check_norm(norm)
     if isinstance(eps, int | float | str) or len(eps) == 0:
-        raise SparsityError(f"eps={eps!r} is not a list of radii: write eps=[2 / 255, 8 / 255]")
-    return sorted({check_eps("eps", radius) for radius in eps})
+        example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
+        raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
+    return sorted({check_eps("eps", radius, norm) for radius in eps})
 
 
 def check_attacks(attacks: Sequence[str]) -> list[str]:

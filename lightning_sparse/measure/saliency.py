@@ -1,59 +1,78 @@
-"""Saliency of a trained classifier: how concentrated its maps are, how faithful, and how like another model's."""
+"""Saliency of a trained classifier: how concentrated its maps are, how faithful, how steady, and where they point."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.isolation import untouched
+from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.calibration import fit_temperature
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
-from lightning_sparse.measure.extras import need
-from lightning_sparse.measure.faithfulness import insertion_deletion_gap
-from lightning_sparse.measure.intervals import mean_interval
-from lightning_sparse.records import Record
+from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.grad_cam import grad_cam_layer
+from lightning_sparse.measure.localisation import check_masks
+from lightning_sparse.measure.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
+from lightning_sparse.measure.saliency_rows import Arrays, records_over
+from lightning_sparse.records import Measured, Record
 
-Maps = Tensor | npt.NDArray[np.floating]
+_SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
 
 
 def measure_saliency(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    data: Data,
     *,
-    methods: Sequence[str] = ("gradient", "integrated_gradients"),
-    calibration: tuple[Tensor, Tensor] | None = None,
+    methods: Sequence[str] = ("gradient", "integrated_gradients", "smoothgrad"),
+    measures: Sequence[str] = MEASURES,
+    truth: Mapping[str, Tensor] | None = None,
+    calibration: Data | None = None,
+    batch_size: int = 512,
     seed: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     forward: Forward | None = None,
-) -> tuple[list[Record], dict[str, npt.NDArray[np.generic]]]:
+    progress: bool = False,
+) -> Measured:
     """Measure the saliency maps of the true class on these images, right and wrong ones alike.
 
     Args:
         model: any module; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
-        labels: (n,), integers in [0, classes).
-        methods: names from :data:`~lightning_sparse.measure.attributions.ATTRIBUTIONS`.
+        data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
+            of such batches.
+        methods: names from :data:`~lightning_sparse.measure.attributions.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
+            a convolution to show gives rows of NaN that say why, and no array.
+        measures: names from :data:`~lightning_sparse.measure.map_numbers.MEASURES`. ``"max_sensitivity"`` costs eleven more
+            attributions of each image, ``"randomisation"`` one more, the others none.
+        truth: masks (n, H, W), booleans, by name: which pixels are known to matter. Without any, nothing is localised.
         calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
             None fits it on the measured ones.
-        seed: orders ties in the maps.
+        batch_size: images per forward pass where there is no gradient.
+        seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
+            the weights.
         mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
         std: see there.
         forward: see there.
+        progress: show a bar on stderr.
 
     Returns:
-        Records, and arrays to be saved with ``np.savez``. Per method: ``gini`` and ``insertion_deletion_gap``, means
-        over the ``n`` images where they are defined, with normal intervals; and ``convergence_delta`` for integrated
-        gradients, the mean absolute error of their sum, in logits. The arrays: ``images`` (float16, NCHW), ``labels``,
-        ``prediction``, ``confidence`` (float32: calibrated probability of the prediction), and for each method its maps
-        (n, H, W), float32.
+        Rows for each method, means over the ``n`` images where they are defined, with normal intervals: ``gini``;
+        ``insertion_deletion_gap``; ``max_sensitivity``; ``convergence_delta`` for integrated gradients alone;
+        ``localisation_rank_NAME`` and ``localisation_mass_NAME`` for each mask; ``randomisation_similarity``, whose
+        ``trust`` is the verdict, and ``randomisation_complexity_rise``. As lines of reference, ``gini`` and localisation
+        of the images themselves (attribution ``"input"``), and ``localisation_chance_NAME`` (``"uniform"``).
+
+        Arrays, first axis the image: ``images`` (float16, NCHW), ``labels``, ``prediction``, ``confidence`` (float32:
+        calibrated probability of the prediction), ``temperature`` (float64, the same for all); for each method its maps
+        (n, H, W), float32; and under ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
@@ -61,136 +80,116 @@ def measure_saliency(
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-        >>> records, arrays = measure_saliency(model, images, labels, methods=["gradient"])
-        >>> [record.chart for record in records]
-        ['saliency/gradient/gini', 'saliency/gradient/insertion_deletion_gap']
-        >>> arrays["gradient"].shape
-        (6, 2, 2)
+        >>> measured = measure_saliency(model, (images, labels), methods=["gradient"], measures=["gini"])
+        >>> [record.chart for record in measured.records]
+        ['saliency/input/gini', 'saliency/gradient/gini']
+        >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
+        ((6, 2, 2), (6,))
     """
-    if isinstance(methods, str) or len(methods) == 0:
-        raise SparsityError(f"methods={methods!r} is not a list of names: write methods=['gradient']")
-    names = [check_choice("methods", name, ATTRIBUTIONS) for name in methods]
+    methods, measures = _names("methods", methods, ATTRIBUTIONS), _names("measures", measures, MEASURES)
+    images, labels = gathered(data)
+    masks = truth if truth and "localisation" in measures else {}
+    for name, mask in masks.items():
+        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
     classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    missing: dict[str, str] = {}
     with untouched(classifier, seed):
-        logits = logits_of(classifier, images, labels)
-        if calibration is None:
-            temperature, source = fit_temperature(logits, labels), "the images measured"
-        else:
-            temperature = fit_temperature(logits_of(classifier, *calibration), calibration[1])
-            source = f"{len(calibration[1])} calibration images"
+        logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        known, known_labels = (images, labels) if calibration is None else gathered(calibration)
+        temperature = fit_temperature(
+            logits if calibration is None else logits_of(classifier, known, known_labels, batch_size=batch_size),
+            known_labels,
+        )
         confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
-        arrays: dict[str, npt.NDArray[np.generic]] = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "images": images.detach().cpu().to(torch.float16).numpy(),
             "labels": labels.cpu().long().numpy(),
             "prediction": prediction.numpy(),
             "confidence": confidence.float().numpy(),
+            "temperature": np.full(len(images), temperature),
         }
-        records = []
-        for name in names:
-            maps, deltas = attribute(classifier, images, labels, name)
-            arrays[name] = maps.numpy()
-            gaps = insertion_deletion_gap(classifier, images, labels, maps, temperature=temperature, seed=seed)
-            softmax = f"softmax at temperature {temperature:.4g} fitted on {source}"
-            what = f"insertion minus deletion AUC, zero baseline, true class, {softmax}; 0 is a random order"
-            records.append(_record("gini", gini(maps), name, "true class's logit, channels summed, absolute"))
-            records.append(_record("insertion_deletion_gap", gaps, name, what))
-            if not bool(deltas.isnan().all()):
-                what = "mean absolute error of the attributions' sum, in logits; zero baseline, 50 steps"
-                records.append(_record("convergence_delta", deltas.abs().double().numpy(), name, what))
-    return records, arrays
+        for attribution, found in references(images, measures, masks, seed).items():
+            arrays |= {f"{attribution}/{metric}": values for metric, values in found.items()}
+        for method in tqdm(methods, "saliency", disable=not progress, leave=False):
+            if method == "grad_cam" and (reason := _no_grad_cam(classifier, images)):
+                missing[method] = reason
+                continue
+            maps, deltas = attribute(classifier, images, labels, method, seed=seed)
+            found = numbers_of_maps(maps, measures, masks, seed)
+            found |= numbers_of_model(
+                classifier,
+                images,
+                labels,
+                method,
+                maps,
+                deltas,
+                measures=measures,
+                temperature=temperature,
+                seed=seed,
+            )
+            arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
+    source = "the images measured" if calibration is None else f"{len(known_labels)} calibration images"
+    records = []
+    for record in records_over(arrays):
+        said = [f"fitted on {source}"] * (record.metric == "insertion_deletion_gap")
+        said += [f"seed {seed}"] * (record.metric.startswith(_SEEDED) or record.attribution == "smoothgrad")
+        records.append(replace(record, detail="; ".join([record.detail, *said])))
+    of_measure = {
+        "convergence_delta": [],
+        "localisation": [f"localisation_{kind}_{name}" for name in masks for kind in ("rank", "mass")],
+        "randomisation": ["randomisation_similarity", "randomisation_complexity_rise"],
+    }
+    for method, reason in missing.items():
+        for metric in (metric for measure in measures for metric in of_measure.get(measure, [measure])):
+            records.append(Record(metric, float("nan"), 0, attribution=method, detail=f"left out: {reason}"))
+    return Measured(records, arrays)
 
 
-def gini(maps: Maps) -> npt.NDArray[np.float64]:
-    """Compute the Gini index of each map's absolute values: how few pixels hold it (Hurley & Rickard 2009).
+def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
+    """Find the images that all of several models classify correctly.
 
-    With the d values sorted ascending, ``G = sum_k (2k - d - 1) a_k / (d sum a)``: 0 if all are equal, (d - 1) / d if
-    one holds everything. It does not depend on the map's scale.
-
-    Args:
-        maps: (n, H, W).
-
-    Returns:
-        (n,), in [0, 1); NaN for a map of zeros, as a dead network gives.
-
-    Raises:
-        SparsityError: if ``maps`` is not (n, H, W).
-
-    Example:
-        >>> gini(np.array([[[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, -3.0]], [[0.0, 0.0], [0.0, 0.0]]]))
-        array([0.  , 0.75,  nan])
-    """
-    values = np.sort(np.abs(_flat("maps", maps)), axis=1)
-    d = values.shape[1]
-    total = values.sum(axis=1)
-    weighted = (values * (2 * np.arange(1, d + 1) - d - 1)).sum(axis=1)
-    result = np.full(len(values), np.nan)
-    np.divide(weighted, d * total, out=result, where=total > 0)
-    return result
-
-
-def agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
-    """Compute Spearman's rank correlation of the absolute values of two models' maps of the same images.
+    Maps of images that a model has wrong explain a class that it did not choose, and each model has others wrong: compare
+    on these. Their number shrinks as models get worse, and what is left is the easy ones: say how many.
 
     Args:
-        maps_a: (n, H, W).
-        maps_b: (n, H, W), of the same images in the same order.
+        several: arrays of :func:`measure_saliency`, one of each model, of the same images.
 
     Returns:
-        (n,), in [-1, 1], 1 where both put the pixels in the same order; NaN where one map is constant.
+        (n,), true where all are right.
 
     Raises:
-        SparsityError: if the shapes differ, or scipy is missing.
+        SparsityError: if there is none, or images or labels differ.
 
     Example:
-        >>> a = np.array([[[1.0, 2.0], [3.0, 4.0]]])
-        >>> agreement(a, 10 * a**3), agreement(a, 1 / a)
-        (array([1.]), array([-1.]))
+        >>> images, labels = np.zeros((3, 1, 2, 2)), np.array([0, 1, 1])
+        >>> several = [
+        ...     {"images": images, "labels": labels, "prediction": np.array(said)} for said in ([0, 1, 0], [1, 1, 1])
+        ... ]
+        >>> same_images(several)
+        array([False,  True, False])
     """
-    a, b = _flat("maps_a", maps_a), _flat("maps_b", maps_b)
-    if np.shape(maps_a) != np.shape(maps_b):
-        raise SparsityError(f"maps_a {np.shape(maps_a)} and maps_b {np.shape(maps_b)} differ: give the same images")
-    rankdata = need("scipy.stats").rankdata
-    ranks_a, ranks_b = (rankdata(np.abs(values), axis=1) for values in (a, b))
-    ranks_a -= ranks_a.mean(axis=1, keepdims=True)
-    ranks_b -= ranks_b.mean(axis=1, keepdims=True)
-    spread = np.sqrt((ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
-    result = np.full(len(a), np.nan)
-    np.divide((ranks_a * ranks_b).sum(axis=1), spread, out=result, where=spread > 0)
-    return result
+    if len(several) == 0:
+        raise SparsityError("several is empty: give the arrays of at least one model")
+    first = several[0]
+    for place, arrays in enumerate(several):
+        for name in ("images", "labels"):
+            if not np.array_equal(arrays[name], first[name]):
+                raise SparsityError(f"{name} of model {place} are not those of model 0: measure all on the same images")
+    right: npt.NDArray[np.bool_] = np.all([arrays["prediction"] == arrays["labels"] for arrays in several], axis=0)
+    return right
 
 
-def agreement_record(maps_a: Maps, maps_b: Maps, attribution: str) -> Record:
-    """Record how far a model's maps agree with those of the dense model.
-
-    Args:
-        maps_a: (n, H, W), the model's.
-        maps_b: (n, H, W), the dense model's, of the same images.
-        attribution: the method that made both, for the record.
-
-    Returns:
-        A ``dense_agreement`` record: the mean of :func:`agreement` over images where it is defined.
-
-    Raises:
-        SparsityError: as :func:`agreement`.
-
-    Example:
-        >>> a = np.array([[[1.0, 2.0], [3.0, 4.0]]])
-        >>> agreement_record(a, a, "gradient").value
-        1.0
-    """
-    return _record("dense_agreement", agreement(maps_a, maps_b), attribution, "Spearman of absolute maps, per image")
+def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
+    """Why the model has no Grad-CAM, or nothing."""
+    try:
+        grad_cam_layer(classifier, next(batches(1, device_of(classifier), images))[0])
+    except SparsityError as error:
+        return str(error)
+    return ""
 
 
-def _record(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
-    mean, low, high = mean_interval(values)
-    n = int((~np.isnan(values)).sum())
-    if n < len(values):
-        detail += f"; undefined for {len(values) - n} of {len(values)} images, left out"
-    return Record(metric, mean, n, low, high, attribution=attribution, detail=detail)
-
-
-def _flat(name: str, maps: Maps) -> npt.NDArray[np.float64]:
-    array = maps.detach().cpu().numpy() if isinstance(maps, Tensor) else np.asarray(maps)
-    if array.ndim != 3:
-        raise SparsityError(f"{name} has shape {array.shape}, not (n, H, W): give one map per image")
-    return array.reshape(len(array), -1).astype(np.float64)
+def _names(what: str, names: Sequence[str], allowed: Iterable[str]) -> list[str]:
+    options = list(allowed)
+    if isinstance(names, str) or len(names) == 0:
+        raise SparsityError(f"{what}={names!r} is not a list of names: write {what}=[{options[0]!r}]")
+    return [check_choice(what, name, options) for name in names]

@@ -51,13 +51,18 @@ def _draw(sweep: Sweep, folder: Path) -> dict[Path, str]:
     """Draw and save what the records allow; return file stems with the captions."""
     from lightning_sparse.report.contact_sheet import attributions, contact_sheet
     from lightning_sparse.report.figures import robustness, saliency, security_curves
-    from lightning_sparse.report.style import save, style
+    from lightning_sparse.report.gallery import forgotten, variable
+    from lightning_sparse.report.style import CONTROLS, save, style
+    from lightning_sparse.report.why import differences, pareto, stability, transfer
 
     drawn = {}
     with style():
         figures = {"robustness": robustness(sweep), "security_curves": security_curves(sweep)}
-        figures["saliency"] = saliency(sweep)
-        for method in sorted(set(sweep.jobs["method"]) - {"dense"}):
+        figures |= {"differences": differences(sweep), "stability": stability(sweep)}
+        figures |= {"saliency": saliency(sweep), "pareto": pareto(sweep), "vog": variable(sweep)}
+        for method in sorted(set(sweep.jobs["method"]) - {"dense", *CONTROLS}):
+            figures[f"transfer_{_file_name(method)}"] = transfer(sweep, method)
+            figures[f"forgotten_{_file_name(method)}"] = forgotten(sweep, method)
             for attribution in attributions(sweep):
                 name = f"maps_{_file_name(method)}_{_file_name(attribution)}"
                 figures[name] = contact_sheet(sweep, method, attribution)

@@ -30,7 +30,7 @@ def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
 
 def attacks(frame: pd.DataFrame) -> str:
     """Say what robust means here: attacks, norm and sizes; empty if the records hold no attack."""
-    rows = frame[frame["attack"] != ""]
+    rows = frame[frame["metric"] == "robust_accuracy"]
     if rows.empty:
         return ""
     names = sorted(set(rows["attack"]) - {"worst"})
@@ -40,15 +40,17 @@ def attacks(frame: pd.DataFrame) -> str:
 
 
 def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
-    """Say what lines, bands and dots are, and over how many seeds.
+    """Say what lines, bands, dots and hollow points are, and over how many seeds.
 
     Args:
         kept: as for :func:`subject`.
         curves: whether only dense has a band, as in the security curves.
     """
     seeds = seeds_text(kept["seeds"])
+    failed = sorted({check for checks in kept["distrusted"] if checks for check in checks.split(", ")})
+    hollow = f" Hollow: not to be trusted, for a check failed ({', '.join(failed)})." if failed else ""
     if seeds.startswith("one"):
-        return f"Every point is one network, {seeds}."
+        return f"Every point is one network, {seeds}.{hollow}"
     if curves:
-        return f"Lines are means over {seeds}; band: 95 % Student-t interval of dense."
-    return f"Lines are means over {seeds}, bands 95 % Student-t intervals, dots single seeds."
+        return f"Lines are means over {seeds}; band: 95 % Student-t interval of dense.{hollow}"
+    return f"Lines are means over {seeds}, bands 95 % Student-t intervals, dots single seeds.{hollow}"

@@ -26,7 +26,6 @@ JOB_DEFAULTS: dict[str, Any] = {
     "error": "",
     "seconds": float("nan"),
     "keys": [],
-    "maps": "saliency.npz",
     "folder": "",
 }
 NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
@@ -83,9 +82,32 @@ def collect(folder: str | Path) -> Sweep:
         # Of measurements that were asked for with other settings before, the rows stay on disk and out of the means.
         records += [row for row in rows if not job["keys"] or row.key in job["keys"]]
     runs = {job["run"] for job in jobs}
-    records += [row for row in read(folder / "records.jsonl") if row.run in runs]
+    together = [row for row in read(folder / "records.jsonl") if row.run in runs]
+    records = distrust_by_transfer(records, together) + together
     older = tuple(file.parent.name for file in superseded)
     return Sweep(folder.resolve().name, folder, frame_of(records), pd.DataFrame(jobs), older)
+
+
+def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Record]:
+    """Add a failed check of transfer, which is made when the sweep has ended, to the verdicts that it is about.
+
+    Example:
+        >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: noise")
+        >>> check = Record("trust_transfer", 0.03, 100, eps=0.1, run="a", trust="failed: transfer")
+        >>> distrust_by_transfer([row], [check])[0].trust
+        'failed: noise, transfer'
+    """
+    failed = {
+        (row.run, row.norm, row.eps) for row in together if row.metric == "trust_transfer" and "failed" in row.trust
+    }
+
+    def judged(row: Record) -> Record:
+        if row.attack != "worst" or row.eps is None or (row.run, row.norm, row.eps) not in failed:
+            return row
+        before = f"{row.trust}, " if row.trust.startswith("failed") else "failed: "
+        return replace(row, trust=before + "transfer")
+
+    return [judged(row) for row in rows]
 
 
 def frame_of(records: list[Record]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from lightning_sparse.jobs import arrays_file
 from lightning_sparse.report.style import caption
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WRONG = "#B00020"
 def attributions(sweep: Sweep) -> list[str]:
     """Names of the attributions whose maps the sweep's jobs saved, the most careful first."""
     saved = next((maps for job in sweep.jobs.to_dict("records") if (maps := _load(sweep, job))), {})
-    return sorted(set(saved) - NOT_A_MAP, reverse=True)
+    return sorted((name for name, array in saved.items() if name not in NOT_A_MAP and array.ndim == 3), reverse=True)
 
 
 def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
@@ -116,7 +117,9 @@ def _same_images(maps: Saved, saved: list[Saved]) -> bool:
 def _load(sweep: Sweep, job: dict[Any, Any]) -> Saved:
     import numpy as np
 
-    file = sweep.folder / job["folder"] / job["maps"]
+    file = arrays_file(sweep.folder / job["folder"], job["keys"], "saliency")
+    if file is None:
+        return {}
     try:
         with file.open("rb") as opened, np.load(opened) as saved:  # numpy leaves a torn file open
             return {name: saved[name] for name in saved.files}

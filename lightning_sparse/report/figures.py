@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import attacks, marks, subject
@@ -19,6 +19,7 @@ from lightning_sparse.report.style import (
     spaced,
 )
 from lightning_sparse.report.table import over_seeds
+from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import NAMES, eps_text, name_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
     from lightning_sparse.report.collect import Sweep
 
-SALIENCY = {"gini": (0.0, 1.0), "insertion_deletion_gap": (-1.0, 1.0), "dense_agreement": (-1.0, 1.0)}
+SALIENCY = {
+    "gini": (0.0, 1.0),
+    "insertion_deletion_gap": (-1.0, 1.0),
+    "max_sensitivity": (0.0, inf),
+    "dense_agreement": (-1.0, 1.0),
+}
 DENSITY = "density (below it: sparsity)"
 BAND = 0.16  # opacity of an interval
 SHARE = (0.0, 1.0)
@@ -37,13 +43,13 @@ SHARE = (0.0, 1.0)
 def robustness(sweep: Sweep) -> Figure | None:
     """Clean accuracy and worst-case robust accuracy at each eps against density; None if there is nothing to draw."""
     averages = over_seeds(sweep.frame)
-    kept = averages[(averages["metric"] == "clean_accuracy") | (averages["attack"] == "worst")]
+    kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
     if kept.empty:
         return None
     charts = kept.sort_values(["attack", "eps"]).drop_duplicates("chart")
     figure, grid = panels(len(charts))
     for axes, chart in zip(grid, charts.to_dict("records"), strict=True):
-        _against_density(axes, sweep, kept[kept["chart"] == chart["chart"]], SHARE)
+        against_density(axes, sweep, kept[kept["chart"] == chart["chart"]], SHARE)
         axes.set_title(name_of(chart["metric"], chart["attack"], chart["eps"]))
         # From 0 where attacks bring accuracy down; clean accuracy alone would be a line at the top.
         axes.set_ylim(-0.02 if kept["attack"].any() else max(-0.02, kept["mean"].min() - 0.05), 1.02)
@@ -59,7 +65,7 @@ def robustness(sweep: Sweep) -> Figure | None:
 def security_curves(sweep: Sweep) -> Figure | None:
     """Robust accuracy against eps: one panel per method, one line per sparsity, dense in black."""
     averages = over_seeds(sweep.frame)
-    kept = averages[(averages["metric"] == "clean_accuracy") | (averages["attack"] == "worst")].fillna({"eps": 0.0})
+    kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)].fillna({"eps": 0.0})
     methods = list(looks(kept["method"])) or ["dense"]
     if not (kept["attack"] == "worst").any():
         return None
@@ -73,10 +79,12 @@ def security_curves(sweep: Sweep) -> Figure | None:
         dense = kept[kept["method"] == "dense"].sort_values("eps")
         if len(dense):
             _line(axes, dense, "eps", SHARE, color=DENSE, linestyle="--", marker="o", label="dense")
+        hollow(axes, dense, "eps", DENSE)
         lines = kept[(kept["method"] == method) & (method != "dense")].sort_values("eps")
         for level, line in lines.groupby("sparsity_asked"):
             color = shade.get(level, DENSE)
             axes.plot(line["eps"], line["mean"], color=color, marker="o", label=f"sparsity {level:g}")
+            hollow(axes, line, "eps", color)
         axes.set_title(method)
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -95,9 +103,12 @@ def security_curves(sweep: Sweep) -> Figure | None:
 def saliency(sweep: Sweep) -> Figure | None:
     """Gini index, insertion - deletion gap and agreement with dense, one row per attribution, against density."""
     averages = over_seeds(sweep.frame)
-    kept = averages[averages["metric"].isin(SALIENCY)]
+    kept = averages[averages["metric"].isin(SALIENCY) & (averages["attribution"] != "input")]
     if kept.empty:
         return None
+    same = kept["condition"] == "same images"
+    # Over the same images where that was computed; agreement is of the same images anyway.
+    kept = kept[same | ~kept["metric"].isin(kept.loc[same, "metric"])]
     from matplotlib.figure import Figure
 
     metrics = [metric for metric in SALIENCY if (kept["metric"] == metric).any()]
@@ -108,7 +119,10 @@ def saliency(sweep: Sweep) -> Figure | None:
         for j, metric in enumerate(metrics):
             axes = grid[i, j]
             chosen = kept[(kept["attribution"] == attribution) & (kept["metric"] == metric)]
-            _against_density(axes, sweep, chosen, SALIENCY[metric])
+            if chosen.empty:
+                axes.set_visible(False)
+                continue
+            against_density(axes, sweep, chosen, SALIENCY[metric])
             axes.set_title(NAMES[metric] if i == 0 else "")
             axes.set_xlabel(DENSITY if i == len(attributions) - 1 else "")
         grid[i, 0].set_ylabel(attribution.replace("_", " "), fontsize=8.5)
@@ -116,13 +130,14 @@ def saliency(sweep: Sweep) -> Figure | None:
     caption(
         figure,
         f"{subject(sweep, kept)} Gini index: 0 spread out, 1 concentrated. Insertion - deletion gap: 0 is a random "
-        f"order of pixels. Agreement: rank correlation with the map of the dense network. {marks(kept)}",
+        f"order of pixels. Max-sensitivity: how far a map moves under small noise, lower is better. Agreement: rank "
+        f"correlation with the map of the dense network (the dense line: between dense seeds). {marks(kept)}",
     )
     return figure
 
 
-def _against_density(axes: Axes, sweep: Sweep, lines: pd.DataFrame, limits: tuple[float, float]) -> None:
-    """One line per method over the sweep's densities, and dense as a level across the panel."""
+def against_density(axes: Axes, sweep: Sweep, lines: pd.DataFrame, limits: tuple[float, float]) -> None:
+    """Draw one line per method over the sweep's densities, and dense as a level across the panel."""
     sparse = lines[(lines["method"] != "dense") & (lines["sparsity_asked"] < 1)]
     for method, look in looks(sweep.jobs["method"]).items():
         line = sparse[sparse["method"] == method].sort_values("sparsity_asked")
@@ -130,6 +145,7 @@ def _against_density(axes: Axes, sweep: Sweep, lines: pd.DataFrame, limits: tupl
             continue
         line = line.assign(density=1 - line["sparsity_asked"])
         _line(axes, line, "density", limits, label=method, **look)
+        hollow(axes, line, "density", look["color"])
         for x, values in zip(line["density"], line["values"], strict=True):
             if len(values) > 1:
                 axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.45, markersize=3.5, zorder=1.5)
@@ -139,6 +155,14 @@ def _against_density(axes: Axes, sweep: Sweep, lines: pd.DataFrame, limits: tupl
             low, high = _clip(level["low"], limits), _clip(level["high"], limits)
             axes.axhspan(low, high, color=DENSE, alpha=0.1, linewidth=0)
     density_axis(axes, sweep.jobs.loc[sweep.jobs["method"] != "dense", "sparsity_asked"])
+
+
+def hollow(axes: Axes, line: pd.DataFrame, x: str, color: Any) -> None:
+    """Draw over the points whose trust verdict failed: white inside, so that nobody takes them for evidence."""
+    failed = line[line["distrusted"] != ""]
+    if len(failed):
+        look: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.2}
+        axes.plot(failed[x], failed["mean"], linestyle="", color=color, zorder=4, **look)
 
 
 def _line(

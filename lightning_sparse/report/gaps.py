@@ -7,12 +7,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from lightning_sparse.report.collect import latest
+from lightning_sparse.report.verdicts import failed_checks, is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SAME_IMAGES = ("clean/", "robust/", "corruption/", "shift/", "curvature/", "transfer/")  # measured on the same for all
 EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
-MASKED = 0.02  # PGD's own noise between restarts stays below it
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
 
@@ -49,38 +50,39 @@ def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] 
             f"{', '.join(superseded)}."
         )
     newest = latest(frame)
-    off = newest[(newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT]
+    off = newest[((newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT) & (newest["method"] != "small_dense")]
     for run, rows in off.groupby("run"):
         asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]
         said.append(
             f"{run} was asked for sparsity {asked:g} and has {achieved:.4g}: it is drawn where it was asked for."
         )
-    said += _masked_gradients(newest)
+    said += _distrusted(newest)
     # A sparse network is compared with dense on the same images and settings, or not at all.
     for column, what in (("n", "numbers of images"), ("key", "settings")):
         # Maps are undefined for some images of some networks, which their rows' details say: n may differ there.
-        comparable = newest if column == "key" else newest[newest["attribution"] == ""]
+        comparable = newest if column == "key" else newest[newest["chart"].str.startswith(SAME_IMAGES)]
         kinds = comparable.groupby(["data", "chart"])[column].nunique()
         mixed = sorted(set(kinds[kinds > 1].index.get_level_values("chart")))
         if mixed:
             said.append(f"Jobs were measured with different {what}: {', '.join(mixed)}.")
-    undefined = newest[newest["value"].isna()]
+    # An eps at which nothing has halved, and a stability before there were two looks, are no loss.
+    undefined = newest[newest["value"].isna() & newest["chart"].str.startswith((*SAME_IMAGES, "saliency/"))]
+    undefined = undefined[undefined["metric"] != "robust_eps_half"]
     for chart, group in undefined.groupby("chart"):
         said.append(f"{chart} is undefined for {', '.join(sorted(set(group['run'])))}: left out of the means.")
     return said
 
 
-def _masked_gradients(newest: pd.DataFrame) -> list[str]:
-    """One step that does more harm than many steps: the gradients mislead, and so does the accuracy under attack."""
-    rows = newest[newest["attack"].isin(["fgsm", "pgd"])]
-    table = rows.pivot_table(index=["run", "eps"], columns="attack", values="value")
-    if not {"fgsm", "pgd"} <= set(table.columns):
-        return []
-    runs = sorted(set(table.index[table["fgsm"] < table["pgd"] - MASKED].get_level_values("run")))
-    if not runs:
-        return []
+def _distrusted(newest: pd.DataFrame) -> list[str]:
+    """Name the networks whose robust accuracy failed a check, check by check."""
+    worst = newest[is_worst(newest)]
+    runs: dict[str, set[str]] = {}
+    for run, verdict in zip(worst["run"], worst["trust"], strict=True):
+        for check in failed_checks([verdict]):
+            runs.setdefault(check, set()).add(run)
     return [
-        f"One step of FGSM breaks more images than PGD, a sign of masked gradients; do not trust: {', '.join(runs)}."
+        f"Do not trust the robust accuracy of these, for they failed the check of {check}: {', '.join(sorted(failed))}."
+        for check, failed in sorted(runs.items())
     ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.collect import latest
 from lightning_sparse.report.table import interval, over_seeds
+from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import eps_text, number, range_text
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def headline(sweep: Sweep) -> list[str]:
 
 def _middle(averages: pd.DataFrame) -> dict[str, Any] | None:
     """The middle eps: chosen by its place in the list and not by what it shows."""
-    worst = averages[averages["attack"] == "worst"].drop_duplicates("chart").sort_values("eps")
+    worst = averages[is_worst(averages)].drop_duplicates("chart").sort_values("eps")
     return worst.to_dict("records")[(len(worst) - 1) // 2] if len(worst) else None  # type: ignore[return-value]
 
 
@@ -77,7 +78,7 @@ def _change(frame: pd.DataFrame, method: str, sparsity: float, charts: list[str]
 def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any] | None) -> str:
     said = f"Clean: share of {range_text(measured['n'])} test images classified correctly."
     if robust:
-        rows = frame[frame["attack"] != ""]
+        rows = frame[frame["metric"] == "robust_accuracy"]
         names = ", ".join(sorted(set(rows["attack"]) - {"worst"}))
         norm = "/".join(sorted(set(rows["norm"])))
         sizes = [eps_text(eps) for eps in sorted(set(rows["eps"]))]

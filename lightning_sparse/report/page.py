@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.report.gaps import holes, warnings
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.table import over_seeds, summarise
+from lightning_sparse.report.trust import trust_table
+from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import EXPLAINED, NOTHING, SHARES, eps_text, name_of, number
 
 if TYPE_CHECKING:
@@ -18,7 +20,37 @@ if TYPE_CHECKING:
     from lightning_sparse.report.collect import Sweep
 
 SVG_AT_MOST = 200_000  # bytes: a picture drawn of more points is smaller as a PNG
-NOT_IN_THE_TABLE = {"clean_cross_entropy", "convergence_delta"}  # they are in table.csv
+FIRST = {"robustness", "security_curves", "differences", "saliency"}  # figures that are seen without asking
+MAIN = "Accuracy and robustness"
+SAME = "same images"
+NOT_IN_THE_TABLE = {
+    "convergence_delta",
+    "randomisation_complexity_rise",
+    "dense_agreement_top10",
+}  # they are in table.csv
+
+
+def _main(averages: pd.DataFrame) -> pd.Series[bool]:
+    return (averages["metric"] == "clean_accuracy") | is_worst(averages) | (averages["metric"] == "robust_curve_area")
+
+
+def _saliency(averages: pd.DataFrame) -> pd.Series[bool]:
+    chosen = ~averages["attribution"].isin(["", "input", "uniform"]) & ~averages["metric"].isin(NOT_IN_THE_TABLE)
+    same = averages["condition"] == SAME
+    # Over the same images where that was computed.
+    return chosen & (same | ~averages["metric"].isin(set(averages.loc[same, "metric"])))
+
+
+def _why(averages: pd.DataFrame) -> pd.Series[bool]:
+    summed = {"corruption_mean_accuracy", "shift_consistency", "forgotten_share", "vog_forgotten_overlap"}
+    return averages["metric"].isin(summed) | averages["metric"].str.startswith(("curvature", "difference"))
+
+
+def _cost(averages: pd.DataFrame) -> pd.Series[bool]:
+    return averages["metric"].str.startswith("cost_")
+
+
+TABLES = {MAIN: _main, "Saliency": _saliency, "What may explain it": _why, "What it costs": _cost}
 
 
 def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, dict[Path, str]]) -> str:
@@ -51,28 +83,44 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, dict[Path, s
 
 def _section(title: str, part: Sweep, pictures: dict[Path, str]) -> dict[str, Any]:
     averages = over_seeds(part.frame)
-    return {
+    drawn: dict[str, list[dict[str, Any]]] = {"figures": [], "more": [], "maps": []}
+    for stem, says in pictures.items():
+        kind = "maps" if stem.name.startswith("maps_") else "figures" if stem.name in FIRST else "more"
+        drawn[kind].append(_picture(stem, says))
+    return drawn | {
         "title": title,
         "headline": headline(part),
         "subject": sorted({f"{job['data']}, {job['model']}" for job in part.jobs.to_dict("records") if job["data"]}),
-        "columns": _columns(averages),
-        "over": [(name, len(list(group))) for name, group in groupby(c["over"] for c in _columns(averages))],
-        "lines": _lines(part, averages),
-        "figures": [_picture(stem, says) for stem, says in pictures.items() if not stem.name.startswith("maps_")],
-        "maps": [_picture(stem, says) for stem, says in pictures.items() if stem.name.startswith("maps_")],
+        "tables": [table for name in TABLES if (table := _table(name, part, averages))],
+        "checks": trust_table(part.frame),
     }
 
 
-def _columns(averages: pd.DataFrame) -> list[dict[str, Any]]:
-    """The quantities worth a column: every one that is no single attack, in a reader's order."""
-    shown = averages[~averages["metric"].isin(NOT_IN_THE_TABLE) & averages["attack"].isin(["", "worst"])]
+def _table(name: str, part: Sweep, averages: pd.DataFrame) -> dict[str, Any] | None:
+    """One table of the page: its columns, what stands over them, and its lines."""
+    shown = TABLES[name](averages)
+    columns = _columns(averages[shown])
+    if not columns and name != MAIN:
+        return None
+    over = [(over, len(list(group))) for over, group in groupby(column["over"] for column in columns)]
+    return {
+        "name": name,
+        "columns": columns,
+        "over": over,
+        "lines": _lines(part, averages, columns, holes=name == MAIN),
+    }
+
+
+def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
+    """The quantities worth a column, in a reader's order."""
     shown = shown.drop_duplicates("chart")
     shown = shown.assign(group=shown["chart"].str.split("/").str[0])
     columns = shown.sort_values(["group", "attribution", "eps", "chart"]).to_dict("records")
     for column in columns:
         unit = ", %" if column["metric"] in SHARES else ""
-        if column["attack"]:
+        if column["eps"] == column["eps"]:
             column["over"], column["name"] = name_of(column["metric"], column["attack"]) + unit, eps_text(column["eps"])
+            column["over"] += f" ({column['norm']})" if column["norm"] == "L2" else ""
             column["name"] = f"eps = {column['name']}"
         else:
             column["over"] = column["attribution"].replace("_", " ")
@@ -80,22 +128,25 @@ def _columns(averages: pd.DataFrame) -> list[dict[str, Any]]:
     return columns  # type: ignore[return-value]
 
 
-def _lines(part: Sweep, averages: pd.DataFrame) -> list[dict[str, Any]]:
+def _lines(part: Sweep, averages: pd.DataFrame, columns: list[dict[str, Any]], *, holes: bool) -> list[dict[str, Any]]:
     lines = []
     for line in summarise(part.frame, part.jobs).to_dict("records"):
         own = averages[(averages["method"] == line["method"]) & (averages["sparsity_asked"] == line["sparsity_asked"])]
         found = {average["chart"]: average for average in own.to_dict("records")}
-        cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in _columns(averages)]
-        lines.append(line | {"cells": cells})
-    return lines  # type: ignore[return-value]
+        cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
+        if holes or any(cell["shown"] != NOTHING for cell in cells):
+            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else ""})
+    return lines
 
 
 def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, str]:
     if average is None:
-        return {"shown": NOTHING, "half": "", "note": ""}
-    note = f"{average['seeds']} of {seeds} seeds" if average["seeds"] < seeds else ""
+        return {"shown": NOTHING, "half": "", "note": "", "distrusted": ""}
+    # What is computed from all seeds together has one row for them, and is no hole.
+    together = average["metric"].startswith(("forgotten", "vog", "dense_agreement"))
+    note = f"{average['seeds']} of {seeds} seeds" if average["seeds"] < seeds and not together else ""
     mean, _, half = number(average["metric"], average["mean"], average["half"]).partition(" ")
-    return {"shown": mean, "half": half, "note": note}
+    return {"shown": mean, "half": half, "note": note, "distrusted": average["distrusted"]}
 
 
 def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -110,8 +161,13 @@ def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return shown
 
 
-def _picture(stem: Path, says: str) -> dict[str, str]:
+def _picture(stem: Path, says: str) -> dict[str, Any]:
     picture, kind = Path(f"{stem}.svg"), "svg+xml"
     if picture.stat().st_size > SVG_AT_MOST:
         picture, kind = Path(f"{stem}.png"), "png"
-    return {"source": f"data:image/{kind};base64,{b64encode(picture.read_bytes()).decode()}", "says": says}
+    wide = not stem.name.startswith(("transfer_", "maps_"))
+    return {
+        "wide": wide,
+        "source": f"data:image/{kind};base64,{b64encode(picture.read_bytes()).decode()}",
+        "says": says,
+    }

@@ -19,6 +19,12 @@ DENSE = "#000000"
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P"]  # a second cue, for print without colour
 
+# What the methods are held against, beside dense: a random mask, and a dense network of as many weights.
+CONTROLS: dict[str, dict[str, Any]] = {
+    "static": {"color": "#777777", "marker": "x", "linestyle": ":"},
+    "small_dense": {"color": "#777777", "marker": "+", "linestyle": "-."},
+}
+
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -55,17 +61,19 @@ def style() -> Iterator[None]:
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Give every method except dense its colour and marker, the same in every figure of a sweep.
+    """Give every method except dense its colour, marker and line, the same in every figure of a sweep; controls are grey.
 
     Example:
         >>> looks(["dense", "gradual", "brain"])["gradual"]
-        {'color': '#D55E00', 'marker': 's'}
+        {'color': '#D55E00', 'marker': 's', 'linestyle': '-'}
     """
-    names = sorted(set(methods) - {"dense"})
+    names = sorted(set(methods) - {"dense", *CONTROLS})
     pairs = len(PALETTE)
-    return {
-        name: {"color": PALETTE[i % pairs], "marker": MARKERS[(i + i // pairs) % pairs]} for i, name in enumerate(names)
+    found: dict[str, dict[str, Any]] = {
+        name: {"color": PALETTE[i % pairs], "marker": MARKERS[(i + i // pairs) % pairs], "linestyle": "-"}
+        for i, name in enumerate(names)
     }
+    return found | {name: look for name, look in CONTROLS.items() if name in set(methods)}
 
 
 def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
@@ -105,14 +113,14 @@ def spaced(places: list[float], room: float) -> list[int]:
     return [*kept, len(places) - 1]
 
 
-def panels(count: int, height: float = 2.25) -> tuple[Figure, list[Axes]]:
-    """Start a figure of small multiples that share both axes, at most three in a row."""
+def panels(count: int, height: float = 2.25, *, same_y: bool = True) -> tuple[Figure, list[Axes]]:
+    """Start a figure of small multiples that share their axes, at most three in a row."""
     from matplotlib.figure import Figure
 
     columns = 2 if count in (1, 2, 4) else 3
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows + 1.0), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    grid = figure.subplots(rows, columns, sharex=True, sharey=same_y, squeeze=False).flatten().tolist()
     # Cells to spare are left at the end of the first row, where the legend finds room; the last row carries the x axis.
     first = columns - (rows * columns - count)
     for spare in grid[first:columns]:

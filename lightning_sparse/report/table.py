@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.files import write_whole
 from lightning_sparse.report.collect import latest
 from lightning_sparse.report.gaps import holes
+from lightning_sparse.report.verdicts import failed_checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lightning_sparse.report.collect import Sweep
 
 LINE = ["data", "model", "method", "sparsity_asked"]
-QUANTITY = ["chart", "metric", "attack", "eps", "attribution"]
+QUANTITY = ["chart", "metric", "attack", "norm", "eps", "attribution", "condition"]
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -26,8 +27,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One line per data set, model, method, sparsity and quantity. ``mean``, ``low``, ``high`` and ``half`` (half
         the width) are the 95 % Student-t interval over seeds, NaN for a single seed; ``values`` are the numbers
-        themselves and ``seeds`` how many they are, undefined ones (NaN) left out; ``sparsity`` is the mean achieved
-        and ``n`` the smallest number of images.
+        themselves and ``seeds`` how many they are, undefined ones (NaN) left out; ``sparsity`` is the mean achieved,
+        ``n`` the smallest number of images, and ``distrusted`` names the checks of trust that failed for any seed.
     """
     import pandas as pd
 
@@ -38,8 +39,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         mean, low, high = interval(values)
         line: dict[str, Any] = dict(zip(LINE + QUANTITY, key, strict=True))
         line |= {"mean": mean, "low": low, "high": high, "half": (high - low) / 2, "seeds": len(values)}
-        lines.append(line | {"values": values, "sparsity": group["sparsity"].mean(), "n": int(group["n"].min())})
-    numbers = ["mean", "low", "high", "half", "seeds", "values", "sparsity", "n"]
+        line |= {"sparsity": group["sparsity"].mean(), "n": int(group["n"].min())}
+        lines.append(line | {"values": values, "distrusted": ", ".join(failed_checks(group["trust"]))})
+    numbers = ["mean", "low", "high", "half", "seeds", "values", "sparsity", "n", "distrusted"]
     return pd.DataFrame(lines, columns=LINE + QUANTITY + numbers)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from math import isnan
 
 NOTHING = "\N{EN DASH}"  # an empty cell
-SHARES = {"clean_accuracy", "robust_accuracy"}  # printed in percent, between 0 and 1
+# Printed in percent, between 0 and 1.
+SHARES = {"clean_accuracy", "robust_accuracy", "corruption_mean_accuracy", "shift_consistency", "forgotten_share"}
+POINTS = {"difference_clean_accuracy", "difference_robust_accuracy"}  # printed in points of percent, with a sign
 
 NAMES = {
     "clean_accuracy": "clean accuracy",
@@ -15,6 +17,36 @@ NAMES = {
     "insertion_deletion_gap": "insertion - deletion gap",
     "dense_agreement": "agreement with dense",
     "convergence_delta": "convergence delta",
+    "max_sensitivity": "max-sensitivity",
+    "dense_agreement_top10": "agreement with dense, top 10 %",
+    "robust_curve_area": "area under robust accuracy",
+    "robust_eps_half": "eps that halves accuracy",
+    "corruption_mean_accuracy": "accuracy, corrupted",
+    "shift_consistency": "consistency under shifts",
+    "curvature_jacobian_norm": "input Jacobian",
+    "curvature_jacobian_norm_calibrated": "input Jacobian, calibrated",
+    "curvature_hessian_eigenvalue": "top Hessian eigenvalue",
+    "difference_clean_accuracy": "clean accuracy less dense, points",
+    "difference_robust_accuracy": "robust accuracy less dense, points",
+    "forgotten_share": "forgotten images",
+    "vog_forgotten_overlap": "forgotten among the most variable",
+    "cost_bits": "bits, all",
+    "cost_bits_mask": "bits, mask",
+    "cost_bits_values": "bits, values",
+    "cost_bits_other": "bits, other parameters",
+    "cost_bits_labels": "bits, labels given the model",
+    "cost_value_bits": "bits a value",
+    "cost_bytes_dense": "bytes, dense",
+    "cost_bytes_bitmap": "bytes, bitmap",
+    "cost_bytes_csr": "bytes, CSR",
+    "cost_bytes_entropy": "bytes, entropy-coded",
+    "cost_bytes_torch_csr": "bytes, torch's CSR",
+    "cost_parameters": "parameters",
+    "cost_living": "parameters, living",
+    "cost_flops_dense": "FLOPs, dense",
+    "cost_flops": "FLOPs, living",
+    "cost_peak_memory_inference": "peak bytes, inference",
+    "cost_peak_memory_training": "peak bytes, training",
 }
 
 EXPLAINED = {
@@ -31,6 +63,24 @@ EXPLAINED = {
     "image. 1 is the same order of pixels, 0 is unrelated.",
     "clean_cross_entropy": "Cross-entropy on the test images as they are. Lower is better.",
     "convergence_delta": "How far integrated gradients miss the sum they must add up to. Near 0 is well integrated.",
+    "max_sensitivity": "The largest relative change of an explanation under ten moves of every pixel by at most 0.02. Lower "
+    "is steadier; a constant map is steady too.",
+    "randomisation_similarity": "Rank correlation of an explanation with itself after the network's weights were shuffled. "
+    "Below 0.5 it passes; above, it shows the image more than what was learned.",
+    "robust_curve_area": "Mean robust accuracy from eps 0 to the largest eps. It depends on the largest eps.",
+    "corruption_mean_accuracy": "Mean accuracy over eight corruptions at three severities. Falling while clean accuracy "
+    "stays is hidden damage.",
+    "shift_consistency": "How often two shifted copies of an image get the same class, right or wrong.",
+    "curvature_jacobian_norm_calibrated": "How steep the calibrated logits are in the pixels, in the mean. Lower is flatter.",
+    "curvature_hessian_eigenvalue": "The largest eigenvalue of the training loss's Hessian in the living weights. Lower is "
+    "flatter.",
+    "difference_robust_accuracy": "Robust accuracy less that of the dense network of the same seed, on the same images.",
+    "forgotten_share": "Share of images that most sparse networks put in another class than most dense ones. Two groups of "
+    "dense networks disagree too.",
+    "vog_forgotten_overlap": "Of the tenth of images whose gradients varied most over the dense training, the share that is "
+    "forgotten; to be held against the share of all.",
+    "cost_bits": "Length of a code of the network and of the training labels given the network, in bits. It ranks networks "
+    "of one architecture.",
 }
 
 
@@ -73,9 +123,22 @@ def number(metric: str, value: float, half: float = float("nan")) -> str:
     """
     if isnan(value):
         return NOTHING
+    if metric.startswith("cost_"):
+        return _large(value)
+    if metric in POINTS:
+        shown = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+        return shown if isnan(half) else f"{shown} ± {100 * half:.1f}"
     scale, digits = (100, 1) if metric in SHARES else (1, 3)
     shown = f"{scale * value:.{digits}f}"
     return shown if isnan(half) else f"{shown} ± {scale * half:.{digits}f}"
+
+
+def _large(value: float) -> str:
+    """Print a count with three digits and a unit: 266 k, 1.07 M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{value:.3g}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

@@ -15,6 +15,11 @@ TINY = [
     "attack.steps=3",
     "attack.eps=[0.05,0.1,0.2]",
     "saliency.images=20",
+    "stability.images=20",
+    "stability.hessian_images=20",
+    "transfer.images=16",
+    "cost.images=100",
+    "vog.images=20",
 ]
 
 

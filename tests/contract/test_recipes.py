@@ -33,6 +33,7 @@ STEPS = 20
 
 # The steps of 20 at which masks are updated, by hand from each docstring; 0 is before the first step.
 UPDATES = {
+    "IterativePruning": [5, 10, 15],
     "Static": [0],
     "OneShot": [10],
     "GradualPruning": range(1, 16),
@@ -349,6 +350,7 @@ def middles(plan, steps, length):
 
 # By hand: of 40 steps in epochs of 4, which phases an epoch can end in. One that lasts shorter is not among them.
 PHASES = {
+    "IterativePruning": {"round 0", "round 1", "round 2", "round 3"},
     "OneShot": {"dense", "sparse"},
     "GradualPruning": {"prune", "rest"},
     "GraNet": {"prune", "rest"},

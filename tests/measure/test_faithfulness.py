@@ -8,7 +8,7 @@ from torch import nn
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import as_classifier, attribute, fit_temperature, insertion_deletion_gap, untouched
 from lightning_sparse.measure.classifier import logits_of
-from lightning_sparse.measure.faithfulness import _grid, _ranks
+from lightning_sparse.measure.faithfulness import _grid
 
 
 def plain_loop(classifier, image, label, ranking, temperature):
@@ -69,17 +69,6 @@ def test_ties_are_ordered_at_random_by_the_seed(digits):
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
-
-
-def test_ranks():
-    flat = torch.tensor([[3.0, 1.0, 2.0, 2.0], [0.0, 5.0, 0.0, 0.0]])
-    seen = set()
-    for seed in range(30):
-        ranks = _ranks(flat, seed)
-        assert ranks.sort(1).values.tolist() == [[0, 1, 2, 3]] * 2
-        assert (ranks[0, 0], ranks[0, 1], ranks[1, 1]) == (0, 3, 0)
-        seen.add(tuple(ranks[0, 2:].tolist()))
-    assert seen == {(1, 2), (2, 1)}
 
 
 @pytest.mark.parametrize("pixels", [2, 3, 28, 29, 30, 64, 784, 1025, 224 * 224])

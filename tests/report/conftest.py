@@ -37,6 +37,7 @@ def write_job(sweep: Path, method: str, sparsity: float, seed: int, *, status: s
         "status": status,
         "error": "",
         "seconds": 12.5,
+        "keys": ["saliency-0"],
     }
     job |= changes
     folder = sweep / run
@@ -45,7 +46,7 @@ def write_job(sweep: Path, method: str, sparsity: float, seed: int, *, status: s
     if status != "done":
         return folder
     owner = {name: job[name] for name in ("run", "method", "data", "model", "seed", "sparsity_asked")}
-    owner["sparsity"] = sparsity
+    owner |= {"sparsity": sparsity, "key": "saliency-0"}
     jitter = JITTER[seed]
     rows = [
         Record("clean_accuracy", clean(method, sparsity) + jitter, 200, detail="argmax of the logits", **owner),
@@ -86,7 +87,7 @@ def _write_maps(folder: Path, seed: int, sparsity: float) -> None:
     }
     confidence = np.linspace(0.6, 0.99, 8, dtype=np.float32)
     np.savez(
-        folder / "saliency.npz", images=images, labels=labels, prediction=prediction, confidence=confidence, **maps
+        folder / "saliency-0.npz", images=images, labels=labels, prediction=prediction, confidence=confidence, **maps
     )
 
 

@@ -9,7 +9,7 @@ from lightning_sparse.report.style import style
 
 def test_maps_of_other_images_are_not_shown_beside_these(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5, 0.9), seeds=(0,))
-    path = folder / "gradual-0.9-s0" / "saliency.npz"
+    path = folder / "gradual-0.9-s0" / "saliency-0.npz"
     saved = dict(np.load(path))
 
     def shown():

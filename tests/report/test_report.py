@@ -124,7 +124,7 @@ def test_without_dense_and_with_one_level(tmp_path, write_job):
 
 def test_torn_maps_cost_one_cell(make_sweep):
     folder = make_sweep(methods=("brain",), levels=(0.5, 0.9), seeds=(0,))
-    file = folder / "brain-0.5-s0" / "saliency.npz"
+    file = folder / "brain-0.5-s0" / "saliency-0.npz"
     file.write_bytes(file.read_bytes()[:300])
     write_report(folder)
     assert (folder / "figures" / "maps_brain_gradient.png").exists()
@@ -148,7 +148,7 @@ def test_two_data_sets_are_two_parts_of_one_page(make_sweep, write_job):
     for method, sparsity in (("dense", 0.0), ("gradual", 0.5)):
         write_job(folder, method, sparsity, 0, run=f"mnist-{method}", data="mnist")
     page = check(write_report(folder))
-    assert "Table, mnist, cnn" in page.words
+    assert "Accuracy and robustness, mnist, cnn" in page.words
     assert (folder / "figures" / "mnist-cnn" / "robustness.png").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -100,7 +101,7 @@ def test_a_line_whose_jobs_all_failed_stays_in_the_table(make_sweep, write_job):
 def test_measuring_again_replaces_and_does_not_count_twice(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
-    again = Record("clean_accuracy", 0.123, 200, sparsity_asked=0.5, sparsity=0.5, **job)
+    again = Record("clean_accuracy", 0.123, 200, sparsity_asked=0.5, sparsity=0.5, key="saliency-0", **job)
     append(folder / "gradual-0.5-s0" / "records.jsonl", [again])
     averages = over_seeds(collect(folder).frame)
     found = averages[(averages["method"] == "gradual") & (averages["chart"] == "clean/accuracy")].iloc[0]
@@ -110,7 +111,9 @@ def test_measuring_again_replaces_and_does_not_count_twice(make_sweep):
 def test_undefined_values_are_left_out_and_told(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,))
     job = {"run": "gradual-0.5-s2", "method": "gradual", "data": "digits", "model": "cnn", "seed": 2}
-    dead = Record("gini", math.nan, 0, attribution="gradient", sparsity_asked=0.5, sparsity=0.5, **job)
+    dead = Record(
+        "gini", math.nan, 0, attribution="gradient", sparsity_asked=0.5, sparsity=0.5, key="saliency-0", **job
+    )
     append(folder / "gradual-0.5-s2" / "records.jsonl", [dead])
     sweep = collect(folder)
     averages = over_seeds(sweep.frame)
@@ -124,14 +127,16 @@ def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     assert warnings(collect(folder).frame, collect(folder).jobs) == []
     job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
-    owner = {"sparsity_asked": 0.5, "sparsity": 0.5, **job}
+    owner = {"sparsity_asked": 0.5, "sparsity": 0.5, "key": "saliency-0", **job}
     append(folder / "gradual-0.5-s0" / "records.jsonl", [Record("clean_accuracy", 0.9, 50, **owner)])
-    fgsm = Record("robust_accuracy", 0.1, 100, attack="fgsm", norm="Linf", eps=0.1, **owner)
-    append(folder / "gradual-0.5-s0" / "records.jsonl", [fgsm])
+    verdict = {"trust": "failed: losses agree, noise"}
+    worst = Record("robust_accuracy", 0.1, 100, attack="worst", norm="Linf", eps=0.1, **verdict, **owner)
+    append(folder / "gradual-0.5-s0" / "records.jsonl", [worst])
     sweep = collect(folder)
     said = " ".join(warnings(sweep.frame, sweep.jobs))
     assert "different numbers of images: clean/accuracy" in said
-    assert "One step of FGSM breaks more images than PGD" in said
+    assert "failed the check of losses agree: gradual-0.5-s0" in said
+    assert "failed the check of noise: gradual-0.5-s0" in said
 
 
 def test_of_two_jobs_in_one_place_the_last_asked_for_counts(make_sweep, write_job):
@@ -152,17 +157,18 @@ def test_rows_of_other_settings_than_those_last_asked_for_stay_out(make_sweep):
     path = folder / "dense-0-s0" / "job.json"
     stored = json.loads(path.read_text())
     kept = {record.key for record in read(path.parent / "records.jsonl")}
-    assert kept == {""}
+    assert kept == {"saliency-0"}
     weak = Record("robust_accuracy", 0.99, 60, attack="worst", norm="Linf", eps=0.1, key="weak", run=stored["run"])
     append(path.parent / "records.jsonl", [weak])
-    assert 0.99 in set(collect(folder).frame["value"])
-    path.write_text(json.dumps(stored | {"keys": sorted(kept)}))
     assert 0.99 not in set(collect(folder).frame["value"])
+    path.write_text(json.dumps(stored | {"keys": [*sorted(kept), "weak"]}))
+    assert 0.99 in set(collect(folder).frame["value"])
 
 
 def test_a_network_that_missed_its_sparsity_is_named(make_sweep):
     folder = make_sweep(methods=(), seeds=(0,))
     row = Record("clean_accuracy", 0.9, 50, run="stopped", method="gradual", sparsity_asked=0.9, sparsity=0.46)
+    row = replace(row, key="saliency-0")
     append(folder / "dense-0-s0" / "records.jsonl", [row])
     sweep = collect(folder)
     assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(sweep.frame, sweep.jobs))

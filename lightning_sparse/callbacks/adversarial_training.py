@@ -1,0 +1,201 @@
+"""Train on adversarial images."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_sparse.callbacks.attackable import attackable, seeded
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.balls import check_eps, check_norm, project, random_start, steepest
+from lightning_sparse.measure.checks import check_images, check_logits
+from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.projected_gradient import check_steps
+
+_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+
+
+class AdversarialTraining(Callback):
+    """Train on adversarial images in the place of the clean ones, on any Trainer and beside any sparsity callback.
+
+    Before each training step every image of the batch is moved, within eps of where it was and within [0, 1], to raise the
+    cross-entropy of the network as it is then. One step is FGSM from a random start, 1.25 eps long (Wong, Rice & Kolter
+    2020, "Fast is better than free", arXiv 2001.03994); several are PGD, each 2.5 eps / steps long (Madry et al. 2018,
+    "Towards deep learning models resistant to adversarial attacks", arXiv 1706.06083). Unlike a measuring attack it does
+    not stop at an image that is already wrong. Validation and test see clean images.
+
+    *What is attacked.* The module in eval mode: the network that will be used, without Dropout's noise, and with BatchNorm's
+    statistics where they were; the step itself runs in training mode. In the Trainer's precision, but float32 where that
+    is float16 by autocast, in which small gradients are 0. Half-precision images are rounded once more in the end, which may
+    move them beyond eps by half a unit in the last place.
+
+    *What it leaves alone.* Parameters' gradients, modules' modes, BatchNorm's statistics, and the global random states of
+    torch: its noise is a function of seed, epoch, batch and rank, so that a resumed run goes on bit for bit and each device
+    draws noise of its own. The batch itself is not written into, because its memory may be the data set's: its images' tensor
+    points to the adversarial ones during the step, and back to its own afterwards. A score of the whole network (SNIP, GraSP,
+    SynFlow) reads clean batches before the first step; later it reads the batch of that step as it is trained on, and
+    earlier ones clean.
+
+    Cost: ``steps`` forward and as many backward passes, without the weights' gradients, on top of the step's own.
+    :class:`~lightning_sparse.SparsityMonitor` does not count them.
+
+    Args:
+        eps: how far an image may be moved: in units of [0, 1] for L-inf, in (0, 1]; the L2 length, positive, for L2.
+        steps: 1 for FGSM, more for PGD.
+        step_size: in the units of eps; None is 1.25 * eps for one step, 2.5 * eps / steps for several.
+        norm: ``"Linf"`` or ``"L2"``.
+        images: where the images are in a batch: the index in a tuple or list, or the key of a dict.
+        labels: where the class numbers are, likewise.
+        forward: ``forward(module, images) -> logits`` for a module whose ``forward`` gives something else.
+        seed: seed of the random starts.
+
+    Raises:
+        SparsityError: on arguments out of range; before training, on a Trainer whose batches cannot be attacked; at the first
+            batch of an epoch, on images that are not floats in [0, 1] (normalise inside the model), labels that are not
+            classes, and outputs that are not logits.
+
+    Example:
+        >>> from lightning_sparse import GradualPruning
+        >>> callbacks = [GradualPruning(0.9), AdversarialTraining(8 / 255)]
+    """
+
+    def __init__(
+        self,
+        eps: float,
+        *,
+        steps: int = 1,
+        step_size: float | None = None,
+        norm: str = "Linf",
+        images: int | str = 0,
+        labels: int | str = 1,
+        forward: Forward | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.norm = check_norm(norm)
+        self.eps, self.steps = check_eps("eps", eps, norm), check_steps(steps)
+        if step_size is None:
+            self.step_size = 1.25 * self.eps if steps == 1 else 2.5 * self.eps / steps
+        else:
+            self.step_size = check_eps("step_size", step_size, norm)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise SparsityError(f"seed={seed!r} is not an integer of at least 0: write seed=0")
+        if forward is not None and not callable(forward):
+            raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda module, x: module(x)[0]")
+        self.images, self.labels, self.forward, self.seed = images, labels, forward, seed
+        self._clean: tuple[Tensor, Tensor] | None = None
+        self._restored: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a training whose batches cannot be attacked."""
+        if stage != "fit":
+            return
+        if trainer.ckpt_path is None:
+            self._restored = {}
+        for kind in type(trainer.strategy).__mro__:
+            if kind.__name__ in _SHARDED:
+                raise SparsityError(
+                    f"strategy={kind.__name__} keeps a shard of each weight on a rank, so that the module cannot be attacked "
+                    "by itself: use strategy='ddp' or 'ddp_spawn', or one device"
+                )
+        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+            raise SparsityError(
+                "training_step takes a dataloader_iter, whose batches nobody sees before it does: write "
+                "training_step(self, batch, batch_idx)"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to go on from a checkpoint that was trained on other adversarial images."""
+        changed = [name for name, value in self._restored.items() if self.state_dict()[name] != value]
+        if changed:
+            name = changed[0]
+            raise SparsityError(
+                f"{name}={getattr(self, name)!r}, and the checkpoint was trained with {name}={self._restored[name]!r}: "
+                "resume with the same, or start a new training from its weights (without ckpt_path)"
+            )
+        self._restored = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Attack the batch that ``training_step`` is about to see."""
+        self._put_back()
+        images, labels = _part(batch, "images", self.images), _part(batch, "labels", self.labels)
+        if batch_idx == 0 and len(images):
+            check_images(images.detach().reshape(len(images), 1, 1, -1), labels)
+        noise = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        with trainer.precision_plugin.forward_context(), attackable(pl_module), seeded(images.device, noise):
+            adversarial = self._attack(pl_module, images.detach(), labels, check=batch_idx == 0)
+        self._clean = (images, images.data)
+        images.data = adversarial
+
+    def _attack(self, module: LightningModule, images: Tensor, labels: Tensor, check: bool) -> Tensor:
+        # In float32 at least, whatever the model takes: a step of bfloat16 near 1 is 1/256.
+        clean = images.to(torch.promote_types(images.dtype, torch.float32))
+        clean = clean if clean.dim() == 4 else clean.reshape(len(clean), 1, 1, -1)
+        point = random_start(clean, self.eps, self.norm)
+        for step in range(self.steps):
+            point.requires_grad_(True)
+            inputs = point.reshape(images.shape).to(images.dtype)
+            logits: Tensor = module(inputs) if self.forward is None else self.forward(module, inputs)
+            if check and step == 0:
+                check_images(clean, labels, classes=check_logits(logits).shape[1])
+                if not logits.requires_grad:
+                    raise SparsityError(
+                        "the logits do not follow from the images by autograd: let forward run without no_grad and detach"
+                    )
+            # Summed, so that an image's gradient does not depend on how many others share its batch.
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, point)
+            point = project(point.detach() + self.step_size * steepest(gradient, self.norm), clean, self.eps, self.norm)
+        # Strides as they were: compiled steps are guarded by them.
+        return torch.empty_like(images).copy_(point.detach().reshape(images.shape))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Give the batch its own images back."""
+        self._put_back()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Likewise: a module that skips the rest of an epoch ends no batch."""
+        self._put_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Likewise."""
+        self._put_back()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Likewise."""
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._clean is not None:
+            images, own = self._clean
+            images.data = own
+            self._clean = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the adversarial images depend on: nothing else has to be remembered."""
+        return {name: getattr(self, name) for name in ("eps", "steps", "step_size", "norm", "seed")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what a checkpoint was trained with, to compare when training starts."""
+        self._restored = dict(state_dict)
+
+
+def _part(batch: Any, argument: str, place: int | str) -> Tensor:
+    try:
+        found = None if isinstance(batch, Tensor) else batch[place]
+    except (KeyError, IndexError, TypeError):
+        found = None
+    if not isinstance(found, Tensor):
+        what = "nothing" if found is None else f"a {type(found).__name__}"
+        keys = f" with keys {', '.join(repr(key) for key in batch)}" if isinstance(batch, dict) else ""
+        raise SparsityError(
+            f"{argument}={place!r} finds {what} in a batch that is a {type(batch).__name__}{keys}, and not a tensor: write "
+            "images= and labels=, the index or key of each, and let several loaders be one"
+        )
+    return found

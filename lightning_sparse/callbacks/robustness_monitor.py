@@ -1,0 +1,175 @@
+"""Follow the robustness of a network while its masks change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_sparse.callbacks.mailbox import Mailbox
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.masks import sparsity_of
+from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.robustness import check_radii, measure_robustness
+
+
+class RobustnessMonitor(Callback):
+    """Log the robust accuracy of the network that is being trained, against its sparsity.
+
+    At the end of the first epoch, of each in which masks have changed (of every epoch, where no callback makes the network
+    sparse), and of the training, a few hundred images are attacked by PGD of 10 steps from one random start: seconds, no
+    more, and an upper bound that more attacks lower (:func:`~lightning_sparse.measure.measure_robustness` with
+    ``tier="sweep"`` or ``"reference"``). Images and seed are the same at every look; weights, modes, random states and
+    gradients are left as they were.
+
+    It sends ``robust/monitor/eps=0.1`` (``robust/monitor/L2/eps=1``), the share of all these images that are right on clean
+    and under attack, and ``sparsity`` to the Trainer's loggers; ModelCheckpoint can monitor the former. Under DDP each rank
+    measures the same images, where ``data`` gives every rank the same.
+
+    Args:
+        eps: one radius or several: in (0, 1], in units of [0, 1], for L-inf; positive for L2.
+        data: ``(images, labels)``, or a loader of such batches, of which the first ``images`` are taken; best of the
+            validation split, so that no choice is made by test images. None takes ``split("validation", images)`` of the
+            Trainer's data module, as :class:`~lightning_sparse.data.ImageData` has it.
+        images: how many at most.
+        every: look at most once in so many epochs; the end of the training is looked at in any case.
+        norm: ``"Linf"`` or ``"L2"``.
+        forward: see :func:`~lightning_sparse.measure.as_classifier`.
+        seed: of the random start.
+
+    Raises:
+        SparsityError: on arguments out of range; before training, where there are no data; at the first look, on images that
+            are not in [0, 1] and outputs that are not logits.
+
+    Example:
+        >>> import torch
+        >>> from lightning_sparse import GradualPruning
+        >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+        >>> callbacks = [GradualPruning(0.9), RobustnessMonitor(8 / 255, data=(images, labels))]
+    """
+
+    def __init__(
+        self,
+        eps: float | Sequence[float],
+        *,
+        data: Data | None = None,
+        images: int = 256,
+        every: int = 1,
+        norm: str = "Linf",
+        forward: Forward | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
+        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+            raise SparsityError(f"images={images!r} is not a positive integer: write images=256")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise SparsityError(f"every={every!r} is not a number of epochs of at least 1: write every=1")
+        self.data, self.images, self.every, self.norm = data, images, every, norm
+        self.forward, self.seed = forward, seed
+        self._rows: list[dict[str, float]] = []
+        self._looked_at: tuple[Tensor, Tensor] | None = None
+        self._updates: dict[str, int] = {}
+        self._mailbox = Mailbox()
+
+    def rows(self) -> list[dict[str, float]]:
+        """Every look so far, oldest first, a row for each eps.
+
+        A row has ``epoch`` (finished so far), ``step``, ``sparsity``, ``eps``, ``robust_accuracy``, its 95 % interval over
+        images ``low`` and ``high`` (Wilson), ``clean_accuracy`` of the same images, and ``n``, how many they are.
+        """
+        sent = self._mailbox.take()
+        if sent is not None:
+            self.load_state_dict(sent)
+        return [dict(row) for row in self._rows]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the images; forget an earlier training, unless this one goes on with it on the same Trainer."""
+        if stage != "fit":
+            return
+        if trainer.ckpt_path is None and trainer.global_step == 0:
+            self._rows, self._updates = [], {}
+        if self.data is not None:
+            self._looked_at = gathered(self.data, self.images)
+            return
+        split = getattr(trainer.datamodule, "split", None)  # type: ignore[attr-defined]
+        if split is None:
+            raise SparsityError(
+                "data=None, and the Trainer has no data module with a split(name, most): write data=(images, labels), of the "
+                "validation split"
+            )
+        self._looked_at = split("validation", self.images)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look, if the masks have changed and it is time."""
+        updates = {callback.state_key: len(callback.history) for callback in _sparse(trainer)}
+        news = not updates or updates != self._updates
+        if news and (trainer.current_epoch + 1) % self.every == 0:
+            self._updates = updates
+            self._look(trainer, pl_module, epoch=trainer.current_epoch + 1)
+            for name, value in self._metrics().items():
+                pl_module.log(name, value, logger=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what has come of it, unless that was just done."""
+        if not self._rows or self._rows[-1]["step"] != trainer.global_step:
+            self._look(trainer, pl_module, epoch=trainer.current_epoch)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        assert self._looked_at is not None
+        measured = measure_robustness(
+            pl_module,
+            self._looked_at,
+            eps=self.eps,
+            norm=self.norm,
+            tier="monitor",
+            seed=self.seed,
+            forward=self.forward,
+        )
+        where = {"epoch": epoch, "step": trainer.global_step, "sparsity": _sparsity(trainer, pl_module)}
+        for record in measured.records:
+            if record.metric == "robust_accuracy" and record.attack == "worst" and record.eps is not None:
+                found = {"eps": record.eps, "robust_accuracy": record.value, "low": record.low, "high": record.high}
+                clean = float(measured.arrays["correct"].mean())
+                self._rows.append({**where, **found, "clean_accuracy": clean, "n": record.n})
+        for logger in trainer.loggers:
+            logger.log_metrics(self._metrics() | {"sparsity": where["sparsity"]}, step=trainer.global_step)
+
+    def _metrics(self) -> dict[str, float]:
+        norm = "" if self.norm == "Linf" else f"{self.norm}/"
+        return {
+            f"robust/monitor/{norm}eps={row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]
+        }
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """If this is a spawned process, send the rows home."""
+        self._looked_at = None
+        if stage == "fit" and trainer.is_global_zero:
+            self._mailbox.post(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far and the updates that they have seen, loadable with ``weights_only=True``."""
+        return {"rows": [dict(row) for row in self._rows], "updates": dict(self._updates)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._rows, self._updates = [dict(row) for row in state_dict["rows"]], dict(state_dict["updates"])
+
+
+def _sparse(trainer: Trainer) -> list[SparseTraining]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
+
+
+def _sparsity(trainer: Trainer, pl_module: LightningModule) -> float:
+    masks = [callback.masks for callback in _sparse(trainer)]
+    if masks:
+        total = sum(mask.total for mask in masks)
+        return sum(mask.total - mask.living for mask in masks) / total
+    try:
+        return sparsity_of(pl_module)
+    except SparsityError:  # nothing here that could be sparse
+        return 0.0

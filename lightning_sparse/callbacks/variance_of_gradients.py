@@ -1,0 +1,232 @@
+"""Follow the variance of gradients (VOG) of fixed images while a network trains."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_sparse.callbacks.refusals import refuse_sharded
+from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.isolation import untouched
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.extras import need
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.gradient_variance import (
+    GradientVariance,
+    class_normalised,
+    mean_record,
+    rank_stability,
+    stability_record,
+    true_class_gradients,
+)
+from lightning_sparse.records import Measured
+
+WINDOWS = ("whole", "early", "late")
+
+
+class VarianceOfGradients(Callback):
+    """Say which images stay difficult: how much the gradient of each one's class moves from epoch to epoch.
+
+    Agarwal, D'souza & Hooker 2022 (arXiv 2008.11600), see :class:`~lightning_sparse.measure.GradientVariance`. It looks when
+    an epoch of training ends, in eval mode, at images that are never augmented, and keeps three statistics: of the whole
+    training, of its early and of its late part. What it costs: a forward and a backward pass of the images an epoch, and 24
+    bytes a pixel, also in a checkpoint. It draws no random number that training would draw, and changes nothing.
+
+    It logs ``vog/rank_stability`` from the third look on: Spearman's correlation of the images' scores with those of the look
+    before. Both scores hold all looks but the last in common, so that it comes near 1 by itself as looks accumulate.
+
+    Under DDP rank zero looks and all ranks log; :meth:`measured` is rank zero's.
+
+    Args:
+        probe: ``(images, labels)``, or a loader of such batches, used whole: floats in [0, 1], shape (n, C, H, W). None takes
+            training images of the Trainer's data module, if it has a ``split(name, most)`` as ours has.
+        images: so many then.
+        every: epochs between two looks, an int >= 1.
+        window: the share of the training, in (0, 0.5], that is early, and that is late: epochs that end within the first
+            ``window`` of ``max_epochs`` (or ``max_steps``), or after all but the last. The paper's first example uses thirds.
+            A training without an end to count from has neither.
+        batch_size: images per pass.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
+        std: see there.
+        forward: see there.
+
+    Raises:
+        SparsityError: for arguments out of range; before training, for images that the model cannot be asked about.
+
+    Example:
+        >>> from lightning_sparse import GradualPruning
+        >>> images, labels = torch.rand(100, 1, 8, 8), torch.randint(0, 10, (100,))
+        >>> callbacks = [GradualPruning(0.9), VarianceOfGradients((images, labels))]
+    """
+
+    def __init__(
+        self,
+        probe: Data | None = None,
+        *,
+        images: int = 256,
+        every: int = 1,
+        window: float = 1 / 3,
+        batch_size: int = 256,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        forward: Forward | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, advice in (("images", images, 256), ("every", every, 1), ("batch_size", batch_size, 256)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SparsityError(f"{name}={value!r} is not a positive integer: write {name}={advice}")
+        if not 0.0 < check_share("window", window) <= 0.5:
+            raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
+        self.probe, self.images, self.every, self.window = probe, images, every, float(window)
+        self._how: dict[str, Any] = {"batch_size": batch_size, "mean": mean, "std": std, "forward": forward}
+        self._probed: tuple[Tensor, Tensor] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._following = {name: GradientVariance() for name in WINDOWS}
+        self._looks: dict[str, list[int]] = {name: [] for name in WINDOWS}  # after which epochs
+        self._stability: list[float] = []  # one for each look
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the images, and forget an earlier training unless this one goes on with it on the same Trainer."""
+        if stage != "fit":
+            return
+        need("scipy.stats")
+        try:
+            refuse_sharded(trainer)
+        except SparsityError as error:
+            raise SparsityError(
+                "VarianceOfGradients needs the whole model on one rank: use strategy='ddp', or one device"
+            ) from error
+        with untouched(pl_module):  # a loader that shuffles draws from the global generator
+            images, labels = self._read(trainer)
+            images, labels = images.detach().cpu().float(), labels.detach().cpu()
+        check_images(images, labels)
+        self._probed = images, labels
+        if not (trainer.ckpt_path is None and trainer.global_step > 0):
+            self._forget()
+
+    def _read(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
+        if self.probe is not None:
+            return gathered(self.probe)
+        split = getattr(getattr(trainer, "datamodule", None), "split", None)
+        if split is None:
+            raise SparsityError(
+                "probe=None takes images of the Trainer's data module, and it has none with split(name, most): "
+                "write probe=(images, labels), or a loader of such batches"
+            )
+        return gathered(split("train", self.images))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try it on a few images, those of the highest labels, so that what cannot work fails before the training."""
+        assert self._probed is not None
+        images, labels = self._probed
+        few = labels.argsort(descending=True)[:32]
+        self._gradients(pl_module, images[few], labels[few])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look, and say how stable the order of the images is."""
+        epoch = trainer.current_epoch
+        if (epoch + 1) % self.every:
+            return
+        stability = float("nan")
+        if trainer.is_global_zero:
+            # A run resumed from the validation at an epoch's end comes here for that epoch, one from the end itself does not.
+            if epoch not in self._looks["whole"]:
+                self._look(trainer, pl_module, epoch)
+            stability = self._stability[self._looks["whole"].index(epoch)]
+        stability = trainer.strategy.broadcast(stability)
+        if not math.isnan(stability):
+            pl_module.log("vog/rank_stability", stability, on_step=False, on_epoch=True, sync_dist=True)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        assert self._probed is not None
+        gradients, done = self._gradients(pl_module, *self._probed), _share_done(trainer)
+        windows = {"whole": True, "early": done <= self.window + 1e-9, "late": done > 1 - self.window + 1e-9}
+        before = self._following["whole"].scores()
+        for name, inside in windows.items():
+            if inside:
+                self._following[name].add(gradients)
+                self._looks[name].append(epoch)
+        self._stability.append(rank_stability(before, self._following["whole"].scores()))
+
+    def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.compiler.set_stance("force_eager"):  # or eval mode and gradients would be compiled for this alone
+            return true_class_gradients(model, images, labels, **self._how)
+
+    def measured(self) -> Measured:
+        """Give what the training has shown so far.
+
+        Returns:
+            Records: ``vog_rank_stability``, in [-1, 1], of the last look, and of each (condition ``"epoch 3"``, from 0 as
+            Lightning counts); ``vog_mean`` over images, of the whole training and with condition ``"early"`` and
+            ``"late"``. Arrays: ``vog``, ``vog_early``, ``vog_late``, (n,) float64, NaN where there were fewer than two
+            looks; ``vog_in_class``, the first normalised by class; ``labels``; ``images``, float16.
+
+        Raises:
+            SparsityError: if it has not looked yet, or on another rank than zero.
+        """
+        if self._probed is None or not self._stability:
+            raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
+        images, labels = self._probed
+        scores = {name: following.scores() for name, following in self._following.items()}
+        epochs, values = self._looks["whole"], self._stability
+        records = [stability_record(values[-1], len(labels), epochs)]
+        for i, (epoch, value) in enumerate(zip(epochs, values, strict=True)):
+            record = stability_record(value, len(labels), epochs[: i + 1])
+            records.append(replace(record, condition=f"epoch {epoch}"))
+        for name, following in self._following.items():
+            record = mean_record(following, self._looks[name])
+            records.append(record if name == "whole" else replace(record, condition=name))
+        arrays = {"vog": scores["whole"], "vog_early": scores["early"], "vog_late": scores["late"]}
+        arrays = {name: values if values.size else np.full(len(labels), np.nan) for name, values in arrays.items()}
+        arrays["vog_in_class"] = class_normalised(arrays["vog"], labels)
+        others = {"labels": labels.numpy(), "images": images.to(torch.float16).numpy()}
+        return Measured(records, arrays | others)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All looks so far, loadable with ``weights_only=True``."""
+        following = {name: one.state_dict() for name, one in self._following.items()}
+        looks = {name: list(epochs) for name, epochs in self._looks.items()}
+        return {"plan": self._plan(), "following": following, "looks": looks, "stability": list(self._stability)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            SparsityError: if images, ``every`` or ``window`` are not those of the checkpoint.
+        """
+        if self._probed is not None and state_dict["plan"] != self._plan():
+            raise SparsityError(
+                f"the checkpoint's VarianceOfGradients was {state_dict['plan']}, and this one is {self._plan()}: resume with "
+                "the same images in the same order (a loader must not shuffle by a generator of its own), every and window"
+            )
+        self._forget()
+        for name, following in state_dict["following"].items():
+            self._following[name].load_state_dict(following)
+            self._looks[name] = list(state_dict["looks"][name])
+        self._stability = list(state_dict["stability"])
+
+    def _plan(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for part in self._probed or ():
+            digest.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
+        return {"images": digest.hexdigest()[:16], "every": self.every, "window": self.window}
+
+
+def _share_done(trainer: Trainer) -> float:
+    """The share of the training that is over when this epoch ends; NaN if it has no end to count from."""
+    shares = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        shares.append((trainer.current_epoch + 1) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    return max(shares, default=float("nan"))

@@ -1,0 +1,120 @@
+"""BatchNorm's statistics, estimated anew for the weights as they are now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import as_it_was, device_of
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import Forward, as_classifier, batches
+from lightning_sparse.measure.gathering import Data, gathered
+
+
+def recalibrate_batchnorm(
+    model: nn.Module,
+    data: Data,
+    *,
+    most: int | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+) -> bool:
+    """Estimate the running means and variances of all BatchNorm layers anew, in place.
+
+    Pruning moves the activations, and statistics that averaged over the training are then those of another network. This is
+    torch's own ``update_bn``: the plain average over batches of each batch's mean and (unbiased) variance, in training mode,
+    dropout included. With all images in one batch that is their population's. Batches are drawn at random and of nearly
+    equal size, because a batch of one class has less variance than the images have, and a small last one would count as
+    much as a full one.
+
+    Args:
+        model: any module. Its BatchNorm statistics and counters change, and nothing else; nothing at all if it fails.
+        data: training images and labels (the labels are not used), without augmentation.
+        most: use the first so many images; None uses all.
+        batch_size: images per batch, at least 2; the more, the better the variance.
+        seed: of the order, and of dropout.
+        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        std: see there.
+        forward: see there.
+
+    Returns:
+        Whether the model has a BatchNorm with running statistics; if not, nothing was done.
+
+    Raises:
+        SparsityError: if there are fewer than 2 images, or they are not pixels in [0, 1].
+
+    Example:
+        >>> net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+        >>> recalibrate_batchnorm(net, (images, torch.tensor([0, 1])))
+        True
+        >>> round(net[0].running_mean.item(), 3), round(net[0].running_var.item(), 3)  # 8 numbers, unbiased: 2 / 7
+        (0.5, 0.286)
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 2:
+        raise SparsityError(f"batch_size={batch_size!r} is not an integer of at least 2: write 512")
+    norms = _norms(model)
+    if not norms:
+        return False
+    images, labels = gathered(data, most)
+    check_images(images, labels)
+    if len(images) < 2:
+        raise SparsityError("data holds 1 image, and a variance needs 2: give 1000 training images or more")
+    classifier, device = as_classifier(model, mean=mean, std=std, forward=forward), device_of(model)
+    momenta = [(norm, norm.momentum) for norm in model.modules() if isinstance(norm, _BatchNorm)]
+    try:
+        with as_it_was(classifier):
+            torch.manual_seed(seed)
+            order = torch.randperm(len(images)).to(images.device)
+            parts = order.tensor_split(math.ceil(len(images) / batch_size))
+            update_bn((next(batches(len(part), device, images[part])) for part in parts), classifier)
+            found = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    finally:
+        for norm, momentum in momenta:  # which update_bn takes away from every BatchNorm for the while
+            norm.momentum = momentum
+    # as_it_was has put the old statistics back, with the modes and the random states.
+    for norm, statistics in zip(norms, found, strict=True):
+        for name, buffer in norm.named_buffers():
+            buffer.data.copy_(statistics[name])
+    return True
+
+
+def batchnorm_in_words(found: bool, images: int = 0) -> str:
+    """Say what a measurement has to say about a model's BatchNorm statistics.
+
+    Args:
+        found: whether the model has any, as :func:`recalibrate_batchnorm` and :func:`has_batchnorm` say.
+        images: on how many training images they were estimated anew; 0 if they are as trained.
+
+    Example:
+        >>> batchnorm_in_words(has_batchnorm(nn.BatchNorm1d(3))), batchnorm_in_words(has_batchnorm(nn.ReLU()))
+        ('BatchNorm as trained', 'no BatchNorm')
+        >>> batchnorm_in_words(True, 1000)
+        'BatchNorm statistics estimated anew on 1000 training images'
+    """
+    if not found:
+        return "no BatchNorm"
+    return f"BatchNorm statistics estimated anew on {images} training images" if images else "BatchNorm as trained"
+
+
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether a model has a BatchNorm with running statistics.
+
+    Example:
+        >>> has_batchnorm(nn.Sequential(nn.BatchNorm2d(3))), has_batchnorm(nn.BatchNorm2d(3, track_running_stats=False))
+        (True, False)
+    """
+    return bool(_norms(model))
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -1,0 +1,66 @@
+"""What is measured on: two tensors, or any loader of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+
+Data = tuple[Tensor, Tensor] | Iterable[Any]
+"""``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair."""
+
+
+def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return images and labels as two tensors, reading no more batches than needed.
+
+    Args:
+        data: ``(images, labels)``, or an iterable of batches ``(images, labels, ...)``.
+        most: keep the first so many images; None keeps all.
+
+    Returns:
+        Images (n, C, H, W) and labels (n,), as they were: their values are checked where they are used.
+
+    Raises:
+        SparsityError: for anything else, for batches of another form, and for no image at all.
+
+    Example:
+        >>> loader = [(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long)) for _ in range(3)]
+        >>> images, labels = gathered(loader, most=10)
+        >>> images.shape, labels.shape
+        (torch.Size([10, 1, 2, 2]), torch.Size([10]))
+    """
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise SparsityError(f"most={most!r} is not a positive integer: write 1000, or None for all images")
+    if _is_pair(data) and data[0].dim() == 4:  # type: ignore[index]
+        images, labels = data
+        return images[:most], labels[:most]
+    if isinstance(data, Tensor) or not isinstance(data, Iterable):
+        raise SparsityError(
+            f"data is a {type(data).__name__}, not images and labels: write (images, labels), or a loader of such batches"
+        )
+    parts: list[tuple[Tensor, Tensor]] = []
+    count = 0
+    for batch in data:
+        pair = tuple(islice(batch, 2)) if isinstance(batch, tuple | list) else batch
+        if not _is_pair(pair):
+            raise SparsityError(
+                f"a batch of the loader is a {type(batch).__name__}, not (images, labels): give a generator of such "
+                "pairs, as in ((batch['image'], batch['label']) for batch in loader)"
+            )
+        parts.append(pair)  # type: ignore[arg-type]
+        count += len(pair[1])
+        if most is not None and count >= most:
+            break
+    if not parts:
+        raise SparsityError("data holds no batch: give a loader with at least one (a generator can be read only once)")
+    images, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return images[:most], labels[:most]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)

@@ -1,0 +1,191 @@
+"""Curvature of the loss in the weights: the largest eigenvalue of the Hessian, over the connections that live."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import device_of, untouched
+from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.records import Measured, Record
+
+# Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the
+# residual is less than the second: between eigenvalues of opposite sign and like magnitude the change alone can be tiny.
+_CHANGE, _RESIDUAL = 1e-3, 0.1
+
+
+def measure_hessian(
+    model: nn.Module,
+    data: Data,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    iterations: int = 100,
+    batch_size: int = 256,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> Measured:
+    """Measure how sharp the minimum is: the eigenvalue of largest magnitude of the loss's Hessian in the weights.
+
+    The loss is the mean cross-entropy over the images, in eval mode. The eigenvalue is found by power iteration with
+    products of the Hessian and a vector (Yao et al. 2020, PyHessian, arXiv 1912.07145), from a random vector. All
+    parameters are directions, biases and those of normalisation layers too; dead connections are none.
+
+    Args:
+        model: any module with parameters; it is left as it was.
+        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`. Images it was
+            trained on tell about the minimum that training found; some hundreds are enough to compare models.
+        masks: by parameter name, True where a connection lives, such as ``callback.masks``; a parameter without a mask
+            lives as a whole. None: every weight is a direction, also one that is zero.
+        iterations: at most so many, each a forward and two backward passes over all images; it ends when the eigenvalue
+            changes by less than 0.1 % and the residual is less than a tenth of it, which takes 5 to 30 as a rule.
+        batch_size: images per pass; it does not change the number.
+        seed: of the random vector.
+        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar on stderr.
+
+    Returns:
+        One record, ``curvature_hessian_eigenvalue``, in nats per squared unit of weight, negative where the loss curves
+        down most. It has no interval over images. Its detail says the residual ``||Hv - value v||``: the Hessian has an
+        eigenvalue within that of the value. One that has not settled is said to be so: its magnitude is then too low.
+
+    Raises:
+        SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be, if no
+            connection lives, or if the model has an operation without a second derivative.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> measured = measure_hessian(model, (images, labels))
+        >>> [(record.metric, record.n) for record in measured.records]
+        [('curvature_hessian_eigenvalue', 6)]
+        >>> measured.records[0].value > 0
+        True
+    """
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        raise SparsityError(f"iterations={iterations!r} is not an integer of at least 1: write 100")
+    images, labels = gathered(data)
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    weights, living = _directions(model, masks or {})
+    count, total = sum(int(mask.sum()) for mask in living), sum(mask.numel() for mask in living)
+    if count == 0:
+        raise SparsityError("masks leave no living connection: give masks under which at least one lives")
+    # Fused attention and compiled modules have no second derivative; their plain forms do.
+    with untouched(classifier, seed), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        logits_of(classifier, images, labels, batch_size=batch_size)
+        for weight in weights:
+            weight.requires_grad_(True)  # `untouched` puts it back
+
+        def product(vector: list[Tensor]) -> list[Tensor]:
+            result = [torch.zeros_like(part) for part in vector]
+            for part, targets in batches(batch_size, device_of(classifier), images, labels):
+                loss = F.cross_entropy(classifier(part), targets, reduction="sum") / len(labels)
+                for whole, more, mask in zip(result, _product(loss, weights, vector), living, strict=True):
+                    whole += more * mask
+            return result
+
+        # Drawn on the CPU, so that every device starts from the same vector.
+        vector = [torch.randn(mask.shape).to(mask.device) * mask for mask in living]
+        value, residual, done, settled = _power_iteration(product, vector, iterations, progress)
+    detail = (
+        f"largest eigenvalue in magnitude of the Hessian of the mean cross-entropy in {count} of {total} weights, eval mode, "
+        f"float32; {done} power iterations, {'settled' if settled else 'not settled'}, residual {residual:.3g}; seed {seed}"
+    )
+    n = len(labels)
+    return Measured([Record("curvature_hessian_eigenvalue", value, n, samples=done * n, detail=detail)])
+
+
+def _directions(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """The parameters, and for each the mask of its living connections."""
+    named = {name: weight for name, weight in model.named_parameters() if weight.is_floating_point()}
+    if not named:
+        raise SparsityError(f"model={type(model).__name__} has no parameters: there is no weight to curve the loss in")
+    for name, mask in masks.items():
+        if name not in named:
+            raise SparsityError(
+                f"masks[{name!r}] is of no parameter: give masks by the names of model.named_parameters(), such as "
+                f"{next(iter(named))!r}"
+            )
+        if mask.dtype != torch.bool or mask.shape != named[name].shape:
+            raise SparsityError(
+                f"masks[{name!r}] is {mask.dtype} {tuple(mask.shape)}: give torch.bool {tuple(named[name].shape)}, True "
+                "where a connection lives"
+            )
+    everything = (torch.ones_like(weight, dtype=torch.bool) for weight in named.values())
+    living = [
+        masks[name].to(mask.device) if name in masks else mask for name, mask in zip(named, everything, strict=True)
+    ]
+    return list(named.values()), living
+
+
+def _product(loss: Tensor, weights: list[nn.Parameter], vector: list[Tensor]) -> Sequence[Tensor]:
+    """The loss's Hessian times a vector (Pearlmutter 1994): the gradient of the gradient's product with it."""
+    try:
+        first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+        slope = torch.stack([(gradient * part).sum() for gradient, part in zip(first, vector, strict=True)]).sum()
+        _check_differentiable(slope)
+        return torch.autograd.grad(slope, weights, materialize_grads=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise SparsityError(
+            f"the loss cannot be differentiated twice in the weights ({error}): leave the Hessian out for this model, or "
+            "give it operations that have a second derivative"
+        ) from error
+
+
+def _check_differentiable(slope: Tensor) -> None:
+    """Raise for an operation marked ``once_differentiable``: torch leaves it out of the second derivative in silence."""
+    seen: set[object] = set()
+    waiting = [slope.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("::Error"):
+            raise RuntimeError("an operation is marked once_differentiable")
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+
+
+def _power_iteration(
+    product: Callable[[list[Tensor]], list[Tensor]], vector: list[Tensor], iterations: int, progress: bool
+) -> tuple[float, float, int, bool]:
+    """Eigenvalue, norm of its residual, iterations done, and whether the eigenvalue had settled by then."""
+    value, residual = float("nan"), float("nan")
+    vector = _scaled(vector, 1 / _norm(vector))
+    for done in tqdm(range(1, iterations + 1), "Hessian", disable=not progress, leave=False):
+        image = product(vector)
+        before, value = value, _dot(vector, image)
+        residual = _norm([a - value * b for a, b in zip(image, vector, strict=True)])
+        length = _norm(image)
+        steady = abs(value - before) < _CHANGE * abs(value) and residual < _RESIDUAL * abs(value)
+        settled = steady or length == 0
+        if settled or done == iterations:
+            break
+        vector = _scaled(image, 1 / length)
+    return value, residual, done, settled
+
+
+def _dot(a: list[Tensor], b: list[Tensor]) -> float:
+    return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
+
+
+def _norm(vector: list[Tensor]) -> float:
+    return math.sqrt(_dot(vector, vector))
+
+
+def _scaled(vector: list[Tensor], factor: float) -> list[Tensor]:
+    return [part * factor for part in vector]

@@ -1,0 +1,99 @@
+"""Shift consistency: whether a prediction stays the same when the image moves by a pixel or two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import untouched
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.intervals import mean_interval
+from lightning_sparse.records import Measured, Record
+
+
+def measure_shift_consistency(
+    model: nn.Module,
+    data: Data,
+    *,
+    most: int = 2,
+    batch_size: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> Measured:
+    """Measure how often two shifted copies of an image get the same prediction, right or wrong (Zhang 2019, 1904.11486).
+
+    The shifts are all (2 most + 1)^2 whole-pixel ones of at most ``most`` pixels along each axis, no shift included; zeros
+    move in where the image moves out. Of each image, the number is the share of pairs of two different shifts whose
+    predictions agree: exact, not sampled. Zhang draws the two shifts independently, which among few shifts counts many
+    a shift as agreeing with itself; leaving those pairs out puts a model whose every prediction differs at 0.
+
+    Args:
+        model: any module; it is left as it was.
+        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        most: longest shift along each axis in pixels, at least 1 and less than the image's shorter side. The model runs
+            (2 most + 1)^2 times: 25 for 2.
+        batch_size: images per forward pass.
+        seed: of the random states inside; a model without randomness in eval mode does not depend on it.
+        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar on stderr.
+
+    Returns:
+        One record, ``shift_consistency`` in [0, 1], the mean over images with its normal interval; 1 for a model that
+        never changes its mind, also one that always says the same. Array ``shift_consistency`` (n,), float32.
+
+    Raises:
+        SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
+
+    Example:
+        >>> model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+        >>> images = torch.zeros(2, 1, 6, 6)
+        >>> images[:, :, 2:4, 2:4] = 1.0  # no shift of 2 pixels pushes anything out
+        >>> measure_shift_consistency(model, (images, torch.tensor([0, 1]))).records[0].value
+        1.0
+    """
+    images, labels = gathered(data)
+    check_images(images, labels)
+    side = min(images.shape[-2:])
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most < side:
+        raise SparsityError(
+            f"most={most!r} is not a whole number of pixels in [1, {side - 1}] for images of {side} pixels: write 1 or 2"
+        )
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    padded = F.pad(images.detach(), (most, most, most, most))
+    height, width = images.shape[-2:]
+    corners = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
+    predictions = []
+    with untouched(classifier, seed):
+        for top, left in tqdm(corners, "shifts", disable=not progress, leave=False):
+            window = padded[..., top : top + height, left : left + width]
+            logits = logits_of(classifier, window, labels, batch_size=batch_size)
+            predictions.append(logits.argmax(dim=1))
+    consistency = _agreeing_pairs(torch.stack(predictions, dim=1), logits.shape[1]).numpy()
+    value, low, high = mean_interval(consistency)
+    n, shifts = len(labels), len(corners)
+    detail = (
+        f"share of pairs of different shifts with the same top-1 prediction, all {shifts} shifts of at most {most} pixels "
+        "along each axis, zeros moved in, eval mode; right or wrong does not matter"
+    )
+    record = Record("shift_consistency", value, n, low, high, samples=n * shifts, detail=detail)
+    return Measured([record], {"shift_consistency": consistency.astype("float32")})
+
+
+def _agreeing_pairs(predictions: Tensor, classes: int) -> Tensor:
+    """Share of pairs of different columns that agree, for each row of ``predictions`` (n, shifts)."""
+    shifts = predictions.shape[1]
+    votes = torch.zeros(len(predictions), classes, dtype=torch.float64)
+    votes.scatter_add_(1, predictions, torch.ones_like(predictions, dtype=torch.float64))
+    return (votes * (votes - 1)).sum(dim=1) / (shifts * (shifts - 1))

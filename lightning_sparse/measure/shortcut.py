@@ -1,0 +1,83 @@
+"""Shortcut reliance: how much of a model's accuracy hangs on a cue that happens to go with the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.accuracy import measure_accuracy
+from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.gathering import Data
+from lightning_sparse.measure.intervals import mean_interval, wilson
+from lightning_sparse.records import Measured, Record
+
+VERSIONS = {
+    "aligned": "the cue of their own class",
+    "absent": "no cue",
+    "conflicting": "the cue of another class",
+}
+
+
+def measure_shortcut(
+    model: nn.Module,
+    data: Mapping[str, Data],
+    *,
+    batch_size: int = 512,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+) -> Measured:
+    """Measure accuracy on the same images with their class's cue, without one, and with that of another class.
+
+    Args:
+        model: any module; it is left as it was.
+        data: ``"aligned"``, ``"absent"`` and ``"conflicting"``: the same images in the same order, as
+            :func:`lightning_sparse.planted.shortcut_versions` makes them. Each ``(images, labels)`` or a loader.
+        batch_size: images per forward pass.
+        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        std: see there.
+        forward: see there.
+
+    Returns:
+        ``shortcut_accuracy_aligned``, ``shortcut_accuracy_absent`` and ``shortcut_accuracy_conflicting``, in [0, 1], with
+        Wilson intervals; and ``shortcut_reliance``, aligned minus conflicting, in [-1, 1], with the normal interval of the
+        differences of single images. Arrays (n,): ``labels`` and, for each version, ``prediction_VERSION``.
+
+    Raises:
+        SparsityError: if a version is missing, the labels of two differ, or as
+            :func:`~lightning_sparse.measure.accuracy.measure_accuracy`.
+
+    Example:
+        >>> import torch
+        >>> model, labels = nn.Flatten(), torch.tensor([0, 1])
+        >>> cue = torch.tensor([[0.9, 0.2], [0.2, 0.9]]).view(2, 1, 1, 2)
+        >>> data = {"aligned": (cue, labels), "absent": (cue.sort(descending=True).values, labels)}
+        >>> rows = measure_shortcut(model, data | {"conflicting": (1 - cue, labels)}).records
+        >>> {row.metric: row.value for row in rows}["shortcut_reliance"]
+        1.0
+    """
+    if set(data) != set(VERSIONS):
+        raise SparsityError(f"data holds {', '.join(data) or 'nothing'}: give {', '.join(VERSIONS)}")
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    right: dict[str, npt.NDArray[np.bool_]] = {}
+    rows = []
+    for name, cue in VERSIONS.items():
+        found = measure_accuracy(model, data[name], batch_size=batch_size, mean=mean, std=std, forward=forward).arrays
+        if not np.array_equal(arrays.setdefault("labels", found["labels"]), found["labels"]):
+            raise SparsityError(f"the labels of {name!r} are not those of 'aligned': give the same images in one order")
+        arrays[f"prediction_{name}"] = found["prediction"]
+        right[name] = found["prediction"] == found["labels"]
+        n, correct = len(right[name]), int(right[name].sum())
+        rows.append(
+            Record(f"shortcut_accuracy_{name}", correct / n, n, *wilson(correct, n), detail=f"images with {cue}")
+        )
+    difference = right["aligned"].astype(float) - right["conflicting"].astype(float)
+    value, low, high = mean_interval(difference)
+    detail = "accuracy with the cue of the own class minus accuracy with that of another, the same images"
+    rows.append(Record("shortcut_reliance", value, len(difference), low, high, detail=detail))
+    return Measured(rows, arrays)

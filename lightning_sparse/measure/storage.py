@@ -1,0 +1,235 @@
+"""How many bytes a sparse network takes on disk in real formats: each is encoded, and can be decoded again."""
+
+from __future__ import annotations
+
+import lzma
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.parameters import sparsifiable
+from lightning_sparse.records import Measured, Record
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int32]
+
+
+def storage_formats(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Measured:
+    """Encode the weights of a model in several formats and count the bytes.
+
+    Which is smallest depends on the density: an index costs more than a weight saves until few are left (Hoefler et al.
+    2021, arXiv 2102.00554, section 2.2). Weights are stored as float32, exactly. Everything that is not a sparsifiable weight
+    (biases, norms, buffers) is counted dense in every format, floats in 4 bytes. Names and shapes belong to the
+    architecture and are not counted.
+
+    Args:
+        model: any module; it is not run.
+        masks: by parameter name, True where a connection lives, such as :class:`~lightning_sparse.masks.Masks`. Without them
+            the zeros of the sparsifiable weights are dead.
+
+    Returns:
+        One record a format, in bytes: ``cost_bytes_dense``; ``cost_bytes_bitmap`` (one bit a connection and the living
+        values); ``cost_bytes_csr`` (32-bit columns and row pointers, a convolution as a matrix of out rows);
+        ``cost_bytes_entropy`` (mask and values compressed without loss); ``cost_bytes_torch_csr`` (what a
+        ``torch.sparse_csr`` tensor holds, with its 64-bit indices: more than dense above a density of about 1/3).
+
+    Raises:
+        SparsityError: if the masks do not fit the model, or a dead connection is not zero.
+
+    Example:
+        >>> net = nn.Linear(1000, 100, bias=False)
+        >>> weight = torch.zeros(100, 1000)
+        >>> weight[:, :100] = torch.rand(100, 100)  # one in ten lives
+        >>> _ = net.weight.data.copy_(weight)
+        >>> {row.metric: int(row.value) for row in storage_formats(net).records[:3]}
+        {'cost_bytes_dense': 400000, 'cost_bytes_bitmap': 52500, 'cost_bytes_csr': 80404}
+    """
+    found = living_of(model, masks)
+    layers = [(as_matrix(weight), as_matrix(alive)) for weight, alive in found.values()]
+    rest = sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in rest_of(model, found))
+    entropy = to_entropy(layers)
+    sizes = {
+        "dense": (sum(weight.nbytes for weight, _ in layers), "float32 for every connection"),
+        "bitmap": (_sizes(to_bitmap(*layer) for layer in layers), "1 bit a connection, float32 for the living"),
+        "csr": (
+            _sizes(to_csr(*layer) for layer in layers),
+            "float32 and a 32-bit column a living one, 32-bit row ends",
+        ),
+        "entropy": (
+            len(entropy),
+            "masks (bits or gaps in bytes) by lzma, float32 in byte planes by zlib, all lossless",
+        ),
+        "torch_csr": (
+            sum(map(torch_csr_bytes, *zip(*layers, strict=True))),
+            "torch.sparse_csr: float32, 64-bit indices",
+        ),
+    }
+    living, total = (sum(int(alive.sum()) for _, alive in layers), sum(weight.size for weight, _ in layers))
+    aside = f"{living} of {total} connections live; {rest} bytes of biases, norms and buffers, dense, are in it"
+    return Measured(
+        [Record(f"cost_bytes_{name}", size + rest, 0, detail=f"{how}; {aside}") for name, (size, how) in sizes.items()]
+    )
+
+
+def living_of(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return each sparsifiable weight with the mask of its living connections, by name.
+
+    Args:
+        model: any module.
+        masks: by parameter name, True where a connection lives; sparsifiable weights that have none are dense. None takes the
+            zeros of the sparsifiable weights as dead.
+
+    Raises:
+        SparsityError: if masks do not fit the model, or a dead connection is not zero.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> _ = net.weight.data.copy_(torch.tensor([[0.0, 3.0]]))
+        >>> living_of(net)["weight"][1].tolist()
+        [[False, True]]
+    """
+    if masks is None:
+        return {name: (weight.detach(), weight.detach() != 0) for name, weight in sparsifiable(model).items()}
+    if not masks:
+        raise SparsityError("masks={} is empty: give the mask of each sparse weight, or None to take zeros as dead")
+    parameters = dict(model.named_parameters())
+    found = {
+        name: (weight.detach(), torch.ones_like(weight, dtype=torch.bool)) for name, weight in _others(model, masks)
+    }
+    for name, mask in masks.items():
+        if name not in parameters or parameters[name].shape != mask.shape or mask.dtype != torch.bool:
+            there = list(parameters[name].shape) if name in parameters else "no such parameter"
+            raise SparsityError(
+                f"masks[{name!r}] is {mask.dtype} of shape {list(mask.shape)}, and the model has {there}: give a boolean "
+                "mask of the shape of each sparse weight, under its name in model.named_parameters()"
+            )
+        weight, alive = parameters[name].detach(), mask.to(parameters[name].device)
+        if bool((weight[~alive] != 0).any()):
+            raise SparsityError(
+                f"{name!r} is not zero at some dead connection: call masks.apply() on the weights first"
+            )
+        found[name] = (weight, alive)
+    return found
+
+
+def _others(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """The sparsifiable weights without a mask; none where some layer left out of the masks cannot be sparse."""
+    try:
+        return [(name, weight) for name, weight in sparsifiable(model).items() if name not in masks]
+    except SparsityError:
+        return []
+
+
+def rest_of(model: nn.Module, names: Mapping[str, Any]) -> list[Tensor]:
+    """Return all tensors that a checkpoint of the model holds, each once, but the parameters of these names.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        >>> [len(tensor) if tensor.dim() else "count" for tensor in rest_of(net, {"0.weight": ...})]
+        [3, 3, 3, 3, 3, 'count']
+    """
+    taken = {id(parameter) for name, parameter in model.named_parameters() if name in names}
+    everything = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    return [tensor.detach() for key, tensor in everything.items() if key not in taken]
+
+
+def as_matrix(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a weight as a float32 matrix (or a mask as a boolean one): a row an output, one row for a vector."""
+    kind = torch.bool if tensor.dtype == torch.bool else torch.float32
+    rows = tensor.shape[0] if tensor.dim() > 1 else 1
+    return tensor.detach().to("cpu", kind).reshape(rows, -1).numpy()
+
+
+def to_bitmap(weight: Floats, alive: Bools) -> tuple[Bytes, Floats]:
+    """Store a layer as one bit a connection, and the living values in order."""
+    return np.packbits(alive), weight[alive]
+
+
+def from_bitmap(bits: Bytes, values: Floats, shape: tuple[int, int]) -> Floats:
+    """Undo :func:`to_bitmap`."""
+    return _filled(np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape), values)
+
+
+def to_csr(weight: Floats, alive: Bools) -> tuple[Indices, Indices, Floats]:
+    """Store a layer as compressed sparse rows: where each row ends, the columns of the living, their values."""
+    ends = np.concatenate([[0], alive.sum(axis=1).cumsum()]).astype(np.int32)
+    return ends, (np.flatnonzero(alive) % alive.shape[1]).astype(np.int32), weight[alive]
+
+
+def from_csr(ends: Indices, columns: Indices, values: Floats, shape: tuple[int, int]) -> Floats:
+    """Undo :func:`to_csr`."""
+    alive = np.zeros(shape, dtype=bool)
+    alive[np.repeat(np.arange(shape[0]), np.diff(ends)), columns] = True
+    return _filled(alive, values)
+
+
+def torch_csr_bytes(weight: Floats, alive: Bools) -> int:
+    """Count the bytes that ``torch.sparse_csr`` takes for a layer as it comes, with 64-bit indices."""
+    ends, columns, values = (torch.from_numpy(part) for part in to_csr(weight, alive))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        matrix = torch.sparse_csr_tensor(ends.long(), columns.long(), values, weight.shape, check_invariants=False)
+    return sum(part.nbytes for part in (matrix.crow_indices(), matrix.col_indices(), matrix.values()))
+
+
+def to_entropy(layers: Sequence[tuple[Floats, Bools]]) -> bytes:
+    """Compress the masks and the living values of all layers, without loss, into one string of bytes.
+
+    A layer's mask is one bit a connection or the gaps between the living in bytes (255 says: go on), whichever is
+    shorter. All masks go through lzma, which comes near their entropy. The values go through zlib, in four planes of
+    their first to fourth bytes, because only signs and exponents are predictable.
+    """
+    header, parts = np.zeros((len(layers), 2), dtype="<i4"), []
+    for row, (_, alive) in zip(header, layers, strict=True):
+        places = np.flatnonzero(alive)
+        gaps = np.diff(places, prepend=-1) - 1
+        steps = np.full(int((gaps // 255 + 1).sum()), 255, dtype=np.uint8)
+        steps[(gaps // 255 + 1).cumsum() - 1] = gaps % 255
+        bits = np.packbits(alive)
+        row[:] = len(places), len(steps) if len(steps) < len(bits) else -1
+        parts.append((steps if len(steps) < len(bits) else bits).tobytes())
+    values = np.concatenate([weight[alive] for weight, alive in layers]).astype("<f4")
+    planes = values.view(np.uint8).reshape(-1, 4).T.tobytes()
+    return lzma.compress(header.tobytes() + b"".join(parts)) + zlib.compress(planes)
+
+
+def from_entropy(content: bytes, shapes: Sequence[tuple[int, int]]) -> list[Floats]:
+    """Undo :func:`to_entropy`, given the shapes of the layers."""
+    opener = lzma.LZMADecompressor()
+    masks = opener.decompress(content)
+    planes = np.frombuffer(zlib.decompress(opener.unused_data), dtype=np.uint8).reshape(4, -1)
+    values = np.ascontiguousarray(planes.T).view("<f4").ravel()
+    header, at, used = np.frombuffer(masks, "<i4", 2 * len(shapes)).reshape(-1, 2), 8 * len(shapes), 0
+    found = []
+    for (living, steps), shape in zip(header.tolist(), shapes, strict=True):
+        size = shape[0] * shape[1]
+        length = steps if steps >= 0 else -(-size // 8)
+        part = np.frombuffer(masks, np.uint8, length, at)
+        if steps >= 0:
+            alive = np.zeros(size, dtype=bool)
+            # Each byte moves on by its value; one below 255 lands on a living connection and steps past it.
+            alive[((part.astype(np.int64) + (part < 255)).cumsum() - 1)[part < 255]] = True
+        else:
+            alive = np.unpackbits(part, count=size).astype(bool)
+        found.append(_filled(alive.reshape(shape), values[used : used + living]))
+        at, used = at + length, used + living
+    return found
+
+
+def _filled(alive: Bools, values: Floats) -> Floats:
+    weight = np.zeros(alive.shape, dtype=np.float32)
+    weight[alive] = values
+    return weight
+
+
+def _sizes(layers: Iterator[tuple[npt.NDArray[Any], ...]]) -> int:
+    return sum(part.nbytes for layer in layers for part in layer)

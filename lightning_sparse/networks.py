@@ -1,0 +1,189 @@
+"""Small reference networks, each of any width: images (n, channels, height, width) in, logits (n, classes) out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.parameters import sparsifiable
+
+
+def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """Two hidden layers of 300 and 100 units: LeCun et al. 1998, the smallest benchmark of the pruning literature.
+
+    Args:
+        shape: (channels, height, width) of an image.
+        classes: number of classes.
+        width: factor of the hidden sizes, above 0; each is rounded, and at least 1.
+    """
+    first, second = _sizes(width, 300, 100)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(shape[0] * shape[1] * shape[2], first),
+        nn.ReLU(),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Linear(second, classes),
+    )
+
+
+def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """LeNet-5 (LeCun et al. 1998) as Merkle et al. 2021 (arXiv 2108.08560) prune it: 61,470 weights at 28x28.
+
+    ReLU after the convolutions and maxima in the pools, tanh after the linear layers, Glorot's uniform initial weights.
+    Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
+    """
+    first, second, third, fourth = _sizes(width, 6, 16, 120, 84)
+    rest = ((shape[1] // 2) - 4) // 2 * (((shape[2] // 2) - 4) // 2)
+    net = nn.Sequential(
+        nn.Conv2d(shape[0], first, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * rest, third),
+        nn.Tanh(),
+        nn.Linear(third, fourth),
+        nn.Tanh(),
+        nn.Linear(fourth, classes),
+    )
+    for layer in net:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return net
+
+
+def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """Two convolutions with pooling and two linear layers, for 8x8 images and larger; 0.4 M weights at 28x28.
+
+    Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
+    """
+    first, second, third = _sizes(width, 32, 64, 128)
+    return nn.Sequential(
+        nn.Conv2d(shape[0], first, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * (shape[1] // 4) * (shape[2] // 4), third),
+        nn.ReLU(),
+        nn.Linear(third, classes),
+    )
+
+
+def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """ResNet-20 for CIFAR: three stages of three blocks, 16 to 64 channels. He et al. 2016 (arXiv 1512.03385).
+
+    Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
+    """
+    from torchvision.models.resnet import BasicBlock, conv1x1
+
+    stages = _sizes(width, 16, 32, 64)
+    before = stages[0]
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
+    for stage, channels in enumerate(stages):
+        for block in range(3):
+            stride = 2 if stage and not block else 1
+            shortcut = (
+                nn.Sequential(conv1x1(before, channels, stride), nn.BatchNorm2d(channels)) if stride > 1 else None
+            )
+            layers.append(BasicBlock(before, channels, stride, shortcut))
+            before = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+
+
+def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Module:
+    """Torchvision's ResNet-18 with the CIFAR stem: a 3x3 convolution of stride 1, and no pooling after it.
+
+    Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
+    """
+    from torchvision.models import resnet18 as imagenet_resnet18
+
+    stages = _sizes(width, 64, 128, 256, 512)
+    net: Any = imagenet_resnet18(num_classes=classes)
+    if stages != [64, 128, 256, 512]:
+        _rebuild(net, stages, classes)
+    net.conv1 = nn.Conv2d(shape[0], stages[0], 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    return net  # type: ignore[no-any-return]
+
+
+def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
+    """Give torchvision's ResNet other channels, which it has no argument for, and its own initial weights."""
+    from torchvision.models.resnet import BasicBlock
+
+    net.inplanes = stages[0]
+    net.bn1 = nn.BatchNorm2d(stages[0])
+    for number, channels in enumerate(stages, start=1):
+        setattr(net, f"layer{number}", net._make_layer(BasicBlock, channels, 2, stride=1 if number == 1 else 2))
+    net.fc = nn.Linear(stages[-1], classes)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _sizes(width: float, *sizes: int) -> list[int]:
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
+        raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 for half of every hidden size")
+    return [max(1, round(width * size)) for size in sizes]
+
+
+def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
+    """Find the width at which a network has about so many sparsifiable weights: the dense control of a sparse one.
+
+    It is found by bisection on networks without memory (torch's meta device); nothing random is drawn.
+
+    Args:
+        make: ``make(width)`` builds the network, larger for a larger width: ``lambda width: small_cnn(shape, 10, width)``.
+        weights: how many weights it should have, as :func:`~lightning_sparse.sparsifiable` counts them.
+
+    Returns:
+        The width whose number of weights is nearest, the smaller network of two that are equally near. Units are whole, so
+        that a narrow network may miss by some percent: count its weights.
+
+    Raises:
+        SparsityError: if even the smallest has more weights, so that there is no such control, or ``make`` ignores the width.
+
+    Example:
+        >>> width = small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 26_620)
+        >>> width, sum(weight.numel() for weight in sparsifiable(lenet_300_100((1, 28, 28), 10, width)).values())
+        (0.11, 26345)
+    """
+
+    def count(width: float) -> int:
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in sparsifiable(make(width)).values())
+
+    if isinstance(weights, bool) or not isinstance(weights, int) or weights < 1:
+        raise SparsityError(f"weights={weights!r} is not a positive integer: write how many the sparse model has left")
+    below, above = 1e-9, 1.0
+    if count(below) > weights:
+        raise SparsityError(
+            f"weights={weights} is fewer than the smallest such model has ({count(below)}), so there is no dense control of "
+            "this size: ask for a lower sparsity, or leave the control out"
+        )
+    while count(above) < weights:
+        if above > 1e6:
+            raise SparsityError(
+                f"make gives {count(above)} weights at any size: let it use the number it is called with"
+            )
+        below, above = above, 2 * above
+    # From here on `below` has fewer weights and `above` as many or more, and they close in on one step of the count.
+    while above - below > 1e-9 * above:
+        middle = (below + above) / 2
+        below, above = (middle, above) if count(middle) < weights else (below, middle)
+    width = below if weights - count(below) <= count(above) - weights else above
+    # The same network by a number that can be read: towards the inside of the step, down from `below`, up from `above`.
+    rounded = math.floor if width == below else math.ceil
+    short = (rounded(width * 10**digits) / 10**digits for digits in range(1, 10))
+    return next((number for number in short if number > 0 and count(number) == count(width)), width)

@@ -1,0 +1,177 @@
+"""Digits planted in a larger black image, so that it is known which pixels decide the class; a shortcut on request.
+
+Each image is 16x16: one of scikit-learn's 8x8 digits fills one of its four quadrants, and the class is the digit. A shortcut
+is a white patch of 3x3 in the quadrant diagonally opposite, at one of ten places, each of which stands for a class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError, check_share
+
+SIDE = 16
+_HALF = 8
+_PATCH = 3
+# Ten places of a 3x3 patch in a quadrant: they overlap, but no two are the same pixels.
+_PLACES = [(top, left) for top in (0, 2, 5) for left in (0, 2, 3, 5)][:10]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Images with a known reason.
+
+    Attributes:
+        images: (n, 1, 16, 16), floats in [0, 1].
+        labels: (n,), the digits.
+        truth: masks (n, 16, 16), booleans: ``"quadrant"`` where the digit lies, ``"ink"`` of the digit, ``"patch"`` the
+            shortcut; that one is empty in images without it, and missing where no image was to have one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    truth: dict[str, Tensor]
+
+
+def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
+    """Make the training and the test images, four fifths and one fifth of each class of the 1797 digits.
+
+    Args:
+        seed: of the split, the quadrants, and the patches.
+        shortcut: share of the training images, in [0, 1], with a patch at the place of their class; the others have none.
+            With one, every test image has a patch too, at the place of a class drawn at random, so that it tells nothing.
+
+    Returns:
+        Training images, of which validation is still to be cut, and test images.
+
+    Raises:
+        SparsityError: if ``shortcut`` is not a share.
+
+    Example:
+        >>> train, test = planted(shortcut=0.5)
+        >>> train.images.shape, len(test.labels), int(train.truth["patch"].flatten(1).any(1).sum())
+        (torch.Size([1437, 1, 16, 16]), 360, 718)
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    check_share("shortcut", shortcut)
+    bunch = load_digits()
+    digits, labels = torch.tensor(bunch.images).float() / 16, torch.tensor(bunch.target)
+    generator = torch.Generator().manual_seed(seed)
+    parts = train_test_split(torch.arange(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
+    made = []
+    for name, part in zip(("train", "test"), parts, strict=True):
+        chosen = part.sort().values
+        n = len(chosen)
+        quadrants = torch.empty_like(chosen)
+        for label in range(10):
+            # Class by class, or a quadrant would tell something of the class.
+            places_of_class = (labels[chosen] == label).nonzero().squeeze(1)
+            quadrants[places_of_class] = torch.randperm(len(places_of_class), generator=generator) % 4
+        if name == "train":
+            places = labels[chosen].clone()
+            places[torch.randperm(n, generator=generator)[round(shortcut * n) :]] = -1
+        else:
+            places = torch.randint(10, (n,), generator=generator)
+        made.append(plant(digits[chosen], labels[chosen], quadrants, places if shortcut else None))
+    return made[0], made[1]
+
+
+def plant(digits: Tensor, labels: Tensor, quadrants: Tensor, places: Tensor | None = None) -> Planted:
+    """Put digits into quadrants, and patches into the quadrants opposite.
+
+    Args:
+        digits: (n, 8, 8), floats in [0, 1].
+        labels: (n,), their classes.
+        quadrants: (n,), 0 to 3: top left, top right, bottom left, bottom right.
+        places: (n,), the class at whose place the patch lies, or -1 for no patch; None for no patch anywhere.
+
+    Returns:
+        The images, and where the reasons are.
+
+    Example:
+        >>> made = plant(torch.ones(1, 8, 8), torch.tensor([7]), torch.tensor([3]), torch.tensor([0]))
+        >>> made.images[0, 0, :3, :3].sum(), made.images[0, 0, 8:, 8:].sum()
+        (tensor(9.), tensor(64.))
+    """
+    canvas = torch.zeros(len(digits), SIDE, SIDE)
+    quadrant = torch.zeros(len(digits), SIDE, SIDE, dtype=torch.bool)
+    for i, where in enumerate(quadrants.tolist()):
+        top, left = _HALF * (where // 2), _HALF * (where % 2)
+        canvas[i, top : top + _HALF, left : left + _HALF] = digits[i]
+        quadrant[i, top : top + _HALF, left : left + _HALF] = True
+    truth = {"quadrant": quadrant, "ink": canvas > 0}
+    if places is not None:
+        truth["patch"] = patches(quadrant, places)
+        canvas[truth["patch"]] = 1.0
+    return Planted(canvas.unsqueeze(1), labels, truth)
+
+
+def patches(quadrant: Tensor, places: Tensor) -> Tensor:
+    """Find where the patches lie that stand for these classes.
+
+    Args:
+        quadrant: (n, 16, 16), booleans: where the digits lie.
+        places: (n,), classes, or -1 for no patch.
+
+    Returns:
+        (n, 16, 16), booleans.
+
+    Example:
+        >>> quadrant = torch.zeros(1, 16, 16, dtype=torch.bool)
+        >>> quadrant[:, 8:, 8:] = True
+        >>> patches(quadrant, torch.tensor([4])).nonzero()[0].tolist()  # image, row, column of its first pixel
+        [0, 2, 0]
+    """
+    found = torch.zeros_like(quadrant)
+    for i, place in enumerate(places.tolist()):
+        if place >= 0:
+            # The first pixel of the quadrant opposite: 0 becomes 8, and 8 becomes 0.
+            top, left = (_HALF - quadrant[i].nonzero()[0]).tolist()
+            down, right = _PLACES[place]
+            found[i, top + down : top + down + _PATCH, left + right : left + right + _PATCH] = True
+    return found
+
+
+def shortcut_versions(
+    images: Tensor, labels: Tensor, quadrant: Tensor, *, seed: int = 0
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Give each image with the patch of its own class, without a patch, and with that of another class.
+
+    Args:
+        images: (n, 1, 16, 16), with or without a patch, as ``ImageData.split`` gives them.
+        labels: (n,).
+        quadrant: (n, 16, 16), booleans: where the digits lie, as ``ImageData.truth`` gives it.
+        seed: draws the other class.
+
+    Returns:
+        ``"aligned"``, ``"absent"`` and ``"conflicting"``: images and labels, for
+        :func:`~lightning_sparse.measure.shortcut.measure_shortcut`.
+
+    Raises:
+        SparsityError: if images and masks do not fit.
+
+    Example:
+        >>> _, test = planted()
+        >>> versions = shortcut_versions(test.images, test.labels, test.truth["quadrant"])
+        >>> {name: round(float(images.sum() - test.images.sum())) for name, (images, _) in versions.items()}
+        {'aligned': 3240, 'absent': 0, 'conflicting': 3240}
+    """
+    if images.shape[1:] != (1, SIDE, SIDE) or quadrant.shape != (len(images), SIDE, SIDE) or len(labels) != len(images):
+        raise SparsityError(
+            f"images {tuple(images.shape)}, labels {tuple(labels.shape)} and quadrant {tuple(quadrant.shape)} are not "
+            f"(n, 1, {SIDE}, {SIDE}), (n,) and (n, {SIDE}, {SIDE}): give those of the planted digits"
+        )
+    own = labels.cpu()
+    other = (own + torch.randint(1, 10, own.shape, generator=torch.Generator().manual_seed(seed))) % 10
+    absent = images * quadrant.unsqueeze(1).to(images.device)
+    versions = {"aligned": own, "absent": torch.full_like(own, -1), "conflicting": other}
+    made = {}
+    for name, places in versions.items():
+        patch = patches(quadrant.cpu(), places).unsqueeze(1).to(images.device)
+        made[name] = (absent.masked_fill(patch, 1.0), labels)
+    return made

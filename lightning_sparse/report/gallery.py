@@ -1,0 +1,162 @@
+"""Images to look at: those that pruning forgets, and those whose gradients moved most and least while a network trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_sparse.galleries import forgotten_file
+from lightning_sparse.jobs import arrays_file
+from lightning_sparse.report.style import WIDTH, caption
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lightning_sparse.report.collect import Sweep
+
+    Array = npt.NDArray[Any]
+
+MOST = 24
+OF_A_CLASS = 4
+COLUMNS = 8
+WRONG = "#B00020"
+
+
+def forgotten(sweep: Sweep, method: str) -> Figure | None:
+    """Draw what the sparsest networks of a method have forgotten, as the sweep left it; None if that is nothing."""
+    data, model = sweep.jobs[["data", "model"]].iloc[0]
+    file = forgotten_file(sweep.folder, data, model, method)
+    if not file.exists():
+        return None
+    with np.load(file) as kept:
+        sparse, dense = kept["networks"]
+        title = f"{method}: what sparsity {kept['sparsity']:g} forgets ({sparse} sparse networks, {dense} dense)"
+        return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
+
+
+def variable(sweep: Sweep) -> Figure | None:
+    """Draw the images with the most and the least variable gradients over the training of the first dense network."""
+    for job in sweep.jobs[sweep.jobs["method"] == "dense"].sort_values("seed").to_dict("records"):
+        file = arrays_file(sweep.folder / job["folder"], job["keys"], "vog")
+        if file is not None:
+            with np.load(file) as kept:
+                return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
+    return None
+
+
+def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array, title: str) -> Figure | None:
+    """Draw images that dense and sparse networks call by different names, in the order of their labels.
+
+    At most 24: the first of each class, then the second of each, up to four of a class.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], one channel or three.
+        labels: (n,).
+        dense_pred: (n,), the class that most dense networks give, -1 for a tie: ``dense_mode`` of
+            :func:`~lightning_sparse.measure.forgotten.forgotten`.
+        sparse_pred: (n,), likewise of the sparse networks.
+        title: of the figure: which networks.
+
+    Returns:
+        The figure, or None if there is no such image.
+
+    Example:
+        >>> images, labels = np.zeros((3, 1, 8, 8)), np.array([0, 1, 2])
+        >>> figure = gallery(images, labels, labels, np.array([0, 2, -1]), "gradual, sparsity 0.98")
+        >>> [axes.get_xlabel().splitlines() for axes in figure.axes if axes.images]
+        [['label 1', 'dense 1', '✗ sparse 2']]
+    """
+    forgotten = np.flatnonzero((dense_pred >= 0) & (sparse_pred >= 0) & (dense_pred != sparse_pred))
+    if not len(forgotten):
+        return None
+    chosen = _some_of_each_class(forgotten, labels)
+    figure, grid = _grid(len(chosen), title)
+    for axes, i in zip(grid, chosen, strict=True):
+        _show(axes, images[i])
+        says = [("dense", dense_pred[i]), ("sparse", sparse_pred[i])]
+        lines = [f"{'' if name == labels[i] else '✗ '}{who} {name}" for who, name in says]
+        axes.set_xlabel("\n".join([f"label {labels[i]}", *lines]), fontsize=6.5)
+        axes.xaxis.label.set_color("black" if sparse_pred[i] == labels[i] else WRONG)
+    right = sum(int(sparse_pred[i] == labels[i]) for i in forgotten)
+    caption(
+        figure,
+        f"{len(chosen)} of the {len(forgotten)} images (of {len(labels)}) that most sparse networks give another class than "
+        f"most dense ones. ✗ is wrong; the text is red where the sparse networks are, and black where they are right "
+        f"({right} of the {len(forgotten)}).",
+    )
+    return figure
+
+
+def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
+    """Draw the images with the highest and with the lowest variance of gradients for their class.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], one channel or three.
+        labels: (n,).
+        vog_normalised: (n,), from :func:`~lightning_sparse.measure.gradient_variance.class_normalised`; NaN is left out.
+
+    Returns:
+        The figure: up to 16 of the highest scores above, and as many of the lowest below.
+
+    Example:
+        >>> figure = vog_gallery(np.zeros((3, 1, 8, 8)), np.array([0, 0, 1]), np.array([-1.0, 1.0, np.nan]))
+        >>> [axes.get_xlabel().splitlines() for axes in figure.axes if axes.images]
+        [['class 0', '+1.0'], ['class 0', '-1.0']]
+    """
+    scored = np.flatnonzero(~np.isnan(vog_normalised))
+    order = scored[np.argsort(-vog_normalised[scored], kind="stable")]
+    each = min(2 * COLUMNS, len(order) // 2)
+    rows = max(1, -(-each // COLUMNS))
+    figure, cells = _grid(2 * rows * COLUMNS, "Variance of gradients for the class: highest above, lowest below")
+    for half, chosen in (
+        (cells[: rows * COLUMNS], order[:each]),
+        (cells[rows * COLUMNS :], order[len(order) - each :]),
+    ):
+        for axes in half[each:]:
+            axes.axis("off")
+        for axes, i in zip(half, chosen, strict=False):
+            _show(axes, images[i])
+            axes.set_xlabel(f"class {labels[i]}\n{vog_normalised[i]:+.1f}", fontsize=6.5)
+    missing = f" {len(labels) - len(scored)} images without a score are left out." if len(scored) < len(labels) else ""
+    caption(
+        figure,
+        f"Of {len(labels)} images. Under each: its class, and its variance of gradients over the training in standard "
+        f"deviations from the mean of its class. High: the pixels that count for the class went on changing, "
+        f"which Agarwal et al. 2022 take for a difficult image.{missing}",
+    )
+    return figure
+
+
+def _some_of_each_class(places: Array, labels: Array) -> list[int]:
+    """The first of each class, then the second of each, ...; then put in the order of the classes."""
+    turns: dict[int, int] = {}
+    ranked = []
+    for place in places.tolist():
+        turn = turns[labels[place]] = turns.get(labels[place], -1) + 1
+        ranked.append((turn, int(labels[place]), place))
+    kept = [entry for entry in sorted(ranked) if entry[0] < OF_A_CLASS][:MOST]
+    return [place for _, _, place in sorted(kept, key=lambda entry: entry[1:])]
+
+
+def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    rows = -(-count // COLUMNS)
+    figure = Figure(figsize=(WIDTH, 1.3 * rows + 0.8), layout="constrained")
+    figure.suptitle(title, fontsize=9.5)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).flatten().tolist()
+    for spare in grid[count:]:
+        spare.axis("off")
+    return figure, grid[:count]
+
+
+def _show(axes: Axes, image: Array) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#bbbbbb")
+    picture = image.astype(np.float32).transpose(1, 2, 0).squeeze()
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

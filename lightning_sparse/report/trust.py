@@ -1,0 +1,43 @@
+"""The checks of trust as a table: what each found, at its worst, and whether that passed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.report.collect import latest
+from lightning_sparse.report.words import name_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Make the traffic lights: one line per method and sparsity, one column per check.
+
+    Args:
+        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them, of one data set and model.
+
+    Returns:
+        ``columns`` (names of checks) and ``lines``, each with ``method``, ``sparsity_asked`` and ``cells``: the largest
+        number that the check found over seeds and eps, and how many of how many times it ``failed``. None if nothing was
+        checked.
+    """
+    rows = latest(frame)
+    rows = rows[rows["metric"].str.startswith("trust_")]
+    if rows.empty:
+        return None
+    checks = list(dict.fromkeys(rows["metric"]))
+    lines = []
+    keys = rows[["method", "sparsity_asked"]].drop_duplicates()
+    keys = keys.assign(order=keys["method"] != "dense").sort_values(["order", "method", "sparsity_asked"])
+    for method, sparsity in keys[["method", "sparsity_asked"]].itertuples(index=False):
+        own = rows[(rows["method"] == method) & (rows["sparsity_asked"] == sparsity)]
+        cells = [_cell(own[own["metric"] == check]) for check in checks]
+        lines.append({"method": method, "sparsity_asked": sparsity, "cells": cells})
+    return {"columns": [name_of(check).removeprefix("trust ") for check in checks], "lines": lines}
+
+
+def _cell(found: pd.DataFrame) -> dict[str, Any]:
+    failed = int((found["trust"].str.startswith("failed") | found["detail"].str.contains("FAILED")).sum())
+    worst = found["value"].max()
+    return {"shown": f"{worst:.2g}" if worst == worst else "", "failed": failed, "of": len(found)}

@@ -1,0 +1,71 @@
+"""Attacks made for one network and tried on another: which sparsity levels share their adversarial images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_sparse.comparisons import key_of_kind, load, signed
+from lightning_sparse.jobs import Job
+from lightning_sparse.records import Record
+
+MASKED = 0.002  # share of images broken from elsewhere alone above which the network's own attacks were too weak
+
+
+def transfers(jobs: list[Job]) -> list[Record]:
+    """Try what the jobs of a sweep crafted on the networks of the same method, seed, data and model, dense among them.
+
+    The networks are built again from the configurations in the jobs' folders. An attack from elsewhere that breaks images
+    which stood all of the network's own says that those were too weak, so this is a check of trust too.
+
+    Args:
+        jobs: of one sweep; those that are not done, or that crafted nothing, are left out.
+
+    Returns:
+        Rows ``transfer_accuracy``, of the network attacked, ``condition`` naming the network that the images were crafted
+        on; and a ``trust_transfer`` for each network.
+    """
+    from lightning_sparse.building import rebuilt
+    from lightning_sparse.measure.transfer import measure_transfer
+
+    crafted = {job.run: arrays for job in jobs if job.status == "done" and (arrays := load(job, "transfer"))}
+    rows = []
+    for target in [job for job in jobs if job.run in crafted]:
+        mine = crafted[target.run]
+        sources = [job for job in jobs if job.run in crafted and _related(job, target)]
+        sources = [job for job in sources if key_of_kind(job, "transfer") == key_of_kind(target, "transfer")]
+        images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
+        data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
+        settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
+        found = measure_transfer(images, rebuilt(target.folder, target.checkpoint), data, **settings)
+        from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
+        checked = _check(load(target, "robust"), from_elsewhere, **settings)
+        rows += signed(target, [*found.records, *checked])
+    return rows
+
+
+def _check(robust: Any, broken: list[NDArray[np.bool_]], eps: float, norm: str) -> list[Record]:
+    column = np.flatnonzero(np.isclose(robust["eps"], eps)) if robust else np.array([])
+    if len(column) == 0 or not broken:
+        return []
+    stood = robust["survives"][: len(broken[0]), column[0]]
+    count, n = int((stood & np.any(broken, axis=0)).sum()), len(stood)
+    failed = count / n > MASKED and count > 1
+    detail = (
+        f"share of {n} images that stood all of the network's own attacks and are broken by one crafted on {len(broken)} "
+        f"others; more than {MASKED:g} and more than one image is masking: {'FAILED' if failed else 'passed'}"
+    )
+    verdict = "failed: transfer" if failed else "passed"
+    return [Record("trust_transfer", count / n, n, eps=eps, norm=norm, trust=verdict, detail=detail)]
+
+
+def _related(job: Job, target: Job) -> bool:
+    same = (job.data, job.model, job.seed) == (target.data, target.model, target.seed)
+    return same and ("dense" in (job.method, target.method) or job.method == target.method)
+
+
+def _name(job: Job) -> str:
+    return "dense" if job.method == "dense" else f"{job.method} {job.sparsity_asked:g}"

@@ -1,0 +1,140 @@
+"""Rows made from several jobs together, against numbers worked out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images
+from lightning_sparse.jobs import Job
+from lightning_sparse.records import Record
+from lightning_sparse.sweep import jobs_in
+
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+EPS = np.array([0.1, 0.2])
+
+
+def made(tmp_path, method, sparsity, seed, wrong=(), fallen=((), ()), maps=None, key="a"):
+    """A job that is done: it has the images in ``wrong`` wrong, and lost those in ``fallen`` to attacks at each eps."""
+    run = f"{method}-{sparsity}-{seed}"
+    folder = tmp_path / run
+    folder.mkdir()
+    job = Job(
+        run, method, "digits", "cnn", seed, sparsity, "done", keys=(f"clean-{key}", f"robust-{key}", f"saliency-{key}")
+    )
+    job = replace(job, folder=folder)
+    prediction = LABELS.copy()
+    prediction[list(wrong)] = 1 - prediction[list(wrong)]
+    np.savez(folder / f"clean-{key}.npz", labels=LABELS, prediction=prediction)
+    survives = np.stack([~np.isin(np.arange(8), [*wrong, *lost]) for lost in fallen], axis=1)
+    np.savez(folder / f"robust-{key}.npz", labels=LABELS, survives=survives, eps=EPS)
+    if maps is not None:
+        arrays = {"gradient": maps, "gradient/gini": maps.mean(axis=(1, 2))}
+        images = np.zeros((8, 1, 3, 3), np.float16)
+        np.savez(folder / f"saliency-{key}.npz", images=images, labels=LABELS, prediction=prediction, **arrays)
+    job.record([Record("robust_accuracy", 0.5, 8, norm="Linf")], f"robust-{key}", sparsity)
+    return job
+
+
+def test_differences_are_paired_by_image_and_seed(tmp_path):
+    jobs = [
+        made(tmp_path, "dense", 0.0, 0, wrong=[0], fallen=([1], [1, 2])),
+        made(tmp_path, "gradual", 0.9, 0, wrong=[0, 4], fallen=([1, 2, 3], [1, 2, 3, 5])),
+        made(tmp_path, "gradual", 0.9, 1, wrong=[7]),  # without a dense network of its seed
+    ]
+    rows = differences(jobs)
+    assert [(row.run, row.metric, row.eps, row.n) for row in rows] == [
+        ("gradual-0.9-0", "difference_clean_accuracy", None, 8),
+        ("gradual-0.9-0", "difference_robust_accuracy", 0.1, 8),
+        ("gradual-0.9-0", "difference_robust_accuracy", 0.2, 8),
+    ]
+    # Image 4 on clean; 2, 3 and 4 at 0.1; 3, 4 and 5 at 0.2.
+    assert [row.value for row in rows] == [-1 / 8, -3 / 8, -3 / 8]
+    assert all(row.low < row.value < row.high for row in rows)
+    assert {row.sparsity for row in rows} == {0.9}
+    assert "p = 0.25" in rows[1].detail  # three of three coins: 2 / 2**3
+
+
+def test_other_settings_are_not_compared(tmp_path):
+    jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1], key="b")]
+    assert [row.metric for row in differences(jobs)] == ["difference_clean_accuracy"]
+
+
+def test_saliency_over_the_images_that_all_networks_of_a_seed_have_right(tmp_path):
+    values = np.arange(8.0)[:, None, None] * np.ones((8, 3, 3))
+    jobs = [
+        made(tmp_path, "dense", 0.0, 0, wrong=[7], maps=values),
+        made(tmp_path, "gradual", 0.9, 0, wrong=[0, 1], maps=2 * values),
+    ]
+    found = {row.run: row for row in same_images(jobs)}
+    assert {row.n for row in found.values()} == {5}
+    assert {row.condition for row in found.values()} == {"same images"}
+    assert found["dense-0.0-0"].value == 4.0  # the mean of 2, 3, 4, 5 and 6
+    assert found["gradual-0.9-0"].value == 8.0
+
+
+def test_agreement_with_dense_and_between_dense_seeds(tmp_path):
+    draw = np.random.default_rng(0)
+    maps = [np.abs(draw.normal(size=(8, 3, 3))) for _ in range(4)]
+    jobs = [
+        made(tmp_path, "dense", 0.0, 0, maps=maps[0]),
+        made(tmp_path, "dense", 0.0, 1, maps=maps[1]),
+        made(tmp_path, "gradual", 0.9, 0, maps=maps[2]),
+        made(tmp_path, "gradual", 0.9, 1, maps=maps[3]),
+    ]
+    found = {row.run: row for row in compare(jobs) if row.metric == "dense_agreement"}
+    for run, one, other in (("dense-0.0-0", 0, 1), ("gradual-0.9-0", 2, 0), ("gradual-0.9-1", 3, 1)):
+        by_hand = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps[one], maps[other], strict=True)]
+        assert found[run].value == pytest.approx(np.mean(by_hand))
+    assert set(found) == {"dense-0.0-0", "gradual-0.9-0", "gradual-0.9-1"}
+    assert "seeds 0 and 1" in found["dense-0.0-0"].detail
+
+
+def test_what_a_population_forgets(tmp_path):
+    dense = [made(tmp_path, "dense", 0.0, seed) for seed in range(3)]
+    sparse = [made(tmp_path, "gradual", 0.9, seed, wrong=wrong) for seed, wrong in enumerate(([3], [3, 5], [5, 6]))]
+    ((level, parents, (sparse_says, dense_says, labels)),) = populations([*dense, *sparse])
+    assert (level, parents) == (sparse, dense)
+    assert sparse_says.shape == dense_says.shape == (3, 8)
+    assert np.array_equal(labels, LABELS)
+    share = next(row for row in forgotten_images([*dense, *sparse]) if row.metric == "forgotten_share")
+    assert share.value == 2 / 8  # 3 and 5 in two of three networks, 6 in one
+    assert (share.method, share.sparsity_asked) == ("gradual", 0.9)
+
+
+def test_a_sweep_without_dense_networks_is_compared_with_nothing(tmp_path):
+    assert compare([made(tmp_path, "gradual", 0.9, 0)]) == []
+
+
+def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
+    maps = np.random.default_rng(0).random((8, 3, 3))
+    made(tmp_path, "dense", 0.0, 0, maps=maps).save()
+    made(tmp_path, "gradual", 0.9, 0, maps=3 * maps + 1).save()  # the same order of pixels
+    made(tmp_path, "brain", 0.9, 0, maps=1 - maps).save()  # the reverse order
+    made(tmp_path, "gradual", 0.9, 2, maps=maps).save()  # no dense network of this seed
+    made(tmp_path, "late", 0.9, 0, maps=maps).save(status="failed")
+    other = made(tmp_path, "rigl", 0.9, 0, maps=maps).save()
+    with np.load(other.arrays("saliency")) as file:
+        arrays = dict(file)
+    np.savez(other.folder / "saliency-a.npz", **arrays | {"images": arrays["images"] + 1})
+    found = {row.run: row.value for row in compare(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
+    assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
+
+
+def test_recalibrated_batchnorm_is_measured_said_and_undone(tmp_path):
+    from lightning_sparse.data import ImageData
+    from lightning_sparse.experiment import prepared
+    from lightning_sparse.measuring import Trained
+
+    data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4])
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    trained = Trained(model, None, data, torch.device("cpu"))
+    images = data.split("train")[0]
+    with prepared(trained, {"batchnorm": "recalibrated"}) as said:
+        assert model[0].running_mean.item() == pytest.approx(images.mean().item(), rel=1e-3)
+        assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
+    assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
+    with prepared(trained, {}) as said:
+        assert said == ""
