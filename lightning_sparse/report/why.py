@@ -44,7 +44,7 @@ def stability(sweep: Sweep) -> Figure | None:
         figure,
         f"{subject(sweep, kept)} Corrupted: mean accuracy over all corruptions and severities. Shifts: how often two shifted "
         "copies of an image get the same class. Jacobian: of the calibrated logits in the pixels. Hessian: largest "
-        f"eigenvalue of the loss in the living weights. {marks(kept)}",
+        f"eigenvalue of the loss in the living weights, on training images. {marks(kept)}",
     )
     return figure
 

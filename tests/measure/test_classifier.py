@@ -45,7 +45,7 @@ def test_wrong_settings_are_refused(digits, settings, says):
 
 def test_channels_that_do_not_fit_are_refused(digits):
     with pytest.raises(SparsityError, match="mean has 3 channels and the images have 1"):
-        measure_accuracy(digits.model, digits.images, digits.labels, mean=[0.5, 0.5, 0.5])
+        measure_accuracy(digits.model, (digits.images, digits.labels), mean=[0.5, 0.5, 0.5])
 
 
 def test_what_is_no_module_is_refused():
@@ -60,16 +60,16 @@ def check_nothing():
 def test_a_model_with_other_outputs_needs_forward(digits):
     model = Dictionary(digits.model)
     with pytest.raises(SparsityError, match=r"write forward=lambda model, x: model\(x\)\['logits'\]"):
-        measure_accuracy(model, digits.images, digits.labels)
-    adapted = measure_accuracy(model, digits.images, digits.labels, forward=lambda model, x: model(x)["logits"])
-    assert adapted == measure_accuracy(digits.model, digits.images, digits.labels)
+        measure_accuracy(model, (digits.images, digits.labels))
+    adapted = measure_accuracy(model, (digits.images, digits.labels), forward=lambda model, x: model(x)["logits"])
+    assert adapted.records == measure_accuracy(digits.model, (digits.images, digits.labels)).records
 
 
 def test_a_model_that_takes_other_arguments_needs_forward(digits):
     with pytest.raises(SparsityError, match="Bilinear could not be called as model"):
-        measure_accuracy(nn.Bilinear(8, 8, 10), digits.images, digits.labels)
+        measure_accuracy(nn.Bilinear(8, 8, 10), (digits.images, digits.labels))
     with pytest.raises(SparsityError, match="Module could not be called as model"):
-        measure_accuracy(nn.Module(), digits.images, digits.labels)
+        measure_accuracy(nn.Module(), (digits.images, digits.labels))
 
 
 def test_lightning_modules_are_modules(digits):
@@ -81,8 +81,8 @@ def test_lightning_modules_are_modules(digits):
         def forward(self, x):
             return self.net(x)
 
-    got = measure_accuracy(Classifier(), digits.images, digits.labels)
-    assert got == measure_accuracy(digits.model, digits.images, digits.labels)
+    got = measure_accuracy(Classifier(), (digits.images, digits.labels))
+    assert got.records == measure_accuracy(digits.model, (digits.images, digits.labels)).records
 
 
 def test_other_precisions_are_met_at_the_door():
@@ -105,13 +105,13 @@ def test_the_wrapper_is_in_the_models_mode(digits):
 
 def test_a_model_that_writes_into_its_input_does_not_change_the_images(digits):
     images = digits.images.clone()
-    measure_accuracy(digits.model, images, digits.labels, forward=lambda model, x: model(x.sub_(0.1)))
+    measure_accuracy(digits.model, (images, digits.labels), forward=lambda model, x: model(x.sub_(0.1)))
     assert torch.equal(images, digits.images)
 
 
 def test_one_row_per_image_is_wanted(digits):
     with pytest.raises(SparsityError, match="1 rows of logits for 150 images"):
-        measure_accuracy(digits.model, digits.images, digits.labels, forward=lambda model, x: model(x)[:1])
+        measure_accuracy(digits.model, (digits.images, digits.labels), forward=lambda model, x: model(x)[:1])
 
 
 def test_batch_size_is_checked():
@@ -122,5 +122,5 @@ def test_batch_size_is_checked():
 
 def test_probabilities_are_refused_but_not_for_one_row_that_looks_like_them(digits):
     with pytest.raises(SparsityError, match="gives probabilities"):
-        measure_accuracy(nn.Sequential(digits.model, nn.Softmax(1)), digits.images, digits.labels)
+        measure_accuracy(nn.Sequential(digits.model, nn.Softmax(1)), (digits.images, digits.labels))
     assert as_classifier(nn.Flatten())(torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)).tolist() == [[0.25, 0.75]]

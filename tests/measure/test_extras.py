@@ -14,7 +14,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(digits, mo
         monkeypatch.setitem(sys.modules, name, None)
     install = r'pip install "lightning-sparse\[measure\]"'
     with pytest.raises(SparsityError, match=f"torchattacks could not be imported.*{install}"):
-        measure_robustness(digits.model, digits.images, digits.labels, eps=[0.1], attacks=["fgsm"])
+        measure_robustness(digits.model, (digits.images, digits.labels), eps=[0.1], attacks=["apgd-ce"])
     with pytest.raises(SparsityError, match=f"captum could not be imported.*{install}"):
         attribute(digits.model, digits.images, digits.labels, "gradient")
     with pytest.raises(SparsityError, match=f"scipy could not be imported.*{install}"):
