@@ -76,7 +76,7 @@ def test_the_gradient_passes_and_a_map_of_the_input_fails(digits):
     assert verdict(found["gradient"].mean()) == "passed"
     # The zero baseline: a black pixel has no attribution whatever the weights are.
     assert found["integrated_gradients"].mean() > 0.7
-    assert verdict(found["integrated_gradients"].mean()).startswith("failed: maps alike (0.")
+    assert verdict(found["integrated_gradients"].mean()) == "failed: maps alike"
 
 
 def test_a_dead_network_is_neither_alike_nor_different(digits):
