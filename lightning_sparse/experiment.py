@@ -74,6 +74,9 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
     # Of our own writing, and a module's hyperparameters may hold anything.
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, VarianceOfGradients):
+            callback.load_state_dict(content["callbacks"][callback.state_key])
     stored = job.stored()
     sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return stored.objective if stored else None, load_masks(content) if sparse else None

@@ -174,6 +174,9 @@ class VarianceOfGradients(Callback):
         Raises:
             SparsityError: if it has not looked yet, or on another rank than zero.
         """
+        if self._probed is None and self.probe is not None:  # the training was another process's
+            images, labels = gathered(self.probe)
+            self._probed = images.detach().cpu().float(), labels.detach().cpu()
         if self._probed is None or not self._stability:
             raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
         images, labels = self._probed

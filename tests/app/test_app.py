@@ -169,6 +169,25 @@ def test_the_same_command_again_redoes_only_what_failed(sweep, command, tiny):
     assert {path: path.read_text() for path in folder.glob("*/records.jsonl")} == rows
 
 
+def test_what_was_trained_and_not_measured_is_measured_without_training(command, tiny, tmp_path):
+    first = command(*tiny, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    job = next((tmp_path / "outputs" / "runs").iterdir())
+    trained = (job / "model.ckpt").stat().st_mtime_ns
+    rows = records.read(job / "records.jsonl")
+    # As a kill between the two leaves it.
+    for file in [job / "records.jsonl", *job.glob("*.npz")]:
+        file.unlink()
+    stored = json.loads((job / "job.json").read_text())
+    (job / "job.json").write_text(json.dumps(stored | {"status": "running"}))
+    again = command(*tiny, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (job / "model.ckpt").stat().st_mtime_ns == trained
+    told = {row.chart: repr(row.value) for row in records.read(job / "records.jsonl")}
+    assert told == {row.chart: repr(row.value) for row in rows}
+    assert {"vog/mean", "cost/bits", "robust/worst/eps=0.1", "shift/consistency"} <= set(told)
+
+
 def test_other_attacks_measure_again_without_training_again(command, tiny, tmp_path):
     first = command(*tiny, "saliency.methods=[]", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
