@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_sparse.data import ImageData
 from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, recalibrate_batchnorm
 from lightning_sparse.models import small_width
 from lightning_sparse.parameters import sparsifiable
 
@@ -60,6 +61,17 @@ def rebuilt(folder: Path, checkpoint: Path) -> LightningModule:
     content = torch.load(checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
     return model
+
+
+def rebuilt_as_measured(folder: Path, checkpoint: Path) -> tuple[LightningModule, str]:
+    """As :func:`rebuilt`, with BatchNorm's statistics estimated anew where the job measured it so, and what was done."""
+    model = rebuilt(folder, checkpoint)
+    config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert isinstance(config, DictConfig)
+    if config.get("batchnorm", "trained") != "recalibrated":
+        return model, ""
+    images = data_of(folder).split("train", RECALIBRATION)
+    return model, batchnorm_in_words(recalibrate_batchnorm(model, images), len(images[1]))
 
 
 def sparsity_of_small(config: DictConfig, model: nn.Module) -> float:

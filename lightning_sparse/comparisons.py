@@ -5,6 +5,7 @@ Every function takes the jobs that are done and gives rows, each signed with the
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -30,9 +31,17 @@ def compare(jobs: list[Job]) -> list[Record]:
         jobs: of one sweep; those that are not done are left out.
     """
     done = [job for job in jobs if job.status == "done"]
+    from lightning_sparse.transfers import transfers
+
     rows = []
-    for comparison in (same_images, dense_agreement, differences, forgotten_images, vog_overlaps):
-        rows += comparison(done)
+    for comparison in (same_images, dense_agreement, differences, forgotten_images, vog_overlaps, transfers):
+        try:
+            rows += comparison(done)
+        except Exception as error:  # of no job, so that no job's numbers may be lost to it
+            print(
+                f"{comparison.__name__.replace('_', ' ')}: not compared, {type(error).__name__}: {error}",
+                file=sys.stderr,
+            )
     return rows
 
 
@@ -65,7 +74,8 @@ def dense_agreement(jobs: list[Job]) -> list[Record]:
     parents = {job.run: arrays for job in jobs if job.method == "dense" and (arrays := load(job, "saliency"))}
     for job, dense in _pairs_with_dense(jobs):
         mine, theirs = load(job, "saliency"), parents.get(dense.run)
-        if mine and theirs and _equal_images(mine, theirs):
+        same = key_of_kind(job, "saliency") == key_of_kind(dense, "saliency")
+        if mine and theirs and same and _equal_images(mine, theirs):
             rows += signed(job, _over_methods(agreement_records, mine, theirs))
     for group in _groups([job for job in jobs if job.run in parents], "data", "model"):
         for one, other in pairwise([*group, group[0]] if len(group) > 2 else group):
@@ -84,16 +94,19 @@ def differences(jobs: list[Job]) -> list[Record]:
     rows = []
     for job, dense in _pairs_with_dense(jobs):
         mine, theirs = load(job, "clean"), load(dense, "clean")
-        if mine and theirs and np.array_equal(mine["labels"], theirs["labels"]):
+        if mine and theirs and key_of_kind(job, "clean") == key_of_kind(dense, "clean"):
             right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
             rows += signed(job, [_difference("difference_clean_accuracy", mcnemar(*right), len(right[0]))])
         mine, theirs = load(job, "robust"), load(dense, "robust")
         if mine and theirs and key_of_kind(job, "robust") == key_of_kind(dense, "robust"):
-            norm = next((row.norm for row in records.read(job.rows) if row.norm), "Linf")
+            worst = [[row for row in one.current_rows() if row.attack == "worst" and row.eps] for one in (job, dense)]
             for column, eps in enumerate(mine["eps"]):
                 stand = [arrays["survives"][:, column] for arrays in (mine, theirs)]
                 row = _difference("difference_robust_accuracy", mcnemar(*stand), len(stand[0]))
-                rows += signed(job, [replace(row, norm=norm, eps=float(eps))])
+                about = [one for rows_of in worst for one in rows_of if np.isclose(one.eps or 0.0, eps)]
+                trust = next((one.trust for one in about if one.trust.startswith("failed")), "")
+                norm = next((one.norm for one in about), "Linf")
+                rows += signed(job, [replace(row, norm=norm, eps=float(eps), trust=trust)])
     return rows
 
 
@@ -118,6 +131,7 @@ def vog_overlaps(jobs: list[Job]) -> list[Record]:
             continue
         places = loaded[0]["places"]
         lost = measure_forgotten(sparse_says, dense_says, labels).arrays["forgotten"][places]
+        loaded = [arrays for arrays in loaded if np.array_equal(arrays["places"], places)]
         vog = np.mean([arrays["vog_in_class"] for arrays in loaded], axis=0)
         rows += signed(level[0], [vog_overlap(vog, lost)])
     return rows
@@ -139,7 +153,7 @@ def populations(
             continue
         labels = says[dense[0].run]["labels"]
         for level in _groups([job for job in subject if job.method != "dense"], "method", "sparsity_asked"):
-            same = [job for job in level if np.array_equal(says[job.run]["labels"], labels)]
+            same = [job for job in level if key_of_kind(job, "clean") == key_of_kind(dense[0], "clean")]
             if same:
                 predictions = [np.stack([says[job.run]["prediction"] for job in some]) for some in (same, dense)]
                 yield same, dense, (predictions[0], predictions[1], labels)

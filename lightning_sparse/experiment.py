@@ -25,8 +25,6 @@ from lightning_sparse.measure.checks import check_scores
 from lightning_sparse.measuring import MEASUREMENTS, Trained
 from lightning_sparse.records import Record
 
-RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
-
 
 def check(data: ImageData, wanted: list[Measurement]) -> None:
     """Refuse what cannot be measured before anything is spent on training.
@@ -151,7 +149,7 @@ def prepared(trained: Trained, settings: Mapping[str, object]) -> Iterator[str]:
     if settings.get("batchnorm") != "recalibrated":
         yield ""
         return
-    from lightning_sparse.measure.batchnorm import batchnorm_in_words, recalibrate_batchnorm
+    from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, recalibrate_batchnorm
 
     before = copy.deepcopy(trained.model.state_dict())
     images = trained.other("train", RECALIBRATION)

@@ -169,13 +169,21 @@ def check(kind: str, settings: Settings, data: ImageData) -> None:
     Raises:
         SparsityError: for settings out of range, and data that cannot be read.
     """
-    places(data, settings)
+    try:
+        places(data, settings)
+    except SparsityError as error:
+        group = "attack" if kind == "robust" else kind
+        raise SparsityError(f"{group}.images={settings.get('images')!r}: {error}") from error
     if settings.get("batchnorm") not in (None, "recalibrated"):
         raise SparsityError(f"batchnorm={settings['batchnorm']!r} does not exist: write trained or recalibrated")
     if kind == "robust":
         _check_robust(settings)
     elif kind == "saliency":
         _check_saliency(settings)
+    elif kind == "stability":
+        data.sample("train", settings["hessian_images"])
+    elif kind == "transfer":
+        _check_transfer(settings)
     elif kind == "cost":
         data.sample("train", settings["images"])
 
@@ -193,6 +201,14 @@ def _check_robust(settings: Settings) -> None:
     for name in ("steps", "restarts"):
         if settings[name] is not None:
             check_steps(settings[name], name)
+
+
+def _check_transfer(settings: Settings) -> None:
+    from lightning_sparse.measure.balls import check_eps
+    from lightning_sparse.measure.projected_gradient import check_steps
+
+    check_eps("transfer.eps", settings["eps"], settings["norm"])
+    check_steps(settings["steps"], "transfer.steps")
 
 
 def _check_saliency(settings: Settings) -> None:

@@ -9,7 +9,6 @@ from lightning_sparse import records
 from lightning_sparse.comparisons import compare
 from lightning_sparse.galleries import write_galleries
 from lightning_sparse.jobs import Job, job_files, read_job
-from lightning_sparse.transfers import transfers
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
@@ -23,7 +22,7 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     if not jobs:
         return
     # Recomputed whole from what the jobs left, so that it never doubles and never lags.
-    rows = compare(jobs) + transfers(jobs)
+    rows = compare(jobs)
     (folder / "records.jsonl").unlink(missing_ok=True)
     records.append(folder / "records.jsonl", rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ def transfers(jobs: list[Job]) -> list[Record]:
         Rows ``transfer_accuracy``, of the network attacked, ``condition`` naming the network that the images were crafted
         on; and a ``trust_transfer`` for each network.
     """
-    from lightning_sparse.building import rebuilt
+    from lightning_sparse.building import rebuilt_as_measured
     from lightning_sparse.measure.transfer import measure_transfer
 
-    crafted = {job.run: arrays for job in jobs if job.status == "done" and (arrays := load(job, "transfer"))}
+    crafted = {job.run: arrays for job in jobs if job.checkpoint.exists() and (arrays := load(job, "transfer"))}
     rows = []
     for target in [job for job in jobs if job.run in crafted]:
         mine = crafted[target.run]
@@ -40,10 +41,12 @@ def transfers(jobs: list[Job]) -> list[Record]:
         images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
-        found = measure_transfer(images, rebuilt(target.folder, target.checkpoint), data, **settings)
+        model, said = rebuilt_as_measured(target.folder, target.checkpoint)
+        found = measure_transfer(images, model, data, **settings)
+        transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
         from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
         checked = _check(load(target, "robust"), from_elsewhere, **settings)
-        rows += signed(target, [*found.records, *checked])
+        rows += signed(target, [*transferred, *checked])
     return rows
 
 

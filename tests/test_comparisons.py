@@ -59,7 +59,7 @@ def test_differences_are_paired_by_image_and_seed(tmp_path):
 
 def test_other_settings_are_not_compared(tmp_path):
     jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1], key="b")]
-    assert [row.metric for row in differences(jobs)] == ["difference_clean_accuracy"]
+    assert differences(jobs) == []
 
 
 def test_saliency_over_the_images_that_all_networks_of_a_seed_have_right(tmp_path):
@@ -138,3 +138,18 @@ def test_recalibrated_batchnorm_is_measured_said_and_undone(tmp_path):
     assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
     with prepared(trained, {}) as said:
         assert said == ""
+
+
+def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tmp_path):
+    dense, sparse = made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0)
+    told = {"attack": "worst", "norm": "L2", "trust": "failed: noise"}
+    dense.record([Record("robust_accuracy", 0.5, 8, eps=0.2, **told)], "robust-a", 0.0)
+    found = {row.eps: row for row in differences([dense, sparse]) if row.eps}
+    assert (found[0.1].trust, found[0.2].trust, found[0.2].norm) == ("", "failed: noise", "L2")
+
+
+def test_a_comparison_that_fails_costs_no_other(tmp_path, capsys):
+    jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
+    np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # nothing of what belongs there
+    assert {row.metric for row in compare(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
+    assert "same images: not compared, KeyError" in capsys.readouterr().err

@@ -16,6 +16,8 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
 from lightning_sparse.measure.gathering import Data, gathered
 
+RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
+
 
 def recalibrate_batchnorm(
     model: nn.Module,

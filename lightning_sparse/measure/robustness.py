@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.isolation import untouched
+from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attacks import ATTACKS
 from lightning_sparse.measure.balls import check_eps, check_norm, whole_image
 from lightning_sparse.measure.cascade import attack_names, cascade, checked
@@ -23,6 +23,8 @@ from lightning_sparse.measure.tiers import check_tier
 from lightning_sparse.measure.trust import verdict
 from lightning_sparse.measure.victim import Victim
 from lightning_sparse.records import Measured, Record
+
+WITHOUT_GRADIENT = {"square", "noise"}
 
 
 def measure_robustness(
@@ -98,7 +100,8 @@ def measure_robustness(
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         _check_reach(images, radii, norm)
-        _check_gradient(classifier, images)
+        if chosen.checks or not set(chosen.attacks) <= WITHOUT_GRADIENT:
+            _check_gradient(classifier, images)
         targets = labels.cpu().long()
         correct = logits.argmax(dim=1) == targets
         clean_pass = samples.since()
@@ -161,7 +164,7 @@ def _check_reach(images: torch.Tensor, radii: list[float], norm: str) -> None:
 
 
 def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
-    pixels = images[:1].to(torch.float32, copy=True).requires_grad_(True)
+    pixels = images[:1].to(device_of(classifier), torch.float32, copy=True).requires_grad_(True)
     if not classifier(pixels).requires_grad:
         raise SparsityError(
             "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "

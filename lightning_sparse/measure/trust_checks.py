@@ -23,6 +23,9 @@ _MOST = 100  # images of a sample
 _TWICE = 128  # images whose logits are compared
 
 
+SQUARE_NEEDS = 5
+
+
 def sample(victim: Victim, places: Tensor, least: int, most: int) -> Tensor:
     """Choose some of ``places`` at random, from the victim's seed: a tenth of all images, in ``least`` to ``most``."""
     count = min(most, max(least, len(victim.images) // 10))
@@ -70,6 +73,9 @@ def steps_converge(victim: Victim, survivors: Tensor, eps: float, tier: Tier) ->
 
 def black_box(victim: Victim, survivors: Tensor, eps: float, tier: Tier) -> Record:
     """An attack that sees no gradients may not break what those with gradients could not."""
+    if victim.norm == "L2" and min(victim.images.shape[2:]) < SQUARE_NEEDS:
+        detail = f"not made: Square in L2 needs images of at least {SQUARE_NEEDS} pixels a side"
+        return Record("trust_black_box", float("nan"), 0, norm=victim.norm, eps=eps, detail=detail)
     some = sample(victim, survivors, tier.fewest, tier.black_box_images)
     broken = int(victim.broken_by("square", some, eps=eps, steps=tier.queries // 50).sum())
     how = f"Square with {tier.queries} queries, at the eps whose robust accuracy is nearest half of clean,"
@@ -164,6 +170,8 @@ def _row(
     rule = f"fails above {limit:.4g}"
     if broken is not None:
         rule += f", from {THRESHOLDS.images} images on"
+    if value != value:  # nothing to look at
+        return Record(f"trust_{name}", value, n, norm=victim.norm, eps=eps, detail=f"not made: {detail}")
     few = broken is not None and broken < THRESHOLDS.images
     failed = failed or (value > limit and not few)
     return Record(

@@ -102,7 +102,10 @@ def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Rec
     }
 
     def judged(row: Record) -> Record:
-        if row.attack != "worst" or row.eps is None or (row.run, row.norm, row.eps) not in failed:
+        # A number about the whole curve is decided by every eps.
+        about = {(run, norm) for run, norm, _ in failed} if row.eps is None else failed
+        which = (row.run, row.norm) if row.eps is None else (row.run, row.norm, row.eps)
+        if row.attack != "worst" or which not in about:
             return row
         before = f"{row.trust}, " if row.trust.startswith("failed") else "failed: "
         return replace(row, trust=before + "transfer")

@@ -150,7 +150,8 @@ def against_density(axes: Axes, sweep: Sweep, lines: pd.DataFrame, limits: tuple
             if len(values) > 1:
                 axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.45, markersize=3.5, zorder=1.5)
     for level in lines[lines["method"] == "dense"].to_dict("records"):
-        axes.axhline(level["mean"], color=DENSE, linestyle="--", linewidth=1.1, label="dense", zorder=1.8)
+        name = "dense (failed a check)" if level["distrusted"] else "dense"
+        axes.axhline(level["mean"], color=DENSE, linestyle="--", linewidth=1.1, label=name, zorder=1.8)
         if level["seeds"] > 1:
             low, high = _clip(level["low"], limits), _clip(level["high"], limits)
             axes.axhspan(low, high, color=DENSE, alpha=0.1, linewidth=0)

@@ -40,4 +40,8 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
 def _cell(found: pd.DataFrame) -> dict[str, Any]:
     failed = int((found["trust"].str.startswith("failed") | found["detail"].str.contains("FAILED")).sum())
     worst = found["value"].max()
-    return {"shown": f"{worst:.2g}" if worst == worst else "", "failed": failed, "of": len(found)}
+    return {
+        "shown": f"{worst:.2g}" if worst == worst else "",
+        "failed": failed,
+        "of": int((found["trust"] != "").sum()),
+    }

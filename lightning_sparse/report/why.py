@@ -6,7 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import marks, subject
-from lightning_sparse.report.figures import DENSITY, against_density
+from lightning_sparse.report.figures import DENSITY, against_density, hollow
 from lightning_sparse.report.style import DENSE, caption, legend, looks, lowest, panels
 from lightning_sparse.report.table import over_seeds
 from lightning_sparse.report.words import eps_text, name_of
@@ -88,6 +88,8 @@ def pareto(sweep: Sweep) -> Figure | None:
         for method, of_method in points.groupby(level="method"):
             look = {**ways[str(method)], "linestyle": ""}
             axes.plot(of_method["mean_bits"] / 1e3, of_method["mean"], label=str(method), **look)
+        hollow(axes, points.assign(kilobits=points["mean_bits"] / 1e3), "kilobits", "#777777")
+        points = points[points["distrusted"] == ""]
         front = points[[not _beaten(points, line) for line in points.itertuples()]].sort_values("mean_bits")
         axes.step(front["mean_bits"] / 1e3, front["mean"], where="post", color="#999999", linewidth=0.9, zorder=1)
         axes.set_xscale("log")
@@ -102,7 +104,7 @@ def pareto(sweep: Sweep) -> Figure | None:
     caption(
         figure,
         f"{subject(sweep, worst)} Bits: mask, values, the rest of the parameters, and the training labels given the model. "
-        "Grey: the Pareto front, which no other network beats in both. Means over seeds.",
+        "Grey: the Pareto front, which no other network beats in both. Hollow: a check of trust failed. Means over seeds.",
     )
     return figure
 
@@ -157,7 +159,7 @@ def _level_name(line: dict[Any, Any]) -> str:
 
 
 def _by_level(lines: pd.DataFrame) -> pd.DataFrame:
-    return lines.set_index(["method", "sparsity_asked"])[["mean"]]
+    return lines.set_index(["method", "sparsity_asked"])[["mean", "distrusted"]]
 
 
 def _beaten(points: pd.DataFrame, line: object) -> bool:

@@ -329,3 +329,19 @@ def test_no_warning_leaks(digits):
         warnings.simplefilter("always")
         measure_robustness(digits.model, (digits.images[:8], digits.labels[:8]), eps=[0.1], steps=2)
     assert not caught
+
+
+def test_without_gradients_the_black_box_still_runs(digits):
+    data = (digits.images[:10], digits.labels[:10])
+    settings = {"eps": [0.2], "attacks": ["square"], "tier": "monitor", "steps": 2}
+    found = measure_robustness(digits.model, data, forward=lambda model, x: model(x.detach()), **settings)
+    assert {row.attack for row in found.records} == {"square", "worst"}
+
+
+def test_where_square_cannot_run_the_check_says_so():
+    torch.manual_seed(0)
+    data = (torch.rand(12, 1, 4, 4), torch.arange(12) % 4)
+    found = measure_robustness(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), data, eps=[0.2], norm="L2", steps=2)
+    row = next(row for row in found.records if row.metric == "trust_black_box")
+    assert (row.trust, row.n) == ("", 0)
+    assert "at least 5 pixels" in row.detail
