@@ -144,12 +144,18 @@ def prepared(trained: Trained, settings: Mapping[str, object]) -> Iterator[str]:
     """Put the model into the state that is to be measured, and back: with BatchNorm's statistics estimated anew if asked.
 
     Yields:
-        In words what was done; empty for a model as it was trained.
+        In words which statistics BatchNorm uses; empty for a model without it that is measured as trained.
     """
+    from lightning_sparse.measure.batchnorm import (
+        RECALIBRATION,
+        batchnorm_in_words,
+        has_batchnorm,
+        recalibrate_batchnorm,
+    )
+
     if settings.get("batchnorm") != "recalibrated":
-        yield ""
+        yield batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
         return
-    from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, recalibrate_batchnorm
 
     before = copy.deepcopy(trained.model.state_dict())
     images = trained.other("train", RECALIBRATION)

@@ -137,6 +137,9 @@ def test_recalibrated_batchnorm_is_measured_said_and_undone(tmp_path):
         assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
     assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
     with prepared(trained, {}) as said:
+        assert said == "BatchNorm as trained"
+    without = Trained(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), None, data, torch.device("cpu"))
+    with prepared(without, {}) as said:
         assert said == ""
 
 
