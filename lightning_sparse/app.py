@@ -26,8 +26,9 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_sparse.__main__ import named_sweeps
 from lightning_sparse.controls import with_controls
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job, Measurement, job_of, measurements, since
+from lightning_sparse.jobs import Job, job_of, since
 from lightning_sparse.records import in_a_line
+from lightning_sparse.wanted import Measurement, measurements
 
 
 class NamedSweeps(SearchPathPlugin):
@@ -140,7 +141,7 @@ def _train_and_measure(
     """Build the objects that the configuration names, and hand them to the experiment."""
     from lightning.pytorch import seed_everything
 
-    from lightning_sparse import building, experiment, tracking
+    from lightning_sparse import building, experiment, tracking, training
     from lightning_sparse.measuring import Trained
 
     _quiet()
@@ -150,7 +151,7 @@ def _train_and_measure(
     data = instantiate(config.data, _convert_="all")
     experiment.check(data, wanted)
     model = building.build_model(config)
-    experiment.check_classifier(model, data)
+    training.check_classifier(model, data)
     callbacks = building.build_callbacks(config, data)
     wandb_run = None
     if config.logger.kind == "wandb":
@@ -176,8 +177,8 @@ def _train_and_measure(
         )
         if multirun:
             _refuse_script_ddp(trainer)
-        objective, masks = experiment.train(job, model, data, trainer)
-        sparsity = experiment.counted_sparsity(model, masks)
+        objective, masks = training.train(job, model, data, trainer)
+        sparsity = training.counted_sparsity(model, masks)
         if config.sparsity.get("small"):
             sparsity = building.sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device)

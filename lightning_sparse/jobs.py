@@ -99,8 +99,8 @@ class Job:
         return [record for record in records.read(self.rows) if record.key in self.keys]
 
     def measured(self) -> set[str]:
-        """Keys of the measurements that are on disk."""
-        return {record.key for record in records.read(self.rows)}
+        """Keys of the measurements that are on disk to their last row."""
+        return records.closed(self.rows)
 
     def arrays(self, kind: str) -> Path | None:
         """The file with the numbers of single images of a measurement last asked for, if there is one."""
@@ -111,21 +111,9 @@ class Job:
         return {name: getattr(self, name) for name in ("run", "method", "data", "model", "seed", "sparsity_asked")}
 
     def record(self, rows: list[Record], key: str, sparsity: float) -> None:
-        """Sign rows with this job's name and put them on disk at once."""
-        records.append(self.rows, [replace(row, key=key, sparsity=sparsity, **self.identity()) for row in rows])
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One measurement that a configuration asks for: its kind, its settings, and the key that names both."""
-
-    kind: str
-    settings: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        """Rows under this key are not measured again."""
-        return f"{self.kind}-{key_of(self.settings)}"
+        """Sign the rows of one measurement with this job's name and put them on disk at once."""
+        signed = [replace(row, key=key, sparsity=sparsity, **self.identity()) for row in rows]
+        records.append(self.rows, signed, closes=key)
 
 
 def arrays_file(folder: Path, keys: Iterable[str], kind: str) -> Path | None:
@@ -159,40 +147,6 @@ def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
             superseded.append(newest[what])
         newest[what] = path
     return sorted(newest.values()), sorted(superseded)
-
-
-def measurements(config: Mapping[str, Any]) -> list[Measurement]:
-    """List what is to be measured: accuracy always, the rest unless it is set to nothing.
-
-    Args:
-        config: as for :func:`job_of`, with the groups ``attack``, ``saliency``, ``stability``, ``transfer``, ``cost`` and
-            ``vog``, and perhaps ``batchnorm``.
-    """
-    attack, transfer = config["attack"], dict(config["transfer"])
-    wanted: list[tuple[str, Mapping[str, Any]]] = [("clean", {})]
-    if attack["eps"]:
-        wanted.append(("robust", attack))
-    if config["saliency"]["methods"]:
-        wanted.append(("saliency", config["saliency"]))
-    if config["data"].get("name") == "planted":
-        wanted.append(("shortcut", {}))
-    if config["stability"]["images"]:
-        wanted.append(("stability", config["stability"]))
-    if transfer["images"] and attack["eps"]:
-        if transfer["eps"] is None:
-            sizes = sorted(attack["eps"])
-            transfer["eps"] = sizes[(len(sizes) - 1) // 2]
-        # The first of the images attacked, so that what stood there can be compared.
-        wanted.append(
-            ("transfer", transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]})
-        )
-    if config["cost"]["images"]:
-        wanted.append(("cost", config["cost"]))
-    batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
-    found = [Measurement(kind, dict(settings) | batchnorm) for kind, settings in wanted]
-    if config["vog"]["images"]:
-        found.append(Measurement("vog", config["vog"]))
-    return found
 
 
 def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) -> Job:

@@ -160,7 +160,7 @@ MEASUREMENTS: dict[str, Callable[[Trained, Settings], Measured]] = {
     "transfer": _transfer,
     "cost": _cost,
 }
-"""By kind, as :func:`lightning_sparse.jobs.measurements` lists them. ``vog`` is not among them: its callback measures."""
+"""By kind, as :func:`lightning_sparse.wanted.measurements` lists them. ``vog`` is not among them: its callback measures."""
 
 
 def check(kind: str, settings: Settings, data: ImageData) -> None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.files import write_whole
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+CLOSES = "measured"
 
 
 @dataclass(frozen=True)
@@ -109,12 +114,19 @@ class Measured:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def append(path: Path, records: Iterable[Record]) -> None:
+def append(path: Path, records: Iterable[Record], *, closes: str = "") -> None:
     """Append rows to a JSON-lines file and push them to the disk before returning.
 
-    The rows go out in one write, after a line end if the file's last line was torn by a kill.
+    The rows go out in one write, after a line end if the file's last line was torn by a kill. A line of its own behind them
+    names the measurement that they complete, because a kill or a full disk may let through only the first of them.
+
+    Args:
+        path: the file; its folder is made if need be.
+        records: the rows.
+        closes: key of the measurement that is done with these rows; :func:`closed` lists them.
     """
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    lines += json.dumps({CLOSES: closes}) + "\n" if closes else ""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -125,19 +137,31 @@ def append(path: Path, records: Iterable[Record]) -> None:
         os.fsync(file.fileno())
 
 
+def write(path: Path, records: Iterable[Record]) -> None:
+    """Write rows to a JSON-lines file in place of those that it held, whole or not at all."""
+    write_whole(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
+
+
 def read(path: Path) -> list[Record]:
     """Read the rows of a JSON-lines file; a line torn by a kill is left out, and a missing file has none."""
-    if not path.exists():
-        return []
     known = {field.name for field in fields(Record)}
-    records = []
+    rows = (row for row in _lines(path) if CLOSES not in row)
+    return [Record(**{name: value for name, value in row.items() if name in known}) for row in rows]
+
+
+def closed(path: Path) -> set[str]:
+    """Keys of the measurements of which every row is in a JSON-lines file."""
+    return {row[CLOSES] for row in _lines(path) if CLOSES in row}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
     for line in path.read_text().splitlines():
         try:
-            row = json.loads(line)
+            yield json.loads(line)
         except json.JSONDecodeError:
             continue
-        records.append(Record(**{name: value for name, value in row.items() if name in known}))
-    return records
 
 
 def in_a_line(records: Iterable[Record]) -> str:

@@ -11,8 +11,26 @@ from lightning_sparse.galleries import write_galleries
 from lightning_sparse.jobs import Job, job_files, read_job
 
 
+def rebuild(folder: Path) -> Path:
+    """Write what is computed from all jobs of a sweep together, and its report.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        SparsityError: if the folder does not exist or holds no job.
+    """
+    from lightning_sparse.report import write_report
+
+    jobs = jobs_in(folder)
+    # Recomputed whole from what the jobs left, so that it never doubles and never lags.
+    records.write(folder / "records.jsonl", compare(jobs))
+    write_galleries(folder, jobs)
+    return write_report(folder)
+
+
 def finish(folder: Path, logger: dict[str, Any]) -> None:
-    """Write what is computed from all jobs together, and say where it is.
+    """Rebuild what a sweep's jobs come to, and say where it is.
 
     Args:
         folder: the sweep's folder.
@@ -21,16 +39,7 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     jobs = jobs_in(folder)
     if not jobs:
         return
-    # Recomputed whole from what the jobs left, so that it never doubles and never lags.
-    rows = compare(jobs)
-    (folder / "records.jsonl").unlink(missing_ok=True)
-    records.append(folder / "records.jsonl", rows)
-
-    write_galleries(folder, jobs)
-
-    from lightning_sparse.report import write_report
-
-    page = write_report(folder)
+    page = rebuild(folder)
     if logger.get("kind") == "wandb":
         from lightning_sparse.tracking import summary_run
 

@@ -1,6 +1,6 @@
 import math
 
-from lightning_sparse.records import Record, append, read
+from lightning_sparse.records import Record, append, closed, read
 
 ROWS = [
     Record("clean_accuracy", 0.9, 100, 0.8, 0.95, run="a", seed=3, sparsity=0.5),
@@ -35,3 +35,16 @@ def test_rows_of_a_later_version_are_read_by_what_is_known(tmp_path):
 
 def test_no_file_is_no_rows(tmp_path):
     assert read(tmp_path / "none.jsonl") == []
+
+
+def test_a_measurement_counts_only_with_all_of_its_rows(tmp_path):
+    path = tmp_path / "r.jsonl"
+    append(path, ROWS, closes="robust-1")
+    append(path, [], closes="vog-2")
+    assert closed(path) == {"robust-1", "vog-2"}
+    assert len(read(path)) == 2
+    whole = path.read_bytes()
+    for cut in range(len(whole)):  # wherever a kill may cut it
+        path.write_bytes(whole[:cut])
+        assert closed(path) <= {"robust-1", "vog-2"}
+        assert "robust-1" not in closed(path) or len(read(path)) == 2

@@ -1,0 +1,79 @@
+"""Train one model, or load what an earlier launch has trained of it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.nn.parameter import UninitializedParameter
+
+from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
+from lightning_sparse.data import ImageData
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.isolation import untouched
+from lightning_sparse.jobs import Job
+from lightning_sparse.masks import Masks, load_masks
+from lightning_sparse.measure.checks import check_scores
+
+
+def check_classifier(model: LightningModule, data: ImageData) -> None:
+    """Refuse a model that gives no logits before anything is spent on training, as far as that can be known by then.
+
+    A module that builds its layers in ``setup`` or at its first batch can be called only later, and is measured later.
+
+    Raises:
+        SparsityError: saying what the model gives and what to write instead.
+    """
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        return
+    images, _ = data.split("test", max(data.classes, 16))
+    with untouched(model), torch.no_grad():
+        try:
+            outputs = model(images)
+        except Exception:
+            return
+        check_scores(outputs)
+
+
+def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> tuple[float | None, Masks | None]:
+    """Fit the model, or load it where an earlier launch has fitted it.
+
+    Returns:
+        Validation accuracy of the trained model (None if the module logs no ``val_accuracy``), and its masks (None if it
+        is dense).
+    """
+    if not job.checkpoint.exists():
+        trainer.fit(model, datamodule=data)
+        accuracy = trainer.callback_metrics.get("val_accuracy")
+        part = job.checkpoint.with_suffix(".part")
+        trainer.save_checkpoint(part, weights_only=False)
+        job.save(objective=None if accuracy is None else float(accuracy))
+        os.replace(part, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
+    # Of our own writing, and a module's hyperparameters may hold anything.
+    content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
+    model.load_state_dict(content["state_dict"])
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, VarianceOfGradients):
+            callback.load_state_dict(content["callbacks"][callback.state_key])
+    stored = job.stored()
+    sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return stored.objective if stored else None, load_masks(content) if sparse else None
+
+
+def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:
+    """Count the masked connections in the model that is measured; 0 for a dense one.
+
+    Raises:
+        SparsityError: if a masked weight is not zero there.
+    """
+    if masks is None:
+        return 0.0
+    alive = sum(int(model.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())
+    if alive:
+        raise SparsityError(
+            f"{alive} masked weights of the trained model are not zero: something rewrote the weights after the last step "
+            "(weight averaging, perhaps); leave it out"
+        )
+    return masks.sparsity
