@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 import time
-import warnings
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import hydra
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_sparse import launches
 from lightning_sparse.__main__ import named_sweeps
 from lightning_sparse.controls import with_controls
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.jobs import Job, job_of, since
-from lightning_sparse.records import in_a_line
+from lightning_sparse.progress import Progress
 from lightning_sparse.wanted import Measurement, measurements
+
+Tell = Callable[..., None]
 
 
 class NamedSweeps(SearchPathPlugin):
@@ -40,23 +45,37 @@ class NamedSweeps(SearchPathPlugin):
 
 
 class SweepWatcher(Callback):
-    """Notes in the launching process that a sweep has begun, where it writes, and how many jobs it has."""
+    """Notes in the launching process that a sweep has begun, where it writes, and which jobs it has."""
 
     folder: Path | None = None
     logger: dict[str, Any] | None = None
-    jobs: int = 0
+    progress: Progress | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
+        asked = _asked(config)
         SweepWatcher.folder = Path(config.hydra.sweep.dir)
         SweepWatcher.logger = _plain(config.logger)
-        axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
-        overrides = OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task])
-        lengths = {o.key_or_group: len(list(o.sweep_iterator())) if o.is_sweep_override() else 1 for o in overrides}
-        SweepWatcher.jobs = 1
-        for length in lengths.values():
-            SweepWatcher.jobs *= length
-        print(f"{SweepWatcher.folder}: {SweepWatcher.jobs} jobs", flush=True)
+        launch = launches.launch(SweepWatcher.folder, asked)
+        print(f"{SweepWatcher.folder}: {'some' if asked is None else len(asked)} jobs", flush=True)
+        SweepWatcher.progress = Progress(SweepWatcher.folder, launch, None if asked is None else len(asked))
+
+
+def _asked(config: DictConfig) -> list[list[str]] | None:
+    """The overrides of every job, as Hydra's own sweeper makes them; None for sweepers that decide as they go."""
+    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        return None
+    axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task]):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [str(override.input_line)]
+        elif isinstance(override.value(), Glob):
+            return None
+        else:
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [list(job) for job in product(*choices.values())]
 
 
 def _plain(node: Any) -> Any:
@@ -94,10 +113,28 @@ def run() -> None:
         task()
     finally:
         # Not in Hydra's on_multirun_end, which it leaves out after a failure.
+        if SweepWatcher.progress is not None:
+            SweepWatcher.progress.end()
         if SweepWatcher.folder is not None and SweepWatcher.folder.exists():
-            from lightning_sparse.sweep import finish
+            _finish(SweepWatcher.folder, SweepWatcher.logger or {})
 
-            finish(SweepWatcher.folder, SweepWatcher.logger or {})
+
+def _finish(folder: Path, logger: dict[str, Any]) -> None:
+    from lightning_sparse.sweep import finish
+
+    try:
+        with FileLock(folder / ".lock"):  # another launch may end at the same moment
+            finish(folder, logger)
+    except Exception as error:  # what the jobs measured is on disk already, whatever stands in the way of the report
+        traceback.print_exception(error)
+        print(
+            f"the report is not written: {folder} keeps all results, `lightning-sparse-report {folder}` reports on them"
+        )
+        raise SystemExit(1) from error
+
+
+class JobFailedError(RuntimeError):
+    """A job that failed, now or in an earlier launch: what the launcher is told, without the frames that hold the model."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_sparse.conf", config_name="config")
@@ -112,107 +149,79 @@ def task(config: DictConfig) -> float | None:
     job = _job(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
     job.folder.mkdir(parents=True, exist_ok=True)
-    # Two processes may come to the same job: dense is one job for all levels of a sweep.
-    with FileLock(job.folder / ".lock"):
-        stored = job.stored()
+
+    def tell(event: str, how: str = "", says: str = "") -> None:
+        if multirun:
+            launches.tell(job.folder.parent, event, runtime.job.num, job.run, how=how, says=says)
+        elif event != "started":
+            print(f"{job.run}: {says}", flush=True)
+
+    with _alone(job, tell):
         wanted = measurements({name: _plain(config[name]) for name in MEASURED})
         job = replace(job, keys=tuple(measurement.key for measurement in wanted))
+        stored = job.stored()
         if stored and stored.status == "done" and set(job.keys) <= job.measured():
             stored.save(keys=job.keys)
-            _say(runtime, f"{job.run}: done before")
+            tell("done", "skipped", "done before")
             return stored.objective
-        start = time.monotonic()
+        if stored and multirun and not config.retry_failed and (stored.status, stored.keys) == ("failed", job.keys):
+            tell("failed", "skipped", f"{stored.error}, in an earlier launch (retry_failed=true tries it again)")
+            raise JobFailedError(f"{job.run} failed in an earlier launch: {stored.error}")
+        how = "measured" if job.checkpoint.exists() else "resumed" if job.half_done.exists() else "trained"
+        tell("started", how)
         job = job.save(objective=stored.objective if stored else None)
-        try:
-            return _train_and_measure(config, job, wanted, start, multirun)
-        except Exception as error:
-            failure = (job.stored() or job).fail(error, since(start))  # as stored, which knows what training found
-            reason = _sparsity_error(error)
-            if multirun or reason is None:
-                _say(runtime, f"{job.run}: FAILED, {failure.error}")
-                raise
-            print(f"lightning-sparse: {reason}", file=sys.stderr)
-            raise SystemExit(2) from error
+        _attempt(config, job, wanted, how, tell if multirun else None)
+    found = job.stored()
+    return found.objective if found else None
 
 
-def _train_and_measure(
-    config: DictConfig, job: Job, wanted: list[Measurement], start: float, multirun: bool
-) -> float | None:
-    """Build the objects that the configuration names, and hand them to the experiment."""
-    from lightning.pytorch import seed_everything
+def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, tell: Tell | None) -> None:
+    """Carry a job out; what fails is left in its folder, and told to the launch if it is one of several jobs."""
+    from lightning_sparse.carry_out import carry_out
 
-    from lightning_sparse import building, experiment, tracking, training
-    from lightning_sparse.measuring import Trained
-
-    _quiet()
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
-        raise SparsityError(f"seed={config.seed!r} is not an integer: write seed=0")
-    seed_everything(config.seed, workers=True, verbose=False)
-    data = instantiate(config.data, _convert_="all")
-    experiment.check(data, wanted)
-    model = building.build_model(config)
-    training.check_classifier(model, data)
-    callbacks = building.build_callbacks(config, data)
-    wandb_run = None
-    if config.logger.kind == "wandb":
-        wandb_run = tracking.job_run(
-            name=job.run,
-            project=config.logger.project,
-            group=f"{config.name}/{job.method}",
-            folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
-            tags=[job.data, job.model, job.method],
-            config={**_plain(config), "job": job.identity()},
-            mode=config.logger.mode,
-        )
-    failed = True
+    start, failure, refused = time.monotonic(), "", None
     try:
-        logger = tracking.lightning_logger(wandb_run) or (_csv_logger(job) if config.logger.kind == "csv" else False)
-        trainer = instantiate(
-            config.trainer,
-            _convert_="all",
-            callbacks=list(callbacks.values()),
-            logger=logger,
-            default_root_dir=job.folder,
-            enable_progress_bar=config.trainer.enable_progress_bar and sys.stderr.isatty(),
-        )
-        if multirun:
-            _refuse_script_ddp(trainer)
-        objective, masks = training.train(job, model, data, trainer)
-        sparsity = training.counted_sparsity(model, masks)
-        if config.sparsity.get("small"):
-            sparsity = building.sparsity_of_small(config, model)
-        trained = Trained(model, masks, data, trainer.strategy.root_device)
-        rows = experiment.measure(job, trained, sparsity, wanted, callbacks)
-        tracking.log_records(wandb_run, rows)
-        job.save(status="done", seconds=since(start), objective=objective)
-        failed = False
+        found = carry_out(config, job, wanted, multirun=tell is not None)
+    except Exception as error:
+        failure, refused = f"{type(error).__name__}: {error}".splitlines()[0][:500], _sparsity_error(error)
+        _leave(job, error, since(start))
+        if tell is None and refused is None:
+            raise
+    # Outside of the except, because its exception holds the frames that hold the model: the next job needs the memory.
+    if tell is None and failure:
+        print(f"lightning-sparse: {refused}", file=sys.stderr)
+        raise SystemExit(2)
+    if tell is None:
+        print(f"{job.run}: {found}\nrecords: {job.rows}\nmodel:   {job.checkpoint}")
+        print(f"report:  lightning-sparse-report {job.folder.parent}", flush=True)
+    elif failure:
+        tell("failed", how, failure)
+        raise JobFailedError(f"{job.run}: {failure} (all of it: {job.folder / 'traceback.txt'})")
+    else:
+        tell("done", how, found)
+
+
+@contextmanager
+def _alone(job: Job, tell: Tell) -> Iterator[None]:
+    """Hold a job against other processes: dense is one job for all levels of a sweep, and two launches may share a folder."""
+    lock = FileLock(job.folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tell("waiting", says="another process has this job; waiting for it")
+        lock.acquire()
+    try:
+        yield
     finally:
-        tracking.finish(wandb_run, failed=failed)
-    _say(HydraConfig.get(), f"{job.run}: {in_a_line(rows)} ({since(start):.0f} s)")
-    if not multirun:
-        print(f"records: {job.rows}\nmodel:   {job.checkpoint}")
-    return objective
+        lock.release()
 
 
-def _csv_logger(job: Job) -> Any:
-    from lightning.pytorch.loggers import CSVLogger
-
-    return CSVLogger(job.folder, name="", version="curves")
-
-
-def _refuse_script_ddp(trainer: Any) -> None:
-    """Under multirun, the ranks that DDP starts by script each run the whole sweep again."""
-    launcher = trainer.strategy.launcher
-    if trainer.world_size > 1 and type(launcher).__name__ == "_SubprocessScriptLauncher":
-        raise SparsityError(
-            "several devices by a strategy that starts the script again would run the whole sweep on every rank: write "
-            "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"
-        )
-
-
-def _say(runtime: Any, line: str) -> None:
-    number = f"[{runtime.job.num + 1}/{SweepWatcher.jobs}] " if SweepWatcher.jobs else ""
-    print(number + line, flush=True)
+def _leave(job: Job, error: Exception, seconds: float) -> None:
+    """Leave the failure in the job's folder, as far as a disk that may be full takes it."""
+    try:
+        (job.stored() or job).fail(error, seconds)  # as stored, which knows what training found
+    except OSError as full:
+        print(f"{job.run}: the failure could not be written down ({full})", file=sys.stderr)
 
 
 def _sparsity_error(error: BaseException | None) -> SparsityError | None:
@@ -220,13 +229,3 @@ def _sparsity_error(error: BaseException | None) -> SparsityError | None:
     while error is not None and not isinstance(error, SparsityError):
         error = error.__cause__
     return error
-
-
-def _quiet() -> None:
-    """Keep what Lightning prints at every Trainer out of the output; it sets its own level when it is imported."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # lightning 2.6 with torch 2.15, and advice on loaders that hold their data in memory
-    warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
-    warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
-    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

@@ -73,6 +73,11 @@ class Job:
         return self.folder / "model.ckpt"
 
     @property
+    def half_done(self) -> Path:
+        """The whole training as it stood at the end of an epoch; gone when the model is trained."""
+        return self.folder / "training.ckpt"
+
+    @property
     def rows(self) -> Path:
         """The records, one JSON object a line."""
         return self.folder / "records.jsonl"

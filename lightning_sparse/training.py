@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse.callbacks.epoch_checkpoint import EpochCheckpoint
+from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.data import ImageData
@@ -37,29 +39,42 @@ def check_classifier(model: LightningModule, data: ImageData) -> None:
         check_scores(outputs)
 
 
-def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> tuple[float | None, Masks | None]:
-    """Fit the model, or load it where an earlier launch has fitted it.
+def survival(job: Job) -> list[Callback]:
+    """The callbacks with which a training that is killed goes on from its last checkpoint as if nothing had happened."""
+    return [RandomState(), EpochCheckpoint(job.half_done)]  # last: the checkpoint holds what the others have become
+
+
+def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> Masks | None:
+    """Fit the model, go on with it, or load it where an earlier launch has fitted it.
+
+    The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``.
+
+    Args:
+        job: whose folder holds the checkpoints.
+        model: as built.
+        data: its data.
+        trainer: with the callbacks of :func:`survival` among its own.
 
     Returns:
-        Validation accuracy of the trained model (None if the module logs no ``val_accuracy``), and its masks (None if it
-        is dense).
+        The model's masks; None if it is dense.
     """
     if not job.checkpoint.exists():
-        trainer.fit(model, datamodule=data)
+        # Of our own writing, and a module's hyperparameters may hold anything.
+        goes_on = job.half_done if job.half_done.exists() else None
+        trainer.fit(model, datamodule=data, ckpt_path=goes_on, weights_only=False)
         accuracy = trainer.callback_metrics.get("val_accuracy")
         part = job.checkpoint.with_suffix(".part")
         trainer.save_checkpoint(part, weights_only=False)
         job.save(objective=None if accuracy is None else float(accuracy))
         os.replace(part, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
-    # Of our own writing, and a module's hyperparameters may hold anything.
+    job.half_done.unlink(missing_ok=True)
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, VarianceOfGradients):
             callback.load_state_dict(content["callbacks"][callback.state_key])
-    stored = job.stored()
     sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    return stored.objective if stored else None, load_masks(content) if sparse else None
+    return load_masks(content) if sparse else None
 
 
 def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:

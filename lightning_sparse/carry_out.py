@@ -1,0 +1,119 @@
+"""Carry out one job: build what its configuration names, train it, measure it, and show it to W&B."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sparse import building, experiment, tracking, training
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.jobs import Job, since
+from lightning_sparse.measuring import Trained
+from lightning_sparse.records import in_a_line
+from lightning_sparse.wanted import Measurement
+
+
+def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun: bool) -> str:
+    """Train one model and measure it, or only what is missing of that; ``job`` is done on disk after it.
+
+    Args:
+        config: the composed configuration.
+        job: what it describes.
+        wanted: what is to be measured.
+        multirun: whether it is one of several jobs of a launch.
+
+    Returns:
+        What was found, in a line.
+    """
+    start = time.monotonic()
+    _quiet()
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise SparsityError(f"seed={config.seed!r} is not an integer: write seed=0")
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = instantiate(config.data, _convert_="all")
+    experiment.check(data, wanted)
+    model = building.build_model(config)
+    training.check_classifier(model, data)
+    callbacks = building.build_callbacks(config, data)
+    run = _wandb_run(config, job)
+    failed = True
+    try:
+        trainer = _trainer(config, job, list(callbacks.values()), tracking.lightning_logger(run))
+        if multirun:
+            _refuse_script_ddp(trainer)
+        masks = training.train(job, model, data, trainer)
+        sparsity = training.counted_sparsity(model, masks)
+        if config.sparsity.get("small"):
+            sparsity = building.sparsity_of_small(config, model)
+        trained = Trained(model, masks, data, trainer.strategy.root_device)
+        rows = experiment.measure(job, trained, sparsity, wanted, callbacks)
+        tracking.log_records(run, rows)
+        (job.stored() or job).save(status="done", seconds=since(start))
+        failed = False
+    finally:
+        tracking.finish(run, failed=failed)
+    return f"{in_a_line(rows)} ({since(start):.0f} s)"
+
+
+def _wandb_run(config: DictConfig, job: Job) -> Any:
+    if config.logger.kind != "wandb":
+        return None
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return tracking.job_run(
+        name=job.run,
+        project=config.logger.project,
+        group=f"{config.name}/{job.method}",
+        folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
+        tags=[job.data, job.model, job.method],
+        config={**plain, "job": job.identity()},
+        mode=config.logger.mode,
+    )
+
+
+def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any) -> Trainer:
+    logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
+    trainer: Trainer = instantiate(
+        config.trainer,
+        _convert_="all",
+        callbacks=[*callbacks, *training.survival(job)],
+        logger=logger,
+        default_root_dir=job.folder,
+        enable_progress_bar=config.trainer.enable_progress_bar and sys.stdout.isatty(),
+    )
+    return trainer
+
+
+def _csv_logger(job: Job) -> Any:
+    from lightning.pytorch.loggers import CSVLogger
+
+    # Lightning deletes the curves that it finds: those of a training that goes on have a folder of their own.
+    parts = 1 + len(list(job.folder.glob("curves*"))) if job.half_done.exists() else 1
+    return CSVLogger(job.folder, name="", version="curves" if parts == 1 else f"curves-{parts}")
+
+
+def _refuse_script_ddp(trainer: Trainer) -> None:
+    """Under multirun, the ranks that DDP starts by script each run the whole sweep again."""
+    launcher = trainer.strategy.launcher
+    if trainer.world_size > 1 and type(launcher).__name__ == "_SubprocessScriptLauncher":
+        raise SparsityError(
+            "several devices by a strategy that starts the script again would run the whole sweep on every rank: write "
+            "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"
+        )
+
+
+def _quiet() -> None:
+    """Keep what Lightning prints at every Trainer out of the output; it sets its own level when it is imported."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # lightning 2.6 with torch 2.15, and advice on loaders that hold their data in memory
+    warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+    warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a sweep's jobs are Slurm's by submitit
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

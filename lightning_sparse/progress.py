@@ -1,0 +1,119 @@
+"""The progress of a launch in the process that launched it, read from its log: the same under every launcher."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from tqdm import tqdm
+
+from lightning_sparse.launches import log_file
+
+LOOK_EVERY = 0.2  # seconds
+ENDS = ("done", "failed")
+
+
+class Progress:
+    """One line that says how far a launch is, with plain lines for its jobs above it; only those where there is no terminal.
+
+    Args:
+        folder: the sweep's folder.
+        launch: the launch's id.
+        jobs: how many jobs it has; None if nobody knows.
+    """
+
+    def __init__(self, folder: Path, launch: str, jobs: int | None) -> None:
+        self._file, self._launch, self._jobs = log_file(folder), launch, jobs
+        self._read = 0
+        self._running: dict[int, str] = {}
+        self._most = 1
+        self._ended: dict[str, int] = dict.fromkeys(ENDS, 0)
+        self._worked: list[float] = []
+        self._started: dict[int, float] = {}
+        self._bar: tqdm[Any] | None = None
+        self._stop = Event()
+        self._thread = Thread(target=self._watch, name="progress", daemon=True)
+
+        if sys.stdout.isatty():
+            form = "{n_fmt}/{total_fmt} jobs |{bar:20}| {elapsed} {postfix}"
+            self._bar = tqdm(total=self._jobs, position=0, file=sys.stdout, bar_format=form, dynamic_ncols=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Say what was not said yet, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(LOOK_EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.decode(errors="replace").splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if event["launch"] == self._launch and event["event"] != "launched":
+                self._take(event)
+        if self._bar is not None:
+            self._bar.n = sum(self._ended.values())
+            self._bar.set_postfix_str(self.state())
+
+    def _take(self, event: dict[str, Any]) -> None:
+        number, run = event["number"], event["run"]
+        if event["event"] in ENDS:
+            self._running.pop(number, None)
+            self._ended[event["event"]] += 1
+            if event["how"] in ("trained", "resumed") and number in self._started:
+                self._worked.append(event["at"] - self._started[number])
+            of = "" if self._jobs is None else f"/{self._jobs}"
+            failed = "FAILED, " if event["event"] == "failed" else ""
+            self._print(f"[{sum(self._ended.values())}{of}] {run}: {failed}{event['says']}")
+        elif event["event"] == "waiting":
+            self._print(f"{run}: {event['says']}")
+        else:
+            self._running[number], self._started[number] = run, event["at"]
+            self._most = max(self._most, len(self._running))
+
+    def state(self) -> str:
+        """Say how many jobs are running and failed, and about how long the rest will take."""
+        said = [f"{len(self._running)} running"] if self._running else []
+        said += [f"{self._ended['failed']} failed"] if self._ended["failed"] else []
+        if self._jobs is not None and self._worked:
+            # Of the jobs that had to be trained; those running are half done, in the mean.
+            left = max(0, self._jobs - sum(self._ended.values()) - len(self._running) / 2)
+            said.append(f"about {in_words(left * sum(self._worked) / len(self._worked) / self._most)} left")
+        return ", ".join(said)
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stdout)
+        else:
+            print(" | ".join(part for part in (line, self.state()) if part), flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """Print a duration as people say it.
+
+    Example:
+        >>> in_words(45), in_words(600), in_words(9000)
+        ('45 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,90 @@
+"""Run a sweep again and again and kill it each time at another moment: `python kill_sweep.py OVERRIDE ...`.
+
+First it runs in `whole/`, undisturbed. In `killed/` it is killed by `kill -9` as soon as its folder shows what a
+moment waits for, launched again for the next moment, and at last left alone. It runs in forked processes, so that what is
+imported here is not imported at every launch. At its end, a line of JSON says how each launch ended.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import lightning_sparse.carry_out
+import lightning_sparse.sweep  # noqa: F401  imported here once
+from lightning_sparse import app
+
+FOLDER = Path("outputs/runs")
+
+
+def some(pattern, size=0):
+    return any(path.stat().st_size >= size for path in FOLDER.glob(pattern))
+
+
+def told(*words):
+    lines = (FOLDER / "launches.jsonl").read_text().splitlines() if (FOLDER / "launches.jsonl").exists() else []
+    return any(all(f'"{word}"' in line for word in words) for line in lines)
+
+
+def later(pattern):
+    """Whether another file has taken the place of the first one that was there."""
+    first = {}
+
+    def look():
+        found = {path: path.stat().st_mtime_ns for path in FOLDER.glob(pattern)}
+        return any(first.setdefault(path, changed) != changed for path, changed in found.items())
+
+    return look
+
+
+MOMENTS = {
+    "a training has begun": lambda: told("started"),
+    "an epoch is saved": lambda: some("*/training.ckpt"),
+    "a later epoch is saved": later("*/training.ckpt"),
+    "the model is being saved": lambda: some("*/model.part"),
+    "the model is saved": lambda: some("*/model.ckpt"),
+    "a measurement is done": lambda: some("*/records.jsonl", size=1),
+    "arrays are being saved": lambda: some("*/*.part.npz"),
+    "a job is done": lambda: told("done"),
+    "the dense network trains": lambda: some("dense*/training.ckpt"),
+    "the jobs are compared": lambda: some("records.jsonl"),
+    "figures are drawn": lambda: some("figures/*"),
+}
+
+
+def launch(reached=None):
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["lightning-sparse", "--multirun", *sys.argv[1:]]
+        app.run()
+        sys.stdout.flush()
+        os._exit(0)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        try:
+            if reached is not None and reached():
+                os.kill(child, signal.SIGKILL)
+        except FileNotFoundError:  # it was replaced as it was looked at
+            pass
+        time.sleep(0.0005)
+
+
+def main():
+    ends = {}
+    for folder in ("whole", "killed"):
+        Path(folder).mkdir()
+    os.chdir("whole")
+    ends["whole"] = launch()
+    os.chdir("../killed")
+    for moment, reached in MOMENTS.items():
+        ends[moment] = launch(reached)
+    ends["left alone"] = launch()
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main()
