@@ -1,6 +1,6 @@
 """What is computed from several jobs together, once a sweep has ended: rows that no job could write alone.
 
-Every function takes the jobs that are done and gives rows, each signed with the job that it is about.
+Every comparison takes the jobs that are done and gives rows, each signed with the job that it is about.
 """
 
 from __future__ import annotations
@@ -8,41 +8,87 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse import records
-from lightning_sparse.jobs import Job
+from lightning_sparse import __version__, records
+from lightning_sparse.jobs import Job, key_of
 from lightning_sparse.records import Record
 
 Arrays = Mapping[str, NDArray[Any]]
 LEARNED = 0.5
 
 
-def compare(jobs: list[Job]) -> list[Record]:
+def update(folder: Path, jobs: list[Job]) -> None:
+    """Write into a sweep's folder what is computed from its jobs together: rows, and what the report shows of images.
+
+    Whole or not at all, so that nothing doubles and nothing lags. What took seconds to minutes is left as it is where no
+    file that it was made from has changed.
+
+    Args:
+        folder: the sweep's folder.
+        jobs: of the sweep; those that are not done are left out.
+    """
+    from lightning_sparse.galleries import write_galleries
+
+    path, key = folder / "records.jsonl", _made_from(jobs)
+    if key in records.closed(path):
+        return
+    failed: list[str] = []
+    records.write(path, compare(jobs, failed))
+    with _losing_nothing_else("gallery", failed):
+        write_galleries(folder, jobs)
+    if not failed:
+        records.append(path, [], closes=key)
+
+
+def _made_from(jobs: list[Job]) -> str:
+    """A key that changes when a file changes that comparisons read; a launch that measures nothing changes none."""
+    files = {
+        job.run: [
+            (path.name, path.stat().st_mtime_ns, path.stat().st_size)
+            for path in (job.checkpoint, job.rows, *(job.folder / f"{key}.npz" for key in job.keys))
+            if path.exists()
+        ]
+        for job in jobs
+        if job.status == "done"
+    }
+    return f"together-{key_of([__version__, files])}"
+
+
+def compare(jobs: list[Job], failed: list[str] | None = None) -> list[Record]:
     """Everything that a sweep's report needs beside the jobs' own rows.
 
     Args:
         jobs: of one sweep; those that are not done are left out.
+        failed: where the names of comparisons go that could not be made.
     """
     done = [job for job in jobs if job.status == "done"]
     from lightning_sparse.transfers import transfers
 
-    rows = []
-    for comparison in (same_images, dense_agreement, differences, forgotten_images, vog_overlaps, transfers):
-        try:
+    rows: list[Record] = []
+    for comparison in (same_images, dense_agreement, differences, forgotten_images, transfers):
+        with _losing_nothing_else(comparison.__name__.replace("_", " "), failed):
             rows += comparison(done)
-        except Exception as error:  # of no job, so that no job's numbers may be lost to it
-            print(
-                f"{comparison.__name__.replace('_', ' ')}: not compared, {type(error).__name__}: {error}",
-                file=sys.stderr,
-            )
     return rows
+
+
+@contextmanager
+def _losing_nothing_else(name: str, failed: list[str] | None) -> Iterator[None]:
+    """Say what could not be made and go on: it is of no job, so that no job's numbers may be lost to it."""
+    try:
+        yield
+    except Exception as error:
+        print(f"{name}: not made, {type(error).__name__}: {error}", file=sys.stderr)
+        if failed is not None:
+            failed.append(name)
 
 
 def same_images(jobs: list[Job]) -> list[Record]:
@@ -97,43 +143,35 @@ def differences(jobs: list[Job]) -> list[Record]:
         if mine and theirs and key_of_kind(job, "clean") == key_of_kind(dense, "clean"):
             right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
             rows += signed(job, [_difference("difference_clean_accuracy", mcnemar(*right), len(right[0]))])
-        mine, theirs = load(job, "robust"), load(dense, "robust")
-        if mine and theirs and key_of_kind(job, "robust") == key_of_kind(dense, "robust"):
-            worst = [[row for row in one.current_rows() if row.attack == "worst" and row.eps] for one in (job, dense)]
-            for column, eps in enumerate(mine["eps"]):
-                stand = [arrays["survives"][:, column] for arrays in (mine, theirs)]
-                row = _difference("difference_robust_accuracy", mcnemar(*stand), len(stand[0]))
-                about = [one for rows_of in worst for one in rows_of if np.isclose(one.eps or 0.0, eps)]
-                trust = next((one.trust for one in about if one.trust.startswith("failed")), "")
-                norm = next((one.norm for one in about), "Linf")
-                rows += signed(job, [replace(row, norm=norm, eps=float(eps), trust=trust)])
+        stood, stood_there = survivors(job), survivors(dense)
+        worst = [row for one in (job, dense) for row in one.current_rows() if row.attack == "worst" and row.eps]
+        for key, eps in sorted(stood.keys() & stood_there.keys(), key=lambda which: which[1]):
+            one, other = stood[key, eps], stood_there[key, eps]
+            row = _difference("difference_robust_accuracy", mcnemar(one, other), len(one))
+            about = [row for row in worst if row.key == key and np.isclose(row.eps or 0.0, eps)]
+            trust = next((row.trust for row in about if row.trust.startswith("failed")), "")
+            norm = next((row.norm for row in about), "Linf")
+            rows += signed(job, [replace(row, norm=norm, eps=eps, trust=trust)])
     return rows
 
 
 def forgotten_images(jobs: list[Job]) -> list[Record]:
-    """What the sparse networks of a method and level get wrong that the dense ones do not, seeds taken together."""
-    from lightning_sparse.measure.forgotten import measure_forgotten
+    """What the sparse networks of a method and level get wrong that the dense ones do not, seeds taken together.
 
-    rows = []
-    for level, _, (sparse_says, dense_says, labels) in populations(jobs):
-        rows += signed(level[0], measure_forgotten(sparse_says, dense_says, labels).records)
-    return rows
-
-
-def vog_overlaps(jobs: list[Job]) -> list[Record]:
-    """Whether the images with the most variable gradients in the dense training are those that pruning forgets."""
+    And whether the images with the most variable gradients in the dense training are among them.
+    """
     from lightning_sparse.measure.forgotten import measure_forgotten, vog_overlap
 
     rows = []
     for level, dense, (sparse_says, dense_says, labels) in populations(jobs):
-        loaded = [arrays for job in dense if (arrays := load(job, "vog"))]
-        if not loaded or "places" not in loaded[0]:
-            continue
-        places = loaded[0]["places"]
-        lost = measure_forgotten(sparse_says, dense_says, labels).arrays["forgotten"][places]
-        loaded = [arrays for arrays in loaded if np.array_equal(arrays["places"], places)]
-        vog = np.mean([arrays["vog_in_class"] for arrays in loaded], axis=0)
-        rows += signed(level[0], [vog_overlap(vog, lost)])
+        found = measure_forgotten(sparse_says, dense_says, labels)
+        rows += signed(level[0], found.records)
+        followed = [arrays for job in dense if (arrays := load(job, "vog"))]
+        if followed and "places" in followed[0]:
+            places = followed[0]["places"]
+            same = [arrays["vog_in_class"] for arrays in followed if np.array_equal(arrays["places"], places)]
+            overlap = vog_overlap(np.mean(same, axis=0), found.arrays["forgotten"][places])
+            rows += signed(level[0], [overlap])
     return rows
 
 
@@ -181,6 +219,18 @@ def load(job: Job, kind: str) -> Arrays | None:
         return None
     with np.load(path) as file:
         return dict(file)
+
+
+def survivors(job: Job) -> dict[tuple[str, float], NDArray[np.bool_]]:
+    """Which images stood, (n,), by key and eps of the robust accuracies last asked for; equal keys are equal images."""
+    paths = [job.folder / f"{key}.npz" for key in job.keys if key.startswith("robust-")]
+    found: dict[tuple[str, float], NDArray[np.bool_]] = {}
+    for path in paths:
+        if path.exists():
+            with np.load(path) as file:
+                columns = zip(file["eps"], file["survives"].T, strict=True)
+                found |= {(path.stem, float(eps)): column for eps, column in columns}
+    return found
 
 
 def key_of_kind(job: Job, kind: str) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 from lightning.pytorch import Callback
 
 from lightning_sparse import measuring
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
+from lightning_sparse.curves import measure_curve
 from lightning_sparse.data import ImageData
 from lightning_sparse.jobs import Job
 from lightning_sparse.measuring import MEASUREMENTS, Trained
-from lightning_sparse.records import Record
+from lightning_sparse.records import Measured, Record
 from lightning_sparse.wanted import Measurement
 
 
@@ -38,7 +38,7 @@ def measure(
     Args:
         job: whose rows they are.
         trained: the model and its data; only the test split is measured. The validation split calibrates, and the training
-            split is what the model describes.
+            split is what the model describes. Its BatchNorm is left as it was measured.
         sparsity: the sparsity of the model.
         wanted: what to measure.
         callbacks: by name; ``"vog"`` has followed the gradients through the training, if that is wanted.
@@ -48,33 +48,42 @@ def measure(
     """
     trained.model.to(trained.device)
     measured = job.measured()
-    for measurement in wanted:
-        if measurement.key in measured:
-            continue
-        if measurement.kind == "vog":
-            vog = callbacks["vog"]
-            assert isinstance(vog, VarianceOfGradients)
-            found = vog.measured()
-            chosen = np.array(measuring.places(trained.data, measurement.settings))
-            found = replace(found, arrays=found.arrays | {"places": chosen})  # where in the test split they stand
-        else:
-            with prepared(trained, measurement.settings) as said:
-                found = MEASUREMENTS[measurement.kind](trained, measurement.settings)
-            rows = [replace(row, detail=f"{row.detail}; {said}") if said else row for row in found.records]
-            found = replace(found, records=rows)
-        if found.arrays:
-            part = job.folder / f"{measurement.key}.part.npz"
-            np.savez_compressed(part, **found.arrays)  # type: ignore[arg-type]
-            os.replace(part, job.folder / f"{measurement.key}.npz")
-        job.record(found.records, measurement.key, sparsity)  # last, because it says that the measurement is done
+    missing = [measurement for measurement in wanted if measurement.key not in measured]
+    said = prepare(trained, missing)
+    for kind, some in groupby(missing, key=lambda measurement: measurement.kind):
+        for key, found in _measured(kind, list(some), job, trained, callbacks):
+            told = said if kind != "vog" else ""
+            rows = [replace(row, detail=f"{row.detail}; {told}") if told else row for row in found.records]
+            if found.arrays:
+                part = job.folder / f"{key}.part.npz"
+                np.savez_compressed(part, **found.arrays)  # type: ignore[arg-type]
+                os.replace(part, job.folder / f"{key}.npz")
+            job.record(rows, key, sparsity)  # last, because it says that the measurement is done
     return job.current_rows()
 
 
-@contextmanager
-def prepared(trained: Trained, settings: Mapping[str, object]) -> Iterator[str]:
-    """Put the model into the state that is to be measured, and back: with BatchNorm's statistics estimated anew if asked.
+def _measured(
+    kind: str, missing: list[Measurement], job: Job, trained: Trained, callbacks: Mapping[str, Callback]
+) -> Iterator[tuple[str, Measured]]:
+    """What the missing measurements of one kind find, each with its key."""
+    settings = missing[0].settings
+    if kind == "robust":
+        yield from measure_curve(job, trained, settings, {measurement.key for measurement in missing})
+    elif kind == "vog":
+        vog = callbacks["vog"]
+        assert isinstance(vog, VarianceOfGradients)
+        found = vog.measured()
+        chosen = np.array(measuring.places(trained.data, settings))
+        # Where in the test split they stand.
+        yield missing[0].key, replace(found, arrays=found.arrays | {"places": chosen})
+    else:
+        yield missing[0].key, MEASUREMENTS[kind](trained, settings)
 
-    Yields:
+
+def prepare(trained: Trained, missing: list[Measurement]) -> str:
+    """Put the model into the state that is to be measured: with BatchNorm's statistics estimated anew if asked.
+
+    Returns:
         In words which statistics BatchNorm uses; empty for a model without it that is measured as trained.
     """
     from lightning_sparse.measure.batchnorm import (
@@ -84,14 +93,7 @@ def prepared(trained: Trained, settings: Mapping[str, object]) -> Iterator[str]:
         recalibrate_batchnorm,
     )
 
-    if settings.get("batchnorm") != "recalibrated":
-        yield batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
-        return
-
-    before = copy.deepcopy(trained.model.state_dict())
+    if not any(measurement.settings.get("batchnorm") == "recalibrated" for measurement in missing):
+        return batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
     images = trained.other("train", RECALIBRATION)
-    try:
-        found = recalibrate_batchnorm(trained.model, images)
-        yield batchnorm_in_words(found, len(images[1]))
-    finally:
-        trained.model.load_state_dict(before)
+    return batchnorm_in_words(recalibrate_batchnorm(trained.model, images), len(images[1]))

@@ -65,10 +65,11 @@ def _clean(trained: Trained, settings: Settings) -> Measured:
     return measure_accuracy(trained.model, trained.test(settings))
 
 
-def _robust(trained: Trained, settings: Settings) -> Measured:
+def robustness(trained: Trained, settings: Settings, known: Measured) -> Measured:
+    """Measure robust accuracy at each eps that is not among what is known."""
     from lightning_sparse.measure import measure_robustness
 
-    return measure_robustness(trained.model, trained.test(settings), **_own(settings))
+    return measure_robustness(trained.model, trained.test(settings), known=known, **_own(settings))
 
 
 def _saliency(trained: Trained, settings: Settings) -> Measured:
@@ -120,7 +121,7 @@ def _stability(trained: Trained, settings: Settings) -> Measured:
 
 
 def _transfer(trained: Trained, settings: Settings) -> Measured:
-    from lightning_sparse.measure import craft
+    from lightning_sparse.measure import craft, measure_accuracy
 
     images, labels = trained.test({**settings, "images": settings["of"]})
     images, labels = images[: settings["images"]], labels[: settings["images"]]
@@ -128,6 +129,8 @@ def _transfer(trained: Trained, settings: Settings) -> Measured:
     adversarial = craft(trained.model, (images, labels), **chosen)
     arrays = {"adversarial": adversarial, "images": images, "labels": labels}
     kept = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+    for name, shown in (("prediction", images), ("adversarial_prediction", adversarial)):
+        kept[name] = measure_accuracy(trained.model, (shown.to(trained.device), labels)).arrays["prediction"]
     return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
 
 
@@ -153,14 +156,14 @@ def _own(settings: Settings) -> dict[str, Any]:
 
 MEASUREMENTS: dict[str, Callable[[Trained, Settings], Measured]] = {
     "clean": _clean,
-    "robust": _robust,
     "saliency": _saliency,
     "stability": _stability,
     "shortcut": _shortcut,
     "transfer": _transfer,
     "cost": _cost,
 }
-"""By kind, as :func:`lightning_sparse.wanted.measurements` lists them. ``vog`` is not among them: its callback measures."""
+"""By kind, as :func:`lightning_sparse.wanted.measurements` lists them. Two are not among them: ``"vog"``, which its callback
+measures, and ``"robust"``, which is measured an eps at a time by :mod:`lightning_sparse.curves`."""
 
 
 def check(kind: str, settings: Settings, data: ImageData) -> None:

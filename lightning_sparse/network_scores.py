@@ -20,6 +20,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.first_tensor import first_tensor
 from lightning_sparse.isolation import as_it_was
 from lightning_sparse.ranks import average
+from lightning_sparse.second_derivative import hessian_product
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -42,27 +43,27 @@ class Network:
 
     def gradient(self) -> dict[str, Tensor]:
         """Gradient of the mean loss over the batches, and over the ranks; zero for what the loss does not use."""
-        return self._mean(lambda batch: self._gradients(self.loss(self.model, batch)))
+        weights = self._weights()
+
+        def gradient(batch: Any) -> dict[str, Tensor]:
+            loss = self.loss(self.model, batch)
+            found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+            return dict(zip(weights, found, strict=True))
+
+        return self._mean(gradient)
 
     def hessian_product(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The Hessian of the mean loss times a vector, both over ``parameters`` alone; one double backward a batch."""
+        weights = self._weights()
 
         def product(batch: Any) -> dict[str, Tensor]:
-            first = self._gradients(self.loss(self.model, batch), differentiable=True)
-            slope = sum((first[name] * vector[name]).sum() for name in first)
-            if not isinstance(slope, Tensor) or slope.grad_fn is None:  # the loss is linear in the weights
-                return {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
-            return self._gradients(slope)
+            found = hessian_product(self.loss(self.model, batch), list(weights.values()), [vector[n] for n in weights])
+            return {} if found is None else dict(zip(weights, found, strict=True))  # linear in the weights: zero
 
         return self._mean(product)
 
-    def _gradients(self, of: Tensor, *, differentiable: bool = False) -> dict[str, Tensor]:
-        weights = [(name, parameter) for name, parameter in self.parameters.items() if parameter.requires_grad]
-        found = torch.autograd.grad(
-            of, [weight for _, weight in weights], create_graph=differentiable, allow_unused=True
-        )
-        zeros = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
-        return zeros | {name: g for (name, _), g in zip(weights, found, strict=True) if g is not None}
+    def _weights(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
 
     def _mean(self, of_batch: Callable[[Any], dict[str, Tensor]]) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(parameter).detach() for name, parameter in self.parameters.items()}

@@ -172,7 +172,7 @@ def in_a_line(records: Iterable[Record]) -> str:
         >>> in_a_line(rows)
         'clean 0.970, robust 0.400 at 0.1'
     """
-    rows = list(records)
+    rows = sorted(records, key=lambda row: row.eps or 0.0)  # one more eps comes last
     clean = [f"clean {row.value:.3f}" for row in rows if row.metric == "clean_accuracy"]
     worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst" and row.eps is not None]
     return ", ".join([*clean, *(["robust " + ", ".join(worst)] if worst else [])])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_sparse import records
-from lightning_sparse.comparisons import compare
-from lightning_sparse.galleries import write_galleries
+from lightning_sparse.comparisons import update
 from lightning_sparse.jobs import Job, job_files, read_job
 
 
@@ -22,10 +20,7 @@ def rebuild(folder: Path) -> Path:
     """
     from lightning_sparse.report import write_report
 
-    jobs = jobs_in(folder)
-    # Recomputed whole from what the jobs left, so that it never doubles and never lags.
-    records.write(folder / "records.jsonl", compare(jobs))
-    write_galleries(folder, jobs)
+    update(folder, jobs_in(folder))
     return write_report(folder)
 
 

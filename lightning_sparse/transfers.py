@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_sparse.comparisons import key_of_kind, load, signed
+from lightning_sparse.comparisons import key_of_kind, load, signed, survivors
 from lightning_sparse.jobs import Job
 from lightning_sparse.records import Record
 
@@ -45,16 +45,18 @@ def transfers(jobs: list[Job]) -> list[Record]:
         found = measure_transfer(images, model, data, **settings)
         transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
         from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
-        checked = _check(load(target, "robust"), from_elsewhere, **settings)
+        checked = _check(survivors(target), from_elsewhere, **settings)
         rows += signed(target, [*transferred, *checked])
     return rows
 
 
-def _check(robust: Any, broken: list[NDArray[np.bool_]], eps: float, norm: str) -> list[Record]:
-    column = np.flatnonzero(np.isclose(robust["eps"], eps)) if robust else np.array([])
-    if len(column) == 0 or not broken:
+def _check(
+    stand: dict[tuple[str, float], NDArray[np.bool_]], broken: list[NDArray[np.bool_]], eps: float, norm: str
+) -> list[Record]:
+    columns = [column for (_, at), column in stand.items() if np.isclose(at, eps)]
+    if not columns or not broken:
         return []
-    stood = robust["survives"][: len(broken[0]), column[0]]
+    stood = columns[0][: len(broken[0])]
     count, n = int((stood & np.any(broken, axis=0)).sum()), len(stood)
     failed = count / n > MASKED and count > 1
     detail = (

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_sparse.jobs import key_of
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement that a configuration asks for: its kind, its settings, and the key that names both."""
+    """One measurement that a configuration asks for.
+
+    Attributes:
+        kind: what is measured, as :data:`lightning_sparse.measuring.MEASUREMENTS` lists it, ``"robust"`` or ``"vog"``.
+        settings: with which settings; the measurements that a robust accuracy consists of share theirs.
+        key: under which its rows lie; rows under this key are not measured again.
+    """
 
     kind: str
     settings: Mapping[str, Any]
+    key: str
 
-    @property
-    def key(self) -> str:
-        """Rows under this key are not measured again."""
-        return f"{self.kind}-{key_of(self.settings)}"
+
+class RobustKeys(NamedTuple):
+    """Keys of all that a robust accuracy consists of, so that one more eps measures that eps.
+
+    Attributes:
+        model: of the checks that are of the model and not of an eps.
+        eps: of each eps, ascending.
+        curve: of the numbers about the whole curve.
+    """
+
+    model: str
+    eps: dict[float, str]
+    curve: str
+
+
+def robust_keys(settings: Mapping[str, Any]) -> RobustKeys:
+    """Give the keys of a robust accuracy; those with equal settings but for ``eps`` begin alike.
+
+    Example:
+        >>> few, more = robust_keys({"eps": [0.2, 0.05], "steps": 20}), robust_keys({"eps": [0.05, 0.1], "steps": 20})
+        >>> few.model == more.model, few.eps[0.05] == more.eps[0.05], few.curve == more.curve
+        (True, True, False)
+        >>> few.eps[0.05].endswith("-0.05"), list(more.eps)
+        (True, [0.05, 0.1])
+    """
+    family = f"robust-{key_of({name: value for name, value in settings.items() if name != 'eps'})}"
+    try:
+        radii = sorted({float(eps) for eps in settings["eps"]})
+    except (TypeError, ValueError):
+        radii = []  # no list of numbers, which the check refuses
+    return RobustKeys(f"{family}-model", {eps: f"{family}-{eps!r}" for eps in radii}, f"{family}-curve-{key_of(radii)}")
 
 
 def measurements(config: Mapping[str, Any]) -> list[Measurement]:
@@ -29,28 +63,36 @@ def measurements(config: Mapping[str, Any]) -> list[Measurement]:
         config: as for :func:`~lightning_sparse.jobs.job_of`, with the groups ``attack``, ``saliency``, ``stability``,
             ``transfer``, ``cost`` and ``vog``, and perhaps ``batchnorm``.
     """
+    batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
+    found = []
+    for kind, chosen in _asked(config):
+        settings = chosen if kind == "vog" else dict(chosen) | batchnorm
+        keys = [f"{kind}-{key_of(settings)}"]
+        if kind == "robust":
+            parts = robust_keys(settings)
+            keys = [parts.model, *parts.eps.values(), parts.curve]
+        found += [Measurement(kind, settings, key) for key in keys]
+    return found
+
+
+def _asked(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     attack, transfer = config["attack"], dict(config["transfer"])
-    wanted: list[tuple[str, Mapping[str, Any]]] = [("clean", {})]
+    yield "clean", {}
     if attack["eps"]:
-        wanted.append(("robust", attack))
+        yield "robust", attack
     if config["saliency"]["methods"]:
-        wanted.append(("saliency", config["saliency"]))
+        yield "saliency", config["saliency"]
     if config["data"].get("name") == "planted":
-        wanted.append(("shortcut", {}))
+        yield "shortcut", {}
     if config["stability"]["images"]:
-        wanted.append(("stability", config["stability"]))
+        yield "stability", config["stability"]
     if transfer["images"] and attack["eps"]:
         if transfer["eps"] is None:
             sizes = sorted(attack["eps"])
             transfer["eps"] = sizes[(len(sizes) - 1) // 2]
         # The first of the images attacked, so that what stood there can be compared.
-        wanted.append(
-            ("transfer", transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]})
-        )
+        yield "transfer", transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
     if config["cost"]["images"]:
-        wanted.append(("cost", config["cost"]))
-    batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
-    found = [Measurement(kind, dict(settings) | batchnorm) for kind, settings in wanted]
+        yield "cost", config["cost"]
     if config["vog"]["images"]:
-        found.append(Measurement("vog", config["vog"]))
-    return found
+        yield "vog", config["vog"]

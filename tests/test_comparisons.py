@@ -7,13 +7,18 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images
+from lightning_sparse import records
+from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images, update
+from lightning_sparse.data import ImageData
+from lightning_sparse.experiment import prepare
 from lightning_sparse.jobs import Job
+from lightning_sparse.measuring import Trained
 from lightning_sparse.records import Record
 from lightning_sparse.sweep import jobs_in
+from lightning_sparse.wanted import Measurement
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-EPS = np.array([0.1, 0.2])
+EPS = (0.1, 0.2)
 
 
 def made(tmp_path, method, sparsity, seed, wrong=(), fallen=((), ()), maps=None, key="a"):
@@ -21,20 +26,19 @@ def made(tmp_path, method, sparsity, seed, wrong=(), fallen=((), ()), maps=None,
     run = f"{method}-{sparsity}-{seed}"
     folder = tmp_path / run
     folder.mkdir()
-    job = Job(
-        run, method, "digits", "cnn", seed, sparsity, "done", keys=(f"clean-{key}", f"robust-{key}", f"saliency-{key}")
-    )
-    job = replace(job, folder=folder)
+    keys = (f"clean-{key}", *(f"robust-{key}-{eps}" for eps in EPS), f"saliency-{key}")
+    job = Job(run, method, "digits", "cnn", seed, sparsity, "done", keys=keys, folder=folder)
     prediction = LABELS.copy()
     prediction[list(wrong)] = 1 - prediction[list(wrong)]
     np.savez(folder / f"clean-{key}.npz", labels=LABELS, prediction=prediction)
-    survives = np.stack([~np.isin(np.arange(8), [*wrong, *lost]) for lost in fallen], axis=1)
-    np.savez(folder / f"robust-{key}.npz", labels=LABELS, survives=survives, eps=EPS)
+    for eps, lost in zip(EPS, fallen, strict=True):
+        survives = ~np.isin(np.arange(8), [*wrong, *lost])[:, None]
+        np.savez(folder / f"robust-{key}-{eps}.npz", labels=LABELS, survives=survives, eps=np.array([eps]))
     if maps is not None:
         arrays = {"gradient": maps, "gradient/gini": maps.mean(axis=(1, 2))}
         images = np.zeros((8, 1, 3, 3), np.float16)
         np.savez(folder / f"saliency-{key}.npz", images=images, labels=LABELS, prediction=prediction, **arrays)
-    job.record([Record("robust_accuracy", 0.5, 8, norm="Linf")], f"robust-{key}", sparsity)
+    job.record([Record("robust_accuracy", 0.5, 8, norm="Linf")], f"robust-{key}-0.1", sparsity)
     return job
 
 
@@ -123,30 +127,24 @@ def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
     assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
 
 
-def test_recalibrated_batchnorm_is_measured_said_and_undone(tmp_path):
-    from lightning_sparse.data import ImageData
-    from lightning_sparse.experiment import prepared
-    from lightning_sparse.measuring import Trained
-
+def test_recalibrated_batchnorm_is_measured_and_said():
     data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4])
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10))
     trained = Trained(model, None, data, torch.device("cpu"))
     images = data.split("train")[0]
-    with prepared(trained, {"batchnorm": "recalibrated"}) as said:
-        assert model[0].running_mean.item() == pytest.approx(images.mean().item(), rel=1e-3)
-        assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
+    assert prepare(trained, [Measurement("clean", {}, "clean-a")]) == "BatchNorm as trained"
     assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
-    with prepared(trained, {}) as said:
-        assert said == "BatchNorm as trained"
+    said = prepare(trained, [Measurement("clean", {"batchnorm": "recalibrated"}, "clean-b")])
+    assert model[0].running_mean.item() == pytest.approx(images.mean().item(), rel=1e-3)
+    assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
     without = Trained(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), None, data, torch.device("cpu"))
-    with prepared(without, {}) as said:
-        assert said == ""
+    assert prepare(without, []) == ""
 
 
 def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tmp_path):
     dense, sparse = made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0)
     told = {"attack": "worst", "norm": "L2", "trust": "failed: noise"}
-    dense.record([Record("robust_accuracy", 0.5, 8, eps=0.2, **told)], "robust-a", 0.0)
+    dense.record([Record("robust_accuracy", 0.5, 8, eps=0.2, **told)], "robust-a-0.2", 0.0)
     found = {row.eps: row for row in differences([dense, sparse]) if row.eps}
     assert (found[0.1].trust, found[0.2].trust, found[0.2].norm) == ("", "failed: noise", "L2")
 
@@ -155,4 +153,33 @@ def test_a_comparison_that_fails_costs_no_other(tmp_path, capsys):
     jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
     np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # nothing of what belongs there
     assert {row.metric for row in compare(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
-    assert "same images: not compared, KeyError" in capsys.readouterr().err
+    assert "same images: not made, KeyError" in capsys.readouterr().err
+
+
+def test_what_no_job_has_changed_is_not_computed_again(tmp_path, capsys):
+    maps = np.random.default_rng(0).random((8, 3, 3))
+    jobs = [made(tmp_path, "dense", 0.0, 0, [1], maps=maps), made(tmp_path, "gradual", 0.9, 0, [1], maps=maps)]
+    path = tmp_path / "records.jsonl"
+
+    def rows():
+        update(tmp_path, jobs)
+        return {(row.run, row.metric): repr(row.value) for row in records.read(path)}, path.stat().st_ino
+
+    first = rows()
+    assert first == rows()
+    fallen = np.zeros((8, 1), bool)
+    np.savez(jobs[1].folder / "robust-a-0.2.npz", labels=LABELS, survives=fallen, eps=np.array([0.2]))
+    second, changed = rows(), ("gradual-0.9-0", "difference_robust_accuracy")
+    assert (first[0][changed], second[0][changed]) == ("0.0", "-0.875")
+    jobs.append(made(tmp_path, "gradual", 0.5, 0, [1]))
+    third = rows()
+    assert set(third[0]) > set(second[0])
+    jobs[0] = replace(jobs[0], status="failed")
+    assert {metric for _, metric in rows()[0]} == {"gini"}  # of the images that all have right
+    jobs[0] = replace(jobs[0], status="done")
+    assert rows()[0] == third[0]
+    assert capsys.readouterr().err == ""
+    jobs += [made(tmp_path, "rigl", 0.5, 0, wrong=[3])]  # forgets an image that is nowhere to be found
+    rows()
+    assert (jobs[3].run, "forgotten_share") in rows()[0]
+    assert capsys.readouterr().err.count("gallery: not made, FileNotFoundError") == 2  # what failed is tried again

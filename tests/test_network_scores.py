@@ -61,6 +61,26 @@ def test_grasp_is_weight_times_the_full_hessian_times_the_gradient(tiny):
     assert torch.allclose(torch.cat([s.flatten() for s in scores.values()]), point * (hessian @ gradient), rtol=1e-9)
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_grasp_refuses_what_torch_would_leave_out_of_the_second_derivative_in_silence(tiny):
+    net, batches = tiny
+    once = lambda model, batch: loss(lambda x: model[2](model[1](Once.apply(model[0](x)))), batch)  # noqa: E731
+    with looking_at(net, sparsifiable(net), batches, once) as network:
+        assert snip(network)["0.weight"].any()
+        with pytest.raises(SparsityError, match=r"cannot be differentiated twice in the weights .*once_differentiable"):
+            grasp(network)
+
+
 def test_removing_what_grasp_scores_high_lowers_the_gradient_norm_by_twice_the_score(tiny):
     """Wang et al., equation 8: the squared norm changes by 2 delta H g to first order; here for a small part of a weight."""
     net, batches = tiny

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lightning_sparse.measure import trust_checks
 from lightning_sparse.measure.attacks import attack_detail, attack_name
 from lightning_sparse.measure.counting import Samples
+from lightning_sparse.measure.earlier import Earlier
 from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.tiers import Tier
 from lightning_sparse.measure.victim import CONTINUED, Victim
@@ -39,6 +40,7 @@ def cascade(
     names: dict[str, str],
     samples: Samples,
     progress: bool,
+    earlier: Earlier,
 ) -> tuple[list[Record], Tensor, list[list[int]]]:
     """Run every attack at every eps.
 
@@ -50,6 +52,7 @@ def cascade(
         names: attacks that run, and what each was asked for as.
         samples: the running count.
         progress: show a bar.
+        earlier: what is known at other eps.
 
     Returns:
         Rows; which images are left at each eps (n, radii), bool; and how many are left after each attack at each eps.
@@ -62,6 +65,8 @@ def cascade(
     with tqdm(total=len(radii) * len(names), desc="attacks", disable=not progress, leave=False) as bar:
         for radius in radii:
             counts.append([])
+            for stood in earlier.standing(radius):
+                standing &= stood
             for name, wanted in names.items():
                 bar.set_postfix_str(f"{name} at {radius:.4g}, {int(standing.sum())} of {n} left")
                 places = standing.nonzero().squeeze(1)
@@ -91,6 +96,7 @@ def cascade(
                 f"{victim.norm}, per image worst of {order} at this and every smaller eps of this call, {tier.steps} steps, "
                 f"seed {victim.seed}; the last attack's row again, so it cost nothing of its own"
             )
+            detail += earlier.in_words(radius, standing)
             rows.append(_row(victim, "worst", radius, counts[-1][-1], n, 0, detail))
     return rows, torch.stack(survives, dim=1), counts
 
@@ -104,8 +110,11 @@ def checked(
     tier: Tier,
     samples: Samples,
     progress: bool,
+    earlier: Earlier,
 ) -> list[Record]:
-    """Make every check of :mod:`~lightning_sparse.measure.trust_checks`.
+    """Make every check of :mod:`~lightning_sparse.measure.trust_checks` that was not made before.
+
+    Square runs at the eps whose robust accuracy is nearest half of clean: again only if that is one of ``radii``.
 
     Args:
         victim: what was attacked.
@@ -116,14 +125,18 @@ def checked(
         tier: what the cascade ran.
         samples: the running count.
         progress: show a bar.
+        earlier: what is known at other eps.
 
     Returns:
         One ``trust_`` row for each check, at each eps where it is of one eps.
     """
     rows = []
     left = [column.nonzero().squeeze(1) for column in survives.T]
-    half = int(correct.sum()) / 2
-    middle = min(range(len(radii)), key=lambda place: abs(len(left[place]) - half))
+    here, half = dict(zip(radii, left, strict=True)), int(correct.sum()) / 2
+    stand = {eps: int(column.sum()) for eps, column in earlier.survives.items()}
+    stand |= {eps: len(survivors) for eps, survivors in here.items()}
+    middle = min(sorted(stand), key=lambda eps: abs(stand[eps] - half))
+    made = {(row.metric, row.eps) for row in earlier.rows}
     with tqdm(total=4 * len(radii) + 4, desc="checks", disable=not progress, leave=False) as bar:
 
         def add(row: Record) -> None:
@@ -135,10 +148,12 @@ def checked(
             add(trust_checks.noise(victim, survivors, radius))
             add(trust_checks.losses_agree(victim, list(tier.attacks), count, radius))
             add(trust_checks.steps_converge(victim, survivors, radius, tier))
-        add(trust_checks.black_box(victim, left[middle], radii[middle], tier))
-        add(trust_checks.zero_gradients(victim, correct.nonzero().squeeze(1)))
-        add(trust_checks.deterministic(victim))
-        add(trust_checks.to_zero(victim, left[-1], tier))
+        if middle in here and ("trust_black_box", middle) not in made:
+            add(trust_checks.black_box(victim, here[middle], middle, tier))
+        if ("trust_to_zero", None) not in made:
+            add(trust_checks.zero_gradients(victim, correct.nonzero().squeeze(1)))
+            add(trust_checks.deterministic(victim))
+            add(trust_checks.to_zero(victim, left[-1], tier))
     return rows
 
 

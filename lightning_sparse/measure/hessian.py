@@ -16,6 +16,7 @@ from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.records import Measured, Record
+from lightning_sparse.second_derivative import hessian_product
 
 # Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the
 # residual is less than the second: between eigenvalues of opposite sign and like magnitude the change alone can be tiny.
@@ -92,7 +93,13 @@ def measure_hessian(
             result = [torch.zeros_like(part) for part in vector]
             for part, targets in batches(batch_size, device_of(classifier), images, labels):
                 loss = F.cross_entropy(classifier(part), targets, reduction="sum") / len(labels)
-                for whole, more, mask in zip(result, _product(loss, weights, vector), living, strict=True):
+                products = hessian_product(loss, weights, vector)
+                if products is None:  # cross-entropy is not linear in the logits
+                    raise SparsityError(
+                        "the gradient of the loss does not depend on the weights: an operation of the model detaches it, or "
+                        "its weights do not reach the logits; leave the Hessian out for this model"
+                    )
+                for whole, more, mask in zip(result, products, living, strict=True):
                     whole += more * mask
             return result
 
@@ -128,36 +135,6 @@ def _directions(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[list[nn.
         masks[name].to(mask.device) if name in masks else mask for name, mask in zip(named, everything, strict=True)
     ]
     return list(named.values()), living
-
-
-def _product(loss: Tensor, weights: list[nn.Parameter], vector: list[Tensor]) -> Sequence[Tensor]:
-    """The loss's Hessian times a vector (Pearlmutter 1994): the gradient of the gradient's product with it."""
-    try:
-        first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
-        slope = torch.stack([(gradient * part).sum() for gradient, part in zip(first, vector, strict=True)]).sum()
-        _check_differentiable(slope)
-        return torch.autograd.grad(slope, weights, materialize_grads=True)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise SparsityError(
-            f"the loss cannot be differentiated twice in the weights ({error}): leave the Hessian out for this model, or "
-            "give it operations that have a second derivative"
-        ) from error
-
-
-def _check_differentiable(slope: Tensor) -> None:
-    """Raise for an operation marked ``once_differentiable``: torch leaves it out of the second derivative in silence."""
-    seen: set[object] = set()
-    waiting = [slope.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node.name().endswith("::Error"):
-            raise RuntimeError("an operation is marked once_differentiable")
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
 
 
 def _power_iteration(

@@ -16,11 +16,12 @@ from lightning_sparse.measure.balls import check_eps, check_norm, whole_image
 from lightning_sparse.measure.cascade import attack_names, cascade, checked
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.counting import counted
+from lightning_sparse.measure.earlier import earlier_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.projected_gradient import check_steps
 from lightning_sparse.measure.tiers import check_tier
-from lightning_sparse.measure.trust import verdict
+from lightning_sparse.measure.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.victim import Victim
 from lightning_sparse.records import Measured, Record
 
@@ -43,6 +44,7 @@ def measure_robustness(
     std: Sequence[float] | None = None,
     forward: Forward | None = None,
     progress: bool = False,
+    known: Measured | None = None,
 ) -> Measured:
     """Measure robust accuracy: the share of all images that are right on clean and under every attack.
 
@@ -68,6 +70,9 @@ def measure_robustness(
         std: see there.
         forward: see there.
         progress: show a bar on stderr.
+        known: what this function returned for the same model, images and settings at other eps. There nothing is attacked
+            again, and the rows stay as they are. At a new eps, what broke at a smaller known one is broken without an attack,
+            and PGD starts anew. Checks of the model are not repeated, but for Square if a new eps is nearest half of clean.
 
     Returns:
         Records: for each eps, ascending, a ``robust_accuracy`` of each attack and one of ``attack="worst"``, with Wilson
@@ -108,29 +113,46 @@ def measure_robustness(
         names = attack_names(chosen.attacks, logits.shape[1])
         chosen = replace(chosen, attacks=tuple(names))
         victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
-        rows, survives, standing = cascade(victim, correct, radii, chosen, names, samples, progress)
-        checks = checked(victim, correct, radii, survives, standing, chosen, samples, progress) if chosen.checks else []
+        earlier = earlier_of(known, targets)
+        new = [radius for radius in radii if radius not in earlier.survives]
+        rows: list[Record] = []
+        made: list[Record] = []
+        stand = dict(earlier.survives)
+        if new:
+            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, earlier)
+            stand |= zip(new, survives.T, strict=True)
+            if chosen.checks:
+                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, earlier)
+    kept = [row for row in earlier.rows if row.eps in radii or row.metric in OF_THE_MODEL]
+    checks = [*(row for row in kept if row.metric.startswith("trust_")), *made]
     rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
+    rows += [row for row in kept if row.metric == "robust_accuracy"]
+    survives = torch.stack([stand[radius] for radius in radii], dim=1)
     area, half = _curve(correct.numpy(), survives.numpy(), radii, norm)
-    rows += [replace(area, trust=verdict(checks), samples=clean_pass), replace(half, trust=verdict(checks))]
+    curve = [replace(area, trust=verdict(checks), samples=clean_pass), replace(half, trust=verdict(checks))]
     arrays = {
         "labels": targets.numpy(),
         "correct": correct.numpy(),
         "survives": survives.numpy(),
         "eps": np.array(radii),
     }
-    return Measured([*rows, *checks], arrays)
+    return Measured([*sorted(rows, key=lambda row: row.eps or 0.0), *curve, *checks], arrays)
 
 
 def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: str) -> tuple[Record, Record]:
     """The two numbers about the whole curve of the worst case; ``correct`` (n,) and ``survives`` (n, radii), bool."""
     grid = np.array([0.0, *radii])
-    curves = np.column_stack([correct, survives]).astype(float)
+    # In two calls, attacks may have missed in a ball what they found in a smaller one.
+    nested = np.logical_and.accumulate(np.column_stack([correct, survives]), axis=1)
+    missed = int((survives & ~nested[:, 1:]).sum())
+    curves = nested.astype(float)
     # One area per image: their mean is the area under the mean curve, and their spread its interval.
     areas = ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / grid[-1]
     value, low, high = mean_interval(areas)
     n, mean = len(curves), curves.mean(axis=0)
     over = f"worst-case robust accuracy at eps 0 (clean), {', '.join(f'{radius:.4g}' for radius in radii)}"
+    if missed:
+        over += f" (less {missed} that stood at an eps in one call and broke at a smaller one in another)"
     area = Record(
         "robust_curve_area",
         value,

@@ -258,6 +258,26 @@ def test_the_cascade_does_hardly_more_than_it_must(digits, times, radii, factor)
     assert least <= spent <= 1.1 * least
 
 
+def test_nor_on_a_network_of_another_kind(digits):
+    """No convolution, no BatchNorm, no kinks, and trained on noisy images: a quarter stand at the largest eps."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.Tanh(), nn.Linear(40, 10))
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    images, labels = digits.calibration
+    for _ in range(60):
+        optimizer.zero_grad()
+        noisy = (images + 0.2 * torch.randn_like(images)).clamp(0, 1)
+        nn.functional.cross_entropy(model(noisy), labels).backward()
+        optimizer.step()
+    radii = [1 / 16, 2 / 16]
+    with untouched(model):
+        least, left = least_work(model, digits.images, digits.labels, radii, 20, 2)
+    measured = measure_robustness(model, (digits.images, digits.labels), eps=radii)
+    spent = sum(row.samples for row in measured.records if row.metric.startswith("robust"))
+    assert measured.arrays["survives"][:, -1].sum() == left
+    assert least <= spent <= 1.1 * least
+
+
 def test_a_curve_of_five_eps_costs_at_most_half_of_torchattacks_pgd_at_each(digits):
     """Random starts differ where fewer images are left, so one image either way is luck: what counts is all seeds."""
     radii = [k / 16 for k in range(1, 6)]

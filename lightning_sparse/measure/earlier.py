@@ -1,0 +1,64 @@
+"""What was found before at other eps, so that one more eps attacks no more than it must."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.records import Measured, Record
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier call found of the same model, images and settings.
+
+    Attributes:
+        survives: by eps, which images nothing had broken, (n,), bool, on the CPU.
+        rows: its rows.
+    """
+
+    survives: dict[float, Tensor] = field(default_factory=dict)
+    rows: list[Record] = field(default_factory=list)
+
+    def standing(self, eps: float) -> list[Tensor]:
+        """Which images stood, at each smaller eps: what breaks in a ball is broken in every larger one."""
+        return [survives for radius, survives in self.survives.items() if radius < eps]
+
+    def in_words(self, eps: float, survives: Tensor) -> str:
+        """What the numbers found before have to do with that at ``eps``, which left ``survives`` (n,).
+
+        Attacks may break in a small ball what they could not break in a larger one. The number found there stays, and this
+        one says by how much it is too high.
+        """
+        smaller = [f"{radius:.4g}" for radius in sorted(self.survives) if radius < eps]
+        said = f"; what broke before at eps {', '.join(smaller)} is broken here and was not attacked" if smaller else ""
+        for radius in sorted(self.survives):
+            missed = int((self.survives[radius] & ~survives).sum())
+            if radius > eps and missed:
+                said += (
+                    f"; {missed} broken here stood before at eps {radius:.4g}, whose number is so many images too high"
+                )
+        return said
+
+
+def earlier_of(known: Measured | None, labels: Tensor) -> Earlier:
+    """Read what :func:`~lightning_sparse.measure.robustness.measure_robustness` returned before; nothing for None.
+
+    Raises:
+        SparsityError: if it is of other images.
+    """
+    if known is None:
+        return Earlier()
+    arrays = known.arrays
+    if "eps" not in arrays:
+        return Earlier(rows=known.records)
+    if not torch.equal(torch.as_tensor(arrays["labels"]), labels):
+        raise SparsityError(
+            "known= was measured on other images (its labels differ): leave it out, or give the same data"
+        )
+    columns = torch.as_tensor(arrays["survives"]).T
+    survives = {float(eps): column for eps, column in zip(arrays["eps"], columns, strict=True)}
+    return Earlier(survives, known.records)

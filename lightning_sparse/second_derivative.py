@@ -1,0 +1,62 @@
+"""The Hessian of a loss times a vector, which GraSP scores with and power iteration finds eigenvalues with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+
+
+def hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    """The loss's Hessian times a vector (Pearlmutter 1994): the gradient of the gradient's product with it.
+
+    Args:
+        loss: a scalar, with its graph.
+        weights: in which the Hessian is taken.
+        vector: a tensor for each weight, of its shape.
+
+    Returns:
+        A tensor for each weight, zero where the loss does not use it; None if the gradient does not depend on the weights at
+        all, as that of a loss that is linear in them.
+
+    Raises:
+        SparsityError: if the loss cannot be differentiated twice.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> hessian_product((weight**3).sum(), [weight], [torch.tensor([1.0, 10.0])])
+        (tensor([  6., 120.]),)
+        >>> hessian_product(weight.sum(), [weight], [torch.ones(2)]) is None
+        True
+    """
+    try:
+        first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+        slope = torch.stack([(gradient * part).sum() for gradient, part in zip(first, vector, strict=True)]).sum()
+        if slope.grad_fn is None:
+            return None
+        _check_differentiable(slope)
+        return torch.autograd.grad(slope, weights, materialize_grads=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise SparsityError(
+            f"the loss cannot be differentiated twice in the weights ({error}): leave GraSP and the Hessian out for this "
+            "model, or give it operations that have a second derivative"
+        ) from error
+
+
+def _check_differentiable(slope: Tensor) -> None:
+    """Raise for an operation marked ``once_differentiable``: torch leaves it out of the second derivative in silence."""
+    seen: set[object] = set()
+    waiting = [slope.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("::Error"):
+            raise RuntimeError("an operation is marked once_differentiable")
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
