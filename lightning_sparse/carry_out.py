@@ -8,8 +8,11 @@ import time
 import warnings
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import building, experiment, tracking, training
@@ -54,7 +57,7 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun:
             sparsity = building.sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device)
         rows = experiment.measure(job, trained, sparsity, wanted, callbacks)
-        tracking.log_records(run, rows)
+        tracking.log_job(run, job, masks)
         (job.stored() or job).save(status="done", seconds=since(start))
         failed = False
     finally:
@@ -72,22 +75,36 @@ def _wandb_run(config: DictConfig, job: Job) -> Any:
         group=f"{config.name}/{job.method}",
         folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
         tags=[job.data, job.model, job.method],
-        config={**plain, "job": job.identity()},
+        config={**plain, "run": job.run, "method": job.method, "sparsity_asked": job.sparsity_asked},
         mode=config.logger.mode,
     )
 
 
 def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any) -> Trainer:
     logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
+    alone = HydraConfig.get().launcher._target_.endswith(
+        "BasicLauncher"
+    )  # bars of jobs at once would garble each other
+    bar = config.trainer.enable_progress_bar and alone and sys.stdout.isatty()
     trainer: Trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[*callbacks, *training.survival(job)],
+        callbacks=[*callbacks, *([JobBar(process_position=1)] if bar else []), *training.survival(job)],
         logger=logger,
         default_root_dir=job.folder,
-        enable_progress_bar=config.trainer.enable_progress_bar and sys.stdout.isatty(),
+        enable_progress_bar=bar,
     )
     return trainer
+
+
+class JobBar(TQDMProgressBar):
+    """The bar of the job that is running, below the sweep's line, and gone with the job."""
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Called by Lightning."""
+        bar = super().init_train_tqdm()
+        bar.leave = False
+        return bar
 
 
 def _csv_logger(job: Job) -> Any:
@@ -115,5 +132,7 @@ def _quiet() -> None:
     # lightning 2.6 with torch 2.15, and advice on loaders that hold their data in memory
     warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
     warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a sweep's jobs are Slurm's by submitit
+    warnings.filterwarnings(
+        "ignore", message="The `srun` command is available"
+    )  # a sweep's jobs are Slurm's by submitit
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

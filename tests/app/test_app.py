@@ -141,10 +141,11 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
     assert len(list(folder.glob("wandb/offline-run-*"))) == 14 + 1
     name, job = next((name, job) for name, job in jobs(folder).items() if name.startswith("gradual_pruning-0.9-seed0"))
     run = run_of(name)
-    assert run["config"]["data"]["name"] == "digits"
-    assert run["config"]["model"]["optimizer"]["lr"] == 0.05
-    assert run["config"]["job"] == {key: job[key] for key in run["config"]["job"]}
-    assert run["config"]["job"]["sparsity_asked"] == 0.9
+    assert run["config"]["data.name"] == "digits"
+    assert run["config"]["model.optimizer.lr"] == 0.05
+    assert {key: run["config"][key] for key in ("run", "method", "seed", "sparsity_asked")} == {
+        "run": name, "method": "gradual_pruning", "seed": 0, "sparsity_asked": 0.9
+    }  # fmt: skip
     row = next(row for row in records.read(folder / name / "records.jsonl") if row.chart == "robust/worst/eps=0.1")
     text = json.dumps(run)
     assert "robust/worst/eps=0.1" in text
@@ -152,7 +153,7 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
     assert job["status"] == "done"
     summary = json.dumps(run_of("quick-summary"))
     assert "quick-summary" in summary
-    assert "charts/robust/worst/eps=0.1" in summary
+    assert "versus density/robust/worst/eps=0.1" in summary
     assert "figures/robustness" in summary
 
 

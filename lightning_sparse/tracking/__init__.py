@@ -1,0 +1,22 @@
+"""Everything that knows Weights & Biases: one run per job, one summary run per sweep, offline unless asked.
+
+A job's run, from before training to after measurement::
+
+    run = job_run(name="gradual-0.9-s0", project="digits", group="quick/gradual", config=config, folder="outputs/quick")
+    failed = True
+    try:
+        Trainer(logger=lightning_logger(run) or False).fit(...)
+        ...  # measure, which fills the job's folder
+        log_job(run, job, masks)
+        failed = False
+    finally:
+        finish(run, failed=failed)
+
+With ``mode="disabled"`` the run is None, every function takes that None, and wandb need not be installed.
+"""
+
+from lightning_sparse.tracking.measured import log_job, log_records
+from lightning_sparse.tracking.runs import MODES, finish, job_run, lightning_logger
+from lightning_sparse.tracking.summary import summary_run
+
+__all__ = ["MODES", "finish", "job_run", "lightning_logger", "log_job", "log_records", "summary_run"]

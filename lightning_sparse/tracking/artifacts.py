@@ -1,0 +1,52 @@
+"""Files that a run keeps: as they are now, in the run's own folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+    from lightning_sparse.masks import Masks
+
+
+def keep(run: Run, kind: str, files: Iterable[Path]) -> None:
+    """Log files as one artifact.
+
+    They are copied beside the run first: what lies in a job's or a sweep's folder goes on changing until it is uploaded,
+    and W&B's own copy would lie in the user's home.
+
+    Args:
+        run: the run.
+        kind: the artifact's type, and the end of its name.
+        files: those that do not exist are left out.
+    """
+    import wandb
+
+    artifact = wandb.Artifact(f"{run.id}-{kind}", type=kind)
+    for file in files:
+        if file.exists():
+            copy = place(run) / file.name
+            if copy != file:
+                shutil.copyfile(file, copy)
+            artifact.add_file(str(copy), policy="immutable")
+    run.log_artifact(artifact)
+
+
+def place(run: Run) -> Path:
+    """The folder of a run's artifacts, beside its other files."""
+    folder = Path(run.dir).resolve().parent / "artifacts"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def masks_file(run: Run, masks: Masks) -> Path:
+    """Write masks at one bit a connection, for :func:`lightning_sparse.masks.load_masks`."""
+    import torch
+
+    path = place(run) / "masks.pt"
+    torch.save({"lightning_sparse": 1, "masks": masks.pack()}, path)
+    return path

@@ -1,0 +1,125 @@
+"""Line charts of a sweep: against density, against eps, and against bits with the Pareto front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHARTED = ("clean/accuracy", "robust/worst/", "saliency/", "corruption/mean", "shift/", "curvature/", "cost/bits")
+Series = dict[str, tuple[list[float], list[float]]]
+
+
+def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
+    """Make all charts of one data set and model.
+
+    Args:
+        averages: as :func:`~lightning_sparse.report.table.over_seeds` gives them.
+        title: of the data set and model; empty if the sweep has only one.
+
+    Returns:
+        ``versus density/<chart>``, and ``versus kilobits/eps=...`` with the Pareto front, with a line per method;
+        ``versus eps/<method>``, the security curves, with a line per sparsity. A title stands behind the first slash. (Names
+        that `wandb leet`, which draws the sizes of their tables, sorts behind the numbers.)
+    """
+    averages = averages.dropna(subset=["mean"])
+    drawn = {}
+    for chart, lines in averages.groupby("chart"):
+        if str(chart).startswith(CHARTED):
+            name = _name("versus density", title, str(chart))
+            drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
+    for method, curves in _security(averages).items():
+        name = _name("versus eps", title, method)
+        drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
+    for eps, curves in _pareto(averages).items():
+        name = _name("versus kilobits", title, f"eps={eps:.4g}")
+        drawn[name] = _lines(
+            curves, f"robust accuracy at eps = {eps:.4g}, worst case", title, "description length, kilobits"
+        )
+    return drawn
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, worth) that no other beats in both, by rising cost.
+
+    Example:
+        >>> front([(3.0, 0.5), (1.0, 0.2), (2.0, 0.6), (2.0, 0.4)])
+        [(1.0, 0.2), (2.0, 0.6)]
+    """
+    best: list[tuple[float, float]] = []
+    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or worth > best[-1][1]:
+            best.append((cost, worth))
+    return best
+
+
+def _against_density(lines: pd.DataFrame) -> Series:
+    """One line per method; dense is a level line."""
+    sparse = lines[lines["method"] != "dense"].sort_values("sparsity_asked")
+    series = {
+        str(method): (list(1 - line["sparsity_asked"]), list(line["mean"])) for method, line in sparse.groupby("method")
+    }
+    for level in lines.loc[lines["method"] == "dense", "mean"]:
+        across = sorted({1 - sparsity for sparsity in sparse["sparsity_asked"]} | {1.0})
+        series["dense"] = (across, [level] * len(across))
+    return series
+
+
+def _security(averages: pd.DataFrame) -> dict[str, Series]:
+    """Per method, one line per sparsity over eps, dense among them; clean accuracy is that at eps 0."""
+    from lightning_sparse.report.verdicts import is_worst
+
+    kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)].fillna({"eps": 0.0})
+    if not kept["eps"].any():
+        return {}
+    is_dense = kept["method"] == "dense"
+    dense = {"dense": _curve(kept[is_dense])} if is_dense.any() else {}
+    found = {
+        str(method): dense | {f"sparsity {level:g}": _curve(line) for level, line in lines.groupby("sparsity_asked")}
+        for method, lines in kept[~is_dense].groupby("method")
+    }
+    return found or {"dense": dense}
+
+
+def _curve(line: pd.DataFrame) -> tuple[list[float], list[float]]:
+    line = line.sort_values("eps")
+    return list(line["eps"]), list(line["mean"])
+
+
+def _pareto(averages: pd.DataFrame) -> dict[float, Series]:
+    """Per eps, one line per method through its levels, and the front of those that no check of trust has failed."""
+    from lightning_sparse.report.verdicts import is_worst
+
+    level = ["method", "sparsity_asked"]
+    bits = averages[averages["metric"] == "cost_bits"].set_index(level)["mean"].rename("bits")
+    found = {}
+    for eps, worst in averages[is_worst(averages)].dropna(subset=["eps"]).groupby("eps"):
+        points = worst.set_index(level)[["mean", "distrusted"]].join(bits, how="inner").sort_values("bits")
+        if points.empty:
+            continue
+        points["bits"] /= 1e3
+        series = {
+            str(method): (list(line["bits"]), list(line["mean"])) for method, line in points.groupby(level="method")
+        }
+        trusted = points[points["distrusted"] == ""]
+        best = front(list(zip(trusted["bits"], trusted["mean"], strict=True)))
+        series["Pareto front"] = ([cost for cost, _ in best], [worth for _, worth in best])
+        found[float(str(eps))] = {name: line for name, line in series.items() if line[0]}
+    return found
+
+
+def _lines(series: Series, says: str, title: str, xname: str) -> Any:
+    import wandb
+
+    return wandb.plot.line_series(
+        xs=[x for x, _ in series.values()],
+        ys=[y for _, y in series.values()],
+        keys=list(series),
+        title=says + (f" ({title})" if title else ""),
+        xname=xname,
+    )
+
+
+def _name(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

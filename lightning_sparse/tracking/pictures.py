@@ -1,0 +1,108 @@
+"""Adversarial examples and saliency maps as images to look at, from the arrays that measurements leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sparse.jobs import arrays_file
+
+if TYPE_CHECKING:
+    import wandb
+
+Array = NDArray[Any]
+Saved = dict[str, Array]
+Picture = tuple[NDArray[np.uint8], str]
+
+MOST = 6  # images of a job, of different classes
+SIDE = 96  # pixels at least: a browser would smooth 8 x 8 digits into detail that no network saw
+VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
+
+
+def chosen(folder: Path, keys: Iterable[str], kind: str) -> Saved:
+    """Read what a measurement stored of the first image of each class, six classes at most.
+
+    Args:
+        folder: the job's.
+        keys: of its measurements.
+        kind: ``"transfer"`` (adversarial examples) or ``"saliency"`` (maps).
+
+    Returns:
+        The arrays, first axis the images; empty if there is no file, or only a torn one.
+    """
+    path = arrays_file(folder, keys, kind)
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:  # numpy leaves a torn file open
+            rows = np.sort(np.unique(file["labels"], return_index=True)[1])[:MOST]
+            return {name: file[name] if file[name].ndim == 0 else file[name][rows] for name in file.files}
+    except (OSError, KeyError, ValueError, BadZipFile):
+        return {}
+
+
+def attributions(saved: Saved) -> list[str]:
+    """Names of the attributions whose maps were stored."""
+    return [name for name, array in saved.items() if array.ndim == 3]
+
+
+def adversarial_pictures(saved: Saved) -> list[Picture]:
+    """Side by side: the image, the adversarial one, and their difference, grey for none and scaled to its largest."""
+    pictures = []
+    for i, label in enumerate(saved["labels"]):
+        image, adversarial = saved["images"][i].astype(float), saved["adversarial"][i].astype(float)
+        difference = adversarial - image
+        difference = 0.5 + difference / (2 * np.abs(difference).max() or 1.0)
+        says = f"class {label}"
+        if "prediction" in saved:
+            says += f": {saved['prediction'][i]}, attacked {saved['adversarial_prediction'][i]}"
+        pictures.append((_strip([_colours(picture) for picture in (image, adversarial, difference)]), says))
+    return pictures
+
+
+def map_pictures(saved: Saved, attribution: str, tops: Sequence[float] | None = None) -> list[Picture]:
+    """Side by side: the image, and the map of what counts for its class, brighter for more.
+
+    Args:
+        saved: what :func:`chosen` read.
+        attribution: one of :func:`attributions`.
+        tops: (n,), what is brightest in the map of each image; the map's own largest value if left out. Maps of several
+            networks compare if they share it.
+    """
+    pictures = []
+    for i, label in enumerate(saved["labels"]):
+        heat = saved[attribution][i].astype(float)
+        top = (heat.max() if tops is None else tops[i]) or 1.0
+        at = np.clip(heat / top, 0, 1) * (len(VIRIDIS) - 1)
+        colours = np.stack([np.interp(at, range(len(VIRIDIS)), channel) for channel in VIRIDIS.T], axis=-1) / 255
+        says = f"class {label}: {saved['prediction'][i]}, {100 * saved['confidence'][i]:.0f} %"
+        pictures.append((_strip([_colours(saved["images"][i].astype(float)), colours]), says))
+    return pictures
+
+
+def images(pictures: Iterable[Picture]) -> list[wandb.Image]:
+    """Make them W&B's."""
+    import wandb
+
+    return [wandb.Image(pixels, caption=says) for pixels, says in pictures]
+
+
+def _colours(image: Array) -> Array:
+    """(C, H, W) to (H, W, 3)."""
+    image = image if len(image) in (1, 3) else image.mean(axis=0, keepdims=True)
+    return np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3))
+
+
+def _strip(parts: list[Array]) -> NDArray[np.uint8]:
+    """Enlarge them by a whole number, pixel by pixel, and put them beside each other with a white gap."""
+    times = -(-SIDE // min(parts[0].shape[:2]))
+    large = [part.repeat(times, axis=0).repeat(times, axis=1) for part in parts]
+    gap = np.ones((len(large[0]), max(2, SIDE // 16), 3))
+    spaced = [piece for part in large for piece in (part, gap)][:-1]
+    strip: NDArray[np.uint8] = (np.clip(np.concatenate(spaced, axis=1), 0, 1) * 255).round().astype(np.uint8)
+    return strip

@@ -1,0 +1,190 @@
+"""W&B runs: how they start, what they are called, what they tell of themselves, and how they end."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.errors import SparsityError, check_choice
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
+    from wandb import Run
+
+MODES = ("disabled", "offline", "online")
+AXIS = "sparsity"
+STEP = "trainer/global_step"
+# What is charted against sparsity: the groups of measurements, and the images that belong to them.
+GROUPS = (
+    *("clean", "robust", "trust", "saliency", "corruption", "shift", "curvature", "transfer", "difference", "cost"),
+    *("adversarial", "maps"),
+)
+ID_LENGTH = 64
+
+
+def job_run(
+    *,
+    name: str,
+    project: str,
+    group: str,
+    folder: str | Path,
+    tags: Iterable[str] = (),
+    config: Mapping[str, Any] | None = None,
+    mode: str = "offline",
+) -> Run | None:
+    """Start the run of one job, or go on with it.
+
+    Its id is made of the sweep's and the job's name. A later launch that resumes the training, or measures more, writes
+    another offline folder of the same id, and ``wandb sync`` appends it to the first.
+
+    Args:
+        name: the job's name, as in its records' ``run``.
+        project: W&B project.
+        group: what the project's charts are grouped by: the sweep and the method, without the seed.
+        folder: the sweep's; the run is written to ``<folder>/wandb``; runs that share it are compared by
+            ``wandb leet <folder>/wandb``.
+        tags: data set, model, method: what runs are searched by.
+        config: the job's resolved settings and its identity (method, seed, ...). Nested mappings become flat keys with
+            dots, so that the table of runs has a column for each.
+        mode: ``"offline"`` (files only, no account), ``"online"`` or ``"disabled"``.
+
+    Returns:
+        The run, to be handed to the functions of this package, and to :func:`finish` in any case; None if disabled.
+
+    Raises:
+        SparsityError: if ``mode`` is not one of these, or wandb is not installed.
+
+    Example:
+        >>> job_run(name="dense-s0", project="digits", group="quick/dense", folder=".", mode="ofline")
+        Traceback (most recent call last):
+        lightning_sparse.errors.SparsityError: mode='ofline' does not exist: did you mean 'offline'? (allowed: disabled, offline, online)
+    """  # noqa: E501
+    run = start(
+        mode,
+        folder,
+        id=run_id(name, Path(folder).resolve().name),
+        resume="allow",
+        name=name,
+        project=project,
+        group=group,
+        job_type="train",
+        tags=tags,
+        config=flat(config or {}),
+    )
+    if run is not None:
+        # WandbLogger declares its step only for runs that it starts itself.
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+        define_axis(run)
+        run.define_metric(AXIS, step_metric=STEP)  # it is a curve of the training too
+    return run
+
+
+def lightning_logger(run: Run | None) -> WandbLogger | None:
+    """Make a logger that writes a Trainer's metrics to ``run``; None for a run that is disabled.
+
+    The logger is given the run and starts none of its own: it would take over whatever run the process has, and it
+    sets ``WANDB_MODE`` for the whole process.
+    """
+    if run is None:
+        return None
+    from lightning.pytorch.loggers import WandbLogger
+
+    return WandbLogger(experiment=run, project=run.project, save_dir=run.settings.root_dir)
+
+
+def finish(run: Run | None, *, failed: bool = False) -> None:
+    """End a run, in a ``finally``: a run left open keeps its last values from the disk.
+
+    Args:
+        run: the run; None does nothing.
+        failed: whether W&B shall show it as failed.
+    """
+    if run is not None:
+        run.finish(exit_code=int(failed))
+
+
+def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -> Run | None:
+    """Start a run that tells nothing of the machine it runs on; ``about`` is what ``wandb.init`` takes."""
+    if check_choice("mode", mode, MODES) == "disabled":
+        return None
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise SparsityError(
+            f'mode={mode!r} needs wandb, which is not installed: pip install "lightning-sparse[wandb]", or write '
+            'mode="disabled"'
+        ) from error
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        # Results are shared more freely than the machines they were made on.
+        host="",
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # W&B refuses tags that are empty, doubled or longer than 64. "create_new" leaves a run of the caller's alone.
+    try:
+        return wandb.init(
+            **about,
+            dir=str(folder),
+            tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
+            mode="online" if mode == "online" else "offline",
+            reinit="create_new",
+            settings=settings,
+        )
+    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+        raise SparsityError(
+            f"mode={mode!r} did not reach W&B ({error}): run `wandb login` first, or write mode='offline' and upload later "
+            "with `wandb sync`"
+        ) from error
+
+
+def define_axis(run: Run) -> None:
+    """Make sparsity the axis of what is measured."""
+    run.define_metric(AXIS)
+    for group in GROUPS:
+        run.define_metric(f"{group}/*", step_metric=AXIS)
+
+
+def run_id(*names: str) -> str:
+    """Make the id of a run, the same in every launch: letters, digits, ``._-``, at most 64.
+
+    Example:
+        >>> run_id("gradual_pruning-0.9-seed0-46f14e74", "quick")
+        'gradual_pruning-0.9-seed0-46f14e74-quick'
+        >>> run_id("dense-seed0-3e37fc65", "my sweep")
+        'dense-seed0-3e37fc65-my-sweep-496bd70b'
+    """
+    asked = "-".join(names)
+    allowed = re.sub(r"[^A-Za-z0-9_.-]", "-", asked)
+    if allowed == asked and len(asked) <= ID_LENGTH:
+        return asked
+    return f"{allowed[: ID_LENGTH - 9]}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten nested mappings; an empty one leaves nothing.
+
+    Example:
+        >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})
+        {'seed': 0, 'data.name': 'digits', 'data.split.test': 0.2}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = (
+            {f"{name}.{key}": item for key, item in flat(value).items()}
+            if isinstance(value, Mapping)
+            else {name: value}
+        )
+        plain |= inner
+    return plain

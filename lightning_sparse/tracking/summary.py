@@ -1,0 +1,176 @@
+"""One run for a whole sweep: the form that needs no clicking in W&B."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from filecmp import cmp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.tracking.charts import CHARTED, charts
+from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import wandb
+    from wandb import Run
+
+    from lightning_sparse.report.collect import Sweep
+
+NUMBERS = ("records.csv", "table.csv")
+Points = dict[float, dict[str, Any]]
+
+
+def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> None:
+    """Log a whole sweep as one run, after its report is written.
+
+    It holds every record and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, one
+    point per sparsity with the means of every method and the same images at every level, which the slider of an image
+    panel goes through, every figure of the report as an image, and ``records.csv``, ``table.csv`` and ``report.html`` as an
+    artifact. Its group is the sweep's name, its job type ``summary``. Its id is the same in every launch, so that the one
+    uploaded last counts. Offline, nothing is written if no number has changed since the last one.
+
+    Args:
+        folder: the sweep's folder, where :func:`lightning_sparse.report.write_report` has been.
+        project: W&B project, the same as the jobs'.
+        mode: as for :func:`~lightning_sparse.tracking.job_run`.
+
+    Raises:
+        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`, and if the folder holds no report.
+    """
+    if check_choice("mode", mode, MODES) == "disabled":
+        return
+    from lightning_sparse.report.collect import collect
+
+    folder = Path(folder)
+    sweep = collect(folder)
+    if not (folder / "report.html").exists():
+        raise SparsityError(f"folder={str(folder)!r} holds no report.html: call write_report(folder) first")
+    name = run_id("summary", sweep.name)
+    if mode == "offline" and _told_before(folder, name):
+        return
+    run = start(
+        mode,
+        folder,
+        id=name,
+        name=f"{sweep.name}-summary",
+        project=project,
+        group=sweep.name,
+        job_type="summary",
+        tags=[name for kind in ("data", "model", "method") for name in sorted(set(sweep.jobs[kind]))],
+        config={"sweep": sweep.name},
+    )
+    assert run is not None  # only "disabled" starts none
+    failed = True
+    try:
+        with _staging_beside(run):
+            _log(run, sweep)
+        failed = False
+    finally:
+        finish(run, failed=failed)
+
+
+def _told_before(folder: Path, name: str) -> bool:
+    """Whether the newest offline run of this id was made of the same numbers."""
+    earlier = max(
+        folder.glob(f"wandb/offline-run-*-{name}*/artifacts"), default=None
+    )  # the time stands first in their names
+    try:
+        return earlier is not None and all(cmp(folder / file, earlier / file, shallow=False) for file in NUMBERS)
+    except OSError:
+        return False
+
+
+def _log(run: Run, sweep: Sweep) -> None:
+    import wandb
+
+    from lightning_sparse.report.collect import by_subject
+    from lightning_sparse.report.gaps import holes
+    from lightning_sparse.report.table import over_seeds, summarise
+    from lightning_sparse.tracking.artifacts import keep
+
+    logged: dict[str, Any] = {
+        "records": _table(sweep.frame),
+        "table": _table(summarise(sweep.frame, sweep.jobs)),
+    }
+    points: Points = defaultdict(dict)
+    for title, part in by_subject(sweep).items():
+        averages = over_seeds(part.frame)
+        logged |= charts(averages, title)
+        _means(points, averages, title)
+        _images(points, part, title)
+    for picture in sorted((sweep.folder / "figures").rglob("*.png")):
+        logged[picture.relative_to(sweep.folder).with_suffix("").as_posix()] = wandb.Image(str(picture))
+    run.log(logged)
+    define_axis(run)
+    for sparsity, point in sorted(points.items()):
+        run.log({AXIS: sparsity} | point)
+    run.summary.update({"jobs": len(sweep.jobs), "holes": len(holes(sweep.frame, sweep.jobs))})
+    keep(run, "report", [sweep.folder / name for name in (*NUMBERS, "report.html")])
+
+
+def _means(points: Points, averages: pd.DataFrame, title: str) -> None:
+    """The means of every method as plain numbers, which `wandb leet` draws too."""
+    for line in averages.dropna(subset=["mean"]).to_dict("records"):
+        if line["chart"].startswith(CHARTED):
+            points[line["sparsity_asked"]][_name(line["chart"], title, line["method"])] = line["mean"]
+
+
+def _images(points: Points, sweep: Sweep, title: str) -> None:
+    """The same images at every level of a method, dense first, of the first seed."""
+    from lightning_sparse.tracking.pictures import adversarial_pictures, attributions, images, map_pictures
+
+    jobs = sweep.jobs[sweep.jobs["seed"] == sweep.jobs["seed"].min()]
+    for method in sorted(set(jobs["method"]) - {"dense"}) or ["dense"]:
+        levels = jobs[jobs["method"].isin(["dense", method])].sort_values("sparsity_asked").to_dict("records")
+        for sparsity, saved in _of_same_images(sweep.folder, levels, "transfer"):
+            points[sparsity][_name("adversarial", title, method)] = images(adversarial_pictures(saved))
+        explained = _of_same_images(sweep.folder, levels, "saliency")
+        for attribution in attributions(explained[0][1]) if explained else []:
+            have = [(sparsity, saved) for sparsity, saved in explained if attribution in saved]
+            tops = [
+                max(float(saved[attribution][i].max()) for _, saved in have) for i in range(len(have[0][1]["labels"]))
+            ]
+            for sparsity, saved in have:
+                shown = images(map_pictures(saved, attribution, tops))
+                points[sparsity][_name("maps", title, method, attribution)] = shown
+
+
+def _of_same_images(folder: Path, jobs: list[dict[Any, Any]], kind: str) -> list[tuple[float, dict[str, Any]]]:
+    """Sparsity and arrays of the jobs that were measured on the same images as the sparsest."""
+    from numpy import array_equal
+
+    from lightning_sparse.tracking.pictures import chosen
+
+    loaded = [(job["sparsity_asked"], chosen(folder / job["folder"], job["keys"], kind)) for job in jobs]
+    loaded = [(sparsity, saved) for sparsity, saved in loaded if saved]
+    return [level for level in loaded if array_equal(level[1]["images"], loaded[-1][1]["images"])]
+
+
+@contextmanager
+def _staging_beside(run: Run) -> Iterator[None]:
+    """Have W&B put its copies of tables beside the run, and not in the home, unless the user has said where."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(Path(run.dir).resolve().parent)
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+
+
+def _table(frame: pd.DataFrame) -> wandb.Table:
+    import wandb
+
+    cells = frame.astype(object).where(frame.notna(), None)
+    rows: list[Iterable[Any]] = list(cells.to_numpy().tolist())
+    return wandb.Table(columns=[str(name) for name in frame.columns], data=rows)
+
+
+def _name(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

@@ -1,0 +1,49 @@
+"""Read W&B's offline files back, with its own reader."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+WANDB = [sys.executable, "-m", "wandb"]
+
+
+def folders(sweep: Path) -> list[Path]:
+    """The offline runs of a sweep, the oldest first."""
+    return sorted((sweep / "wandb").glob("offline-run-*"))
+
+
+def inspect(folder: Path, *arguments: str) -> str:
+    """What `wandb leet inspect --json` says of the one run in a folder."""
+    (found,) = folders(folder)
+    return told_by("leet", "inspect", "--json", *arguments, str(found))
+
+
+def told_by(*arguments: str) -> str:
+    return subprocess.run([*WANDB, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def lines(folder: Path) -> list[dict]:
+    """Its records, in order."""
+    return [json.loads(line) for line in inspect(folder).splitlines()]
+
+
+def started(told: list[dict]) -> dict:
+    (run,) = [line["run"] for line in told if line["type"] == "run"]
+    return run
+
+
+def history(told: list[dict]) -> list[dict]:
+    return [line["history"]["item"] for line in told if line["type"] == "history"]
+
+
+def axes(told: list[dict]) -> dict[str, str]:
+    """Metric, or group of metrics, to what it is drawn against."""
+    metrics = [line["metric"] for line in told if line["type"] == "metric"]
+    return {metric.get("glob_name") or metric["name"]: metric.get("step_metric", "") for metric in metrics}
+
+
+def artifacts(told: list[dict]) -> dict[str, list[dict]]:
+    """By type, the files of our artifacts: `path`, `local_path`, `digest`. W&B makes those of tables itself."""
+    kept = [line["artifact"] for line in told if line["type"] == "artifact"]
+    return {one["type"]: one["manifest"]["contents"] for one in kept if one["type"] != "run_table"}
