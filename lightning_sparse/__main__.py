@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from difflib import get_close_matches
 from importlib.resources import files
+from textwrap import fill
 
 
 def main() -> None:
     """Run one job, or with ``-cn NAME`` a named sweep."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help())  # Hydra's own takes longer than all imports, and ends in a page of YAML
+        return
     problem = _unknown_config(sys.argv[1:])
     if problem:
         print(f"lightning-sparse: {problem}", file=sys.stderr)
@@ -16,6 +20,33 @@ def main() -> None:
     from lightning_sparse.app import run
 
     run()
+
+
+HELP = """\
+lightning-sparse                                       one run: train a sparse network, then measure it
+lightning-sparse sparsity=brain_development seed=1     any group or value can be replaced
+lightning-sparse -cn NAME                              a named sweep: {sweeps}
+lightning-sparse --multirun 'seed=range(5)' ...        a sweep of your own
+lightning-sparse-report FOLDER ...                     the report again, at any time, or of several sweeps together
+
+Groups, and what can be chosen in them:
+{groups}
+
+--cfg job             show the whole configuration, every value of which can be overridden
+-m, --multirun        all combinations of values separated by commas
+hydra/launcher=...    joblib: many cores; submitit_slurm: a cluster
+--hydra-help          what Hydra itself can do"""
+
+
+def _help() -> str:
+    conf = files("lightning_sparse.conf")
+    groups = [folder for folder in conf.iterdir() if folder.is_dir() and not folder.name.startswith("_")]
+    lines = []
+    for group in sorted(groups, key=lambda folder: folder.name):
+        choices = sorted(file.name.removesuffix(".yaml") for file in group.iterdir() if file.name.endswith(".yaml"))
+        said = fill(", ".join(choices), 100, initial_indent=f"  {group.name:<12}", subsequent_indent=" " * 14)
+        lines.append(said)
+    return HELP.format(sweeps=", ".join(named_sweeps()), groups="\n".join(lines))
 
 
 def named_sweeps() -> list[str]:

@@ -26,7 +26,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import launches
-from lightning_sparse.__main__ import named_sweeps
 from lightning_sparse.controls import with_controls
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.jobs import Job, job_of, since
@@ -101,7 +100,6 @@ def _methods(*names: str, _root_: DictConfig) -> str:
 MEASURED = ("data", "attack", "saliency", "stability", "transfer", "cost", "vog", "batchnorm")
 
 Plugins.instance().register(NamedSweeps)
-OmegaConf.register_new_resolver("named_sweeps", lambda: ", ".join(named_sweeps()), replace=True)
 OmegaConf.register_new_resolver("methods", _methods, replace=True)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
@@ -179,6 +177,8 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
     """Carry a job out; what fails is left in its folder, and told to the launch if it is one of several jobs."""
     from lightning_sparse.carry_out import carry_out
 
+    if not gc.get_freeze_count():
+        gc.freeze()  # so that the collection before each job looks at what jobs have made, not at every imported module
     start, failure, refused = time.monotonic(), "", None
     try:
         found = carry_out(config, job, wanted, multirun=tell is not None)

@@ -6,11 +6,12 @@ import json
 import sys
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.launches import log_file
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LOOK_EVERY = 0.2  # seconds
 ENDS = ("done", "failed")
@@ -38,6 +39,8 @@ class Progress:
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
 
         if sys.stdout.isatty():
+            from tqdm import tqdm
+
             form = "{n_fmt}/{total_fmt} jobs |{bar:20}| {elapsed} {postfix}"
             self._bar = tqdm(total=self._jobs, position=0, file=sys.stdout, bar_format=form, dynamic_ncols=True)
         self._thread.start()
