@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 import time
@@ -179,6 +180,7 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
 
     if not gc.get_freeze_count():
         gc.freeze()  # so that the collection before each job looks at what jobs have made, not at every imported module
+        atexit.register(gc.unfreeze)
     start, failure, refused = time.monotonic(), "", None
     try:
         found = carry_out(config, job, wanted, multirun=tell is not None)

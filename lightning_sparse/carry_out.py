@@ -45,10 +45,13 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun:
     model = building.build_model(config)
     training.check_classifier(model, data)
     callbacks = building.build_callbacks(config, data)
+    # Bars of several jobs at once would garble each other.
+    alone = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
+    bar = config.trainer.enable_progress_bar and alone and sys.stdout.isatty()
     run = _wandb_run(config, job)
     failed = True
     try:
-        trainer = _trainer(config, job, list(callbacks.values()), tracking.lightning_logger(run))
+        trainer = _trainer(config, job, list(callbacks.values()), tracking.lightning_logger(run), bar)
         if multirun:
             _refuse_script_ddp(trainer)
         masks = training.train(job, model, data, trainer)
@@ -56,7 +59,7 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun:
         if config.sparsity.get("small"):
             sparsity = building.sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device)
-        rows = experiment.measure(job, trained, sparsity, wanted, callbacks)
+        rows = experiment.measure(job, trained, sparsity, wanted, callbacks, progress=bar)
         tracking.log_job(run, job, masks)
         (job.stored() or job).save(status="done", seconds=since(start))
         failed = False
@@ -80,12 +83,8 @@ def _wandb_run(config: DictConfig, job: Job) -> Any:
     )
 
 
-def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any) -> Trainer:
+def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any, bar: bool) -> Trainer:
     logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
-    alone = HydraConfig.get().launcher._target_.endswith(
-        "BasicLauncher"
-    )  # bars of jobs at once would garble each other
-    bar = config.trainer.enable_progress_bar and alone and sys.stdout.isatty()
     trainer: Trainer = instantiate(
         config.trainer,
         _convert_="all",

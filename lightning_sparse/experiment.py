@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 from lightning.pytorch import Callback
+from tqdm import tqdm
 
 from lightning_sparse import measuring
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
@@ -31,7 +33,13 @@ def check(data: ImageData, wanted: list[Measurement]) -> None:
 
 
 def measure(
-    job: Job, trained: Trained, sparsity: float, wanted: list[Measurement], callbacks: Mapping[str, Callback]
+    job: Job,
+    trained: Trained,
+    sparsity: float,
+    wanted: list[Measurement],
+    callbacks: Mapping[str, Callback],
+    *,
+    progress: bool = False,
 ) -> list[Record]:
     """Measure what is not on disk yet, and put each measurement there the moment it is known.
 
@@ -42,6 +50,7 @@ def measure(
         sparsity: the sparsity of the model.
         wanted: what to measure.
         callbacks: by name; ``"vog"`` has followed the gradients through the training, if that is wanted.
+        progress: show a bar on stdout, below a sweep's line.
 
     Returns:
         All rows of these measurements, old and new.
@@ -50,8 +59,11 @@ def measure(
     measured = job.measured()
     missing = [measurement for measurement in wanted if measurement.key not in measured]
     said = prepare(trained, missing)
+    bar = tqdm(total=len(missing), desc="measuring", position=1, leave=False, disable=not progress, file=sys.stdout)
     for kind, some in groupby(missing, key=lambda measurement: measurement.kind):
+        bar.set_postfix_str(kind)
         for key, found in _measured(kind, list(some), job, trained, callbacks):
+            bar.update()
             told = said if kind != "vog" else ""
             rows = [replace(row, detail=f"{row.detail}; {told}") if told else row for row in found.records]
             if found.arrays:
@@ -59,6 +71,7 @@ def measure(
                 np.savez_compressed(part, **found.arrays)  # type: ignore[arg-type]
                 os.replace(part, job.folder / f"{key}.npz")
             job.record(rows, key, sparsity)  # last, because it says that the measurement is done
+    bar.close()
     return job.current_rows()
 
 

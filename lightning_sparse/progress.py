@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ class Progress:
         if sys.stdout.isatty():
             from tqdm import tqdm
 
-            form = "{n_fmt}/{total_fmt} jobs |{bar:20}| {elapsed} {postfix}"
+            form = "{n_fmt}/{total_fmt} jobs |{bar:20}| {elapsed}{postfix}"
             self._bar = tqdm(total=self._jobs, position=0, file=sys.stdout, bar_format=form, dynamic_ncols=True)
         self._thread.start()
 
@@ -97,10 +98,10 @@ class Progress:
         """Say how many jobs are running and failed, and about how long the rest will take."""
         said = [f"{len(self._running)} running"] if self._running else []
         said += [f"{self._ended['failed']} failed"] if self._ended["failed"] else []
-        if self._jobs is not None and self._worked:
+        if self._jobs is not None and self._worked and sum(self._ended.values()) < self._jobs:
             # Of the jobs that had to be trained; those running are half done, in the mean.
             left = max(0, self._jobs - sum(self._ended.values()) - len(self._running) / 2)
-            said.append(f"about {in_words(left * sum(self._worked) / len(self._worked) / self._most)} left")
+            said.append(f"about {in_words(left * median(self._worked) / self._most)} left")
         return ", ".join(said)
 
     def _print(self, line: str) -> None:
