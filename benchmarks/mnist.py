@@ -1,6 +1,6 @@
-"""What the sweep `mnist` came to: the tables and figures of docs/mnist.md, and a line on each method's page.
+"""What the sweep `methods` came to: the tables and figures of docs/mnist.md, and a line on each method's page.
 
-    python benchmarks/mnist.py outputs/mnist outputs/mnist_ablation outputs/mnist_search
+    python benchmarks/mnist.py outputs/methods outputs/schedules outputs/schedules_search
 
 Text in docs/ between `<!-- mnist: NAME -->` and `<!-- /mnist -->` is replaced; figures go to docs/images/.
 """
@@ -283,4 +283,4 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["outputs/mnist"])
+    main(sys.argv[1:] or ["outputs/methods"])

@@ -334,9 +334,9 @@ def test_several_devices_by_script_are_refused_in_a_sweep(command, tiny, tmp_pat
 
 def test_the_study_of_every_method_runs_with_both_networks(command, tmp_path):
     small = ["data=digits", "epochs=1", "model=lenet_300_100,small_cnn", "sparsity.final_sparsity=0.8", "seed=0"]
-    done = command("-cn", "mnist", *small, cwd=tmp_path)
+    done = command("-cn", "methods", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    stands = jobs(tmp_path / "outputs" / "mnist")
+    stands = jobs(tmp_path / "outputs" / "methods")
     methods = {path.stem for path in (Path(__file__).parents[2] / "conf" / "sparsity").glob("*.yaml")}
     others = {
         "dense_sparse_dense",
