@@ -122,8 +122,7 @@ def _finish(folder: Path, logger: dict[str, Any]) -> None:
     from lightning_sparse.sweep import finish
 
     try:
-        with FileLock(folder / ".lock"):  # another launch may end at the same moment
-            finish(folder, logger)
+        finish(folder, logger)
     except Exception as error:  # what the jobs measured is on disk already, whatever stands in the way of the report
         traceback.print_exception(error)
         print(

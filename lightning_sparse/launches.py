@@ -84,12 +84,13 @@ def counts(folder: Path) -> dict[str, int]:
 
 
 def not_started(folder: Path) -> list[list[str]]:
-    """The overrides of the jobs that the last launch never came to."""
+    """The overrides of the jobs that the last launch never came to, nor one before it by the same command."""
     events = read_log(folder)
     last = next((event for event in reversed(events) if event["event"] == "launched"), None)
     if last is None or not last["asked"]:
         return []
-    came = {event["number"] for event in events if event["launch"] == last["launch"] and event["event"] != "launched"}
+    same = {event["launch"] for event in events if event["event"] == "launched" and event["asked"] == last["asked"]}
+    came = {event["number"] for event in events if event["launch"] in same and event["event"] != "launched"}
     return [overrides for number, overrides in enumerate(last["asked"]) if number not in came]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lightning_sparse.comparisons import update
 from lightning_sparse.jobs import Job, job_files, read_job
 
@@ -19,9 +21,12 @@ def rebuild(folder: Path) -> Path:
         SparsityError: if the folder does not exist or holds no job.
     """
     from lightning_sparse.report import write_report
+    from lightning_sparse.report.collect import jobs_below
 
-    update(folder, jobs_in(folder))
-    return write_report(folder)
+    jobs_below(folder)  # before anything is written
+    with FileLock(folder / ".lock"):  # another launch may end at the same moment
+        update(folder, jobs_in(folder))
+        return write_report(folder)
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:

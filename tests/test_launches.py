@@ -16,6 +16,8 @@ def test_what_all_launches_did_is_counted(tmp_path):
         if event:
             launches.tell(tmp_path, event, number, f"job{number}", how=how)
     assert launches.not_started(tmp_path) == [["seed=3"]]
+    launches.launch(tmp_path, ASKED)  # killed at once
+    assert launches.not_started(tmp_path) == [["seed=3"]]
     launches.launch(tmp_path, ASKED[:3])
     launches.tell(tmp_path, "done", 0, "job0", how="skipped")
     launches.tell(tmp_path, "failed", 1, "job1", how="skipped")
@@ -23,7 +25,7 @@ def test_what_all_launches_did_is_counted(tmp_path):
     launches.tell(tmp_path, "done", 2, "job2", how="resumed")
     assert launches.not_started(tmp_path) == []
     assert launches.counts(tmp_path) == {
-        "launches": 2, "trained": 1, "resumed": 1, "measured": 0, "skipped": 2, "failed": 1, "cut": 1
+        "launches": 3, "trained": 1, "resumed": 1, "measured": 0, "skipped": 2, "failed": 1, "cut": 1
     }  # fmt: skip
 
 

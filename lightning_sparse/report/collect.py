@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.jobs import job_files
 from lightning_sparse.records import Record, read
+from lightning_sparse.report.launched import NOT_STARTED, never_started
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +41,10 @@ class Sweep:
         name: name of the sweep, which is its folder's name.
         folder: where it lies.
         frame: one line per record, the fields of :class:`~lightning_sparse.records.Record` and its ``chart``.
-        jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name.
+        jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name. Jobs that the last launch
+            never came to have a line of status ``"not started"`` and no folder.
         superseded: folders of jobs that a newer job of the same method, level and seed stands for.
+        launches: what the launches did, as :func:`~lightning_sparse.launches.counts` counts it.
     """
 
     name: str
@@ -48,6 +52,19 @@ class Sweep:
     frame: pd.DataFrame
     jobs: pd.DataFrame
     superseded: tuple[str, ...] = ()
+    launches: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def averages(self) -> pd.DataFrame:
+        """:func:`~lightning_sparse.report.table.over_seeds` of the records, computed once for table and figures."""
+        from lightning_sparse.report.table import over_seeds
+
+        return over_seeds(self.frame)
+
+    @cached_property
+    def started(self) -> pd.DataFrame:
+        """The jobs that have a folder."""
+        return self.jobs[self.jobs["status"] != NOT_STARTED]
 
 
 def collect(folder: str | Path) -> Sweep:
@@ -67,14 +84,10 @@ def collect(folder: str | Path) -> Sweep:
     """  # noqa: E501
     import pandas as pd
 
+    from lightning_sparse.launches import counts
+
     folder = Path(folder)
-    if not folder.is_dir():
-        raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
-    current, superseded = job_files(folder)
-    if not current:
-        raise SparsityError(
-            f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
-        )
+    current, superseded = jobs_below(folder)
     jobs = [_read_job(file) for file in current]
     records = []
     for job in jobs:
@@ -85,7 +98,24 @@ def collect(folder: str | Path) -> Sweep:
     together = [row for row in read(folder / "records.jsonl") if row.run in runs]
     records = distrust_by_transfer(records, together) + together
     older = tuple(file.parent.name for file in superseded)
-    return Sweep(folder.resolve().name, folder, frame_of(records), pd.DataFrame(jobs), older)
+    jobs += [JOB_DEFAULTS | job for job in never_started(folder, jobs)]
+    return Sweep(folder.resolve().name, folder, frame_of(records), pd.DataFrame(jobs), older, counts(folder))
+
+
+def jobs_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the jobs of a sweep as :func:`~lightning_sparse.jobs.job_files` does.
+
+    Raises:
+        SparsityError: if the folder does not exist or holds no job.
+    """
+    if not folder.is_dir():
+        raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
+    current, superseded = job_files(folder)
+    if not current:
+        raise SparsityError(
+            f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
+        )
+    return current, superseded
 
 
 def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Record]:
@@ -140,7 +170,7 @@ def by_subject(sweep: Sweep) -> dict[str, Sweep]:
     Returns:
         ``{"": sweep}`` for a sweep over one data set and one model, else one sweep per pair, named ``"data, model"``.
     """
-    unknown = sweep.jobs["status"] == "unreadable"
+    unknown = (sweep.jobs["data"] == "") | (sweep.jobs["model"] == "")
     pairs = sweep.jobs.loc[~unknown, ["data", "model"]].drop_duplicates().sort_values(["data", "model"])
     parts = {}
     for data, model in pairs.itertuples(index=False):
@@ -153,8 +183,8 @@ def by_subject(sweep: Sweep) -> dict[str, Sweep]:
 
 def _read_job(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
-    except json.JSONDecodeError:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         found = {"run": file.parent.name, "error": "job.json is torn: the job was killed while it was written"}
     known = {name: value for name, value in found.items() if name in JOB_DEFAULTS and value is not None}
     return JOB_DEFAULTS | known | {"folder": file.parent.name}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from lightning_sparse.jobs import arrays_file
+from lightning_sparse.report.names import dense_of, is_dense
 from lightning_sparse.report.style import caption
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WRONG = "#B00020"
 
 def attributions(sweep: Sweep) -> list[str]:
     """Names of the attributions whose maps the sweep's jobs saved, the most careful first."""
-    saved = next((maps for job in sweep.jobs.to_dict("records") if (maps := _load(sweep, job))), {})
+    saved = next((maps for job in sweep.started.to_dict("records") if (maps := _load(sweep, job))), {})
     return sorted((name for name, array in saved.items() if name not in NOT_A_MAP and array.ndim == 3), reverse=True)
 
 
@@ -42,11 +43,14 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     Returns:
         The figure, or None if no job of the method's first seed saved maps.
     """
-    seed = sweep.jobs["seed"].min()
-    jobs = sweep.jobs[(sweep.jobs["seed"] == seed) & sweep.jobs["method"].isin(["dense", method])]
-    jobs = jobs.assign(sparse=jobs["method"] != "dense").sort_values(["sparse", "sparsity_asked"])
+    dense = dense_of(method, sweep.jobs)
+    seed = sweep.started.loc[sweep.started["method"].isin([dense, method]), "seed"].min()
+    jobs = sweep.jobs[(sweep.jobs["seed"] == seed) & sweep.jobs["method"].isin([dense, method])]
+    jobs = jobs.assign(sparse=jobs["method"] != dense).sort_values(["sparse", "sparsity_asked"])
     columns = [(job, _load(sweep, job)) for job in jobs.to_dict("records")]
     saved = [maps for _, maps in columns if attribution in maps]
+    if not saved:
+        return None
     # Maps of other images (measured with other settings) have no place beside these.
     columns = [(job, maps if _same_images(maps, saved) else {}) for job, maps in columns]
     saved = [maps for _, maps in columns if attribution in maps]
@@ -93,7 +97,7 @@ def _choose(maps: Saved) -> list[int]:
 
 
 def _heading(job: dict[str, Any]) -> str:
-    return "dense" if job["method"] == "dense" else f"sparsity\n{job['sparsity_asked']:g}"
+    return "dense" if is_dense(job["method"]) else f"sparsity\n{job['sparsity_asked']:g}"
 
 
 def _show(axes: Axes, picture: np.ndarray[Any, Any] | None, scale: dict[str, Any]) -> None:
@@ -121,7 +125,13 @@ def _load(sweep: Sweep, job: dict[Any, Any]) -> Saved:
     if file is None:
         return {}
     try:
+        # Not there, or torn by a kill: an empty cell, and not the loss of the report.
         with file.open("rb") as opened, np.load(opened) as saved:  # numpy leaves a torn file open
             return {name: saved[name] for name in saved.files}
-    except (OSError, ValueError, BadZipFile):  # not there, or torn by a kill: an empty cell, not the loss of the report
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        BadZipFile,
+    ):
         return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import TYPE_CHECKING
 
 from lightning_sparse.report.collect import latest
@@ -18,10 +17,7 @@ HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", 
 
 
 def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
-    """List the jobs that failed, did not end, measured nothing, or were never started.
-
-    A job counts as never started (``status`` is ``"missing"``) if other methods of the sweep have its sparsity and
-    other jobs its seed.
+    """List the jobs that failed, did not end, measured nothing, or that the last launch never came to.
 
     Args:
         frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
@@ -30,15 +26,12 @@ def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One line per hole: what the job was to be, its ``status`` and ``error``, and its folder's name.
     """
-    import pandas as pd
-
     jobs = jobs.copy()
     silent = (jobs["status"] == "done") & ~jobs["run"].isin(frame["run"])
     jobs.loc[silent, ["status", "error"]] = ["empty", "it says done but left no records"]
     unfinished = jobs["status"] == "running"
     jobs.loc[unfinished & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
-    found = jobs[jobs["status"] != "done"]
-    return pd.concat([found[HOLE], _never_started(jobs)], ignore_index=True)
+    return jobs.loc[jobs["status"] != "done", HOLE].reset_index(drop=True)
 
 
 def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] = ()) -> list[str]:
@@ -84,19 +77,3 @@ def _distrusted(newest: pd.DataFrame) -> list[str]:
         f"Do not trust the robust accuracy of these, for they failed the check of {check}: {', '.join(sorted(failed))}."
         for check, failed in sorted(runs.items())
     ]
-
-
-def _never_started(jobs: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    lines = []
-    for (data, model), group in jobs.groupby(["data", "model"]):
-        seeds = sorted(set(group["seed"]))
-        sparse = group[group["method"] != "dense"]
-        wanted = set(product(sparse["method"], sparse["sparsity_asked"], seeds))
-        wanted |= set(product(group.loc[group["method"] == "dense", "method"], [0.0], seeds))
-        have = set(group[["method", "sparsity_asked", "seed"]].itertuples(index=False, name=None))
-        for method, sparsity, seed in sorted(wanted - have):
-            why = "there is no such job, though the sweep has this sparsity and this seed"
-            lines.append([data, model, method, sparsity, seed, "missing", why, ""])
-    return pd.DataFrame(lines, columns=HOLE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.collect import latest
-from lightning_sparse.report.table import interval, over_seeds
+from lightning_sparse.report.names import dense_of, is_dense
+from lightning_sparse.report.table import interval
 from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import eps_text, number, range_text
 
@@ -27,20 +28,22 @@ def headline(sweep: Sweep) -> list[str]:
         First the dense network, then the sparsest measured network of every method with its difference from dense,
         seed by seed, then what the numbers are. One line that says so if nothing was measured.
     """
-    averages = over_seeds(sweep.frame)
+    averages = sweep.averages
     measured = averages[averages["chart"] == CLEAN]
     if measured.empty:
         return ["No accuracy was measured: see the holes above."]
     robust = _middle(averages)
     charts = [CLEAN, robust["chart"]] if robust else [CLEAN]
     said = []
-    dense = averages[averages["method"] == "dense"]
-    if (dense["chart"] == CLEAN).any():
-        said.append(f"Dense: {_levels(dense, charts)}.")
-    for method, lines in measured[measured["method"] != "dense"].groupby("method"):
+    methods = sorted(set(measured["method"]))
+    for method in filter(is_dense, methods):
+        said.append(f"D{method[1:]}: {_levels(averages[averages['method'] == method], charts)}.")
+    sparse = ~measured["method"].map(is_dense).astype(bool)
+    for method in sorted(set(measured.loc[sparse, "method"])):
+        lines = measured[measured["method"] == method]
         sparsity = lines["sparsity_asked"].max()
         chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
-        change = _change(sweep.frame, str(method), sparsity, charts)
+        change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
         said.append(f"{method} at sparsity {sparsity:g}: {_levels(chosen, charts)}.{change}")
     return [*said, _meaning(sweep.frame, measured, robust)]
 
@@ -59,14 +62,14 @@ def _levels(lines: pd.DataFrame, charts: list[str]) -> str:
     return ", ".join(said)
 
 
-def _change(frame: pd.DataFrame, method: str, sparsity: float, charts: list[str]) -> str:
+def _change(frame: pd.DataFrame, method: str, dense_name: str, sparsity: float, charts: list[str]) -> str:
     """Difference from the dense network of the same seed: seeds that are lucky for both cancel."""
     rows = latest(frame)
     said = []
     for chart in charts:
         of_chart = rows[rows["chart"] == chart]
         sparse = of_chart[(of_chart["method"] == method) & (of_chart["sparsity_asked"] == sparsity)]
-        dense = of_chart[of_chart["method"] == "dense"]
+        dense = of_chart[of_chart["method"] == dense_name]
         pairs = (sparse.groupby("seed")["value"].mean() - dense.groupby("seed")["value"].mean()).dropna()
         if len(pairs):
             mean, low, high = (100 * value for value in interval([float(value) for value in pairs]))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.gaps import holes, warnings
+from lightning_sparse.report.embedded import Embedded, plotly_js
+from lightning_sparse.report.gaps import EXACT, holes, warnings
 from lightning_sparse.report.headline import headline
-from lightning_sparse.report.table import over_seeds, summarise
+from lightning_sparse.report.launched import in_words
+from lightning_sparse.report.lines import job_details, opened
+from lightning_sparse.report.names import base
+from lightning_sparse.report.table import summarise
 from lightning_sparse.report.trust import trust_table
 from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import EXPLAINED, NOTHING, SHARES, eps_text, name_of, number
@@ -18,9 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.report.drawn import Picture
 
-SVG_AT_MOST = 200_000  # bytes: a picture drawn of more points is smaller as a PNG
-FIRST = {"robustness", "security_curves", "differences", "saliency"}  # figures that are seen without asking
 MAIN = "Accuracy and robustness"
 SAME = "same images"
 NOT_IN_THE_TABLE = {
@@ -51,64 +53,90 @@ def _cost(averages: pd.DataFrame) -> pd.Series[bool]:
 
 
 TABLES = {MAIN: _main, "Saliency": _saliency, "What may explain it": _why, "What it costs": _cost}
+# What stands together, in a reader's order: a heading, the figures of numbers, and the table of that heading if it has one.
+BLOCKS = {
+    MAIN: ["robustness"],
+    "At every size of the perturbation, and against dense": ["security_curves", "differences"],
+    "Saliency": ["saliency"],
+    "What may explain it": ["stability"],
+    "What it costs": ["pareto"],
+}
 
 
-def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, dict[Path, str]]) -> str:
+def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture]]) -> str:
     """Write the page.
 
     Args:
         sweep: the whole sweep, for the title and the list of jobs.
         parts: its parts by title, as :func:`~lightning_sparse.report.collect.by_subject` returns them.
-        pictures: for every part the figures, as file stems (``.png`` and ``.svg`` exist), with what they say in words.
+        pictures: for every part its figures, as :func:`~lightning_sparse.report.drawn.draw_all` returns them.
 
     Returns:
-        The HTML, which refers to nothing outside itself.
+        The HTML, which loads nothing from outside itself.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     metrics = list(dict.fromkeys(sweep.frame["metric"]))
-    return environment.from_string(template).render(
+    embedded = Embedded(sweep.folder)
+    told = job_details(sweep)
+    sections = [_section(title, part, pictures[title], embedded, told) for title, part in parts.items()]
+    return environment.get_template("page.html").render(
         name=sweep.name,
-        sections=[_section(title, part, pictures[title]) for title, part in parts.items()],
+        sections=sections,
+        launches=in_words(sweep.launches),
         holes=holes(sweep.frame, sweep.jobs).to_dict("records"),
-        warnings=warnings(sweep.frame, sweep.jobs, sweep.superseded),
+        warnings=warnings(sweep.frame, sweep.started, sweep.superseded),
         explained=[(name_of(metric), EXPLAINED[metric]) for metric in EXPLAINED if metric in metrics],
         details=_details(sweep.frame),
-        jobs=sweep.jobs.to_dict("records"),
+        jobs=list(told.values()),
         versions=sorted(set(sweep.jobs["version"]) - {""}),
+        plots=embedded.plots,
+        plotly=plotly_js() if embedded.plots else "",
     )
 
 
-def _section(title: str, part: Sweep, pictures: dict[Path, str]) -> dict[str, Any]:
-    averages = over_seeds(part.frame)
-    drawn: dict[str, list[dict[str, Any]]] = {"figures": [], "more": [], "maps": []}
-    for stem, says in pictures.items():
-        kind = "maps" if stem.name.startswith("maps_") else "figures" if stem.name in FIRST else "more"
-        drawn[kind].append(_picture(stem, says))
-    return drawn | {
+def _section(
+    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    summary = summarise(part.frame, part.jobs, part.averages).to_dict("records")
+    figures = {picture.stem.name: picture for picture in pictures}
+    blocks = []
+    for name, members in BLOCKS.items():
+        table = _table(name, part, summary, told) if name in TABLES else None
+        shown = [embedded.figure(figures.pop(member)) for member in members if member in figures]
+        if shown or table:
+            blocks.append({"name": name, "figures": shown, "table": table})
+    of_images = [embedded.figure(picture) for picture in figures.values()]
+    return {
         "title": title,
         "headline": headline(part),
         "subject": sorted({f"{job['data']}, {job['model']}" for job in part.jobs.to_dict("records") if job["data"]}),
-        "tables": [table for name in TABLES if (table := _table(name, part, averages))],
+        "blocks": blocks,
         "checks": trust_table(part.frame),
+        "more": [figure for figure in of_images if not figure["name"].startswith("maps_")],
+        "maps": [figure for figure in of_images if figure["name"].startswith("maps_")],
     }
 
 
-def _table(name: str, part: Sweep, averages: pd.DataFrame) -> dict[str, Any] | None:
+def _table(
+    name: str, part: Sweep, summary: list[dict[Any, Any]], told: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
     """One table of the page: its columns, what stands over them, and its lines."""
-    shown = TABLES[name](averages)
-    columns = _columns(averages[shown])
+    columns = _columns(part.averages[TABLES[name](part.averages)])
     if not columns and name != MAIN:
         return None
     over = [(over, len(list(group))) for over, group in groupby(column["over"] for column in columns)]
-    return {
-        "name": name,
-        "columns": columns,
-        "over": over,
-        "lines": _lines(part, averages, columns, holes=name == MAIN),
-    }
+    lines = _lines(part, summary, columns, holes=name == MAIN)
+    if name == MAIN:
+        lines = [line | opened(line, told) for line in lines]
+    return {"columns": columns, "over": over, "lines": lines}
 
 
 def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
@@ -128,25 +156,30 @@ def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
     return columns  # type: ignore[return-value]
 
 
-def _lines(part: Sweep, averages: pd.DataFrame, columns: list[dict[str, Any]], *, holes: bool) -> list[dict[str, Any]]:
+def _lines(
+    part: Sweep, summary: list[dict[Any, Any]], columns: list[dict[str, Any]], *, holes: bool
+) -> list[dict[str, Any]]:
+    averages = part.averages
     lines = []
-    for line in summarise(part.frame, part.jobs).to_dict("records"):
+    for line in summary:
         own = averages[(averages["method"] == line["method"]) & (averages["sparsity_asked"] == line["sparsity_asked"])]
         found = {average["chart"]: average for average in own.to_dict("records")}
         cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
         if holes or any(cell["shown"] != NOTHING for cell in cells):
-            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else ""})
+            missed = abs(line["sparsity"] - line["sparsity_asked"]) > EXACT and base(line["method"]) != "small_dense"
+            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else "", "missed": missed})
     return lines
 
 
-def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, str]:
+def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, Any]:
     if average is None:
-        return {"shown": NOTHING, "half": "", "note": "", "distrusted": ""}
+        return {"shown": NOTHING, "half": "", "note": "", "distrusted": "", "value": ""}
     # What is computed from all seeds together has one row for them, and is no hole.
     together = average["metric"].startswith(("forgotten", "vog", "dense_agreement"))
     note = f"{average['seeds']} of {seeds} seeds" if average["seeds"] < seeds and not together else ""
     mean, _, half = number(average["metric"], average["mean"], average["half"]).partition(" ")
-    return {"shown": mean, "half": half, "note": note, "distrusted": average["distrusted"]}
+    value = average["mean"] if average["mean"] == average["mean"] else ""
+    return {"shown": mean, "half": half, "note": note, "distrusted": average["distrusted"], "value": value}
 
 
 def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -159,15 +192,3 @@ def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
         more = [f"… and {len(details) - 3} more, in records.csv"] if len(details) > 3 else []
         shown.append((name, [*details][:3] + more))
     return shown
-
-
-def _picture(stem: Path, says: str) -> dict[str, Any]:
-    picture, kind = Path(f"{stem}.svg"), "svg+xml"
-    if picture.stat().st_size > SVG_AT_MOST:
-        picture, kind = Path(f"{stem}.png"), "png"
-    wide = not stem.name.startswith(("transfer_", "maps_"))
-    return {
-        "wide": wide,
-        "source": f"data:image/{kind};base64,{b64encode(picture.read_bytes()).decode()}",
-        "says": says,
-    }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.report.names import CONTROL_NAMES, base, is_control, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +23,16 @@ DENSE = "#000000"
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P"]  # a second cue, for print without colour
 
-# What the methods are held against, beside dense: a random mask, and a dense network of as many weights.
-CONTROLS: dict[str, dict[str, Any]] = {
-    "static": {"color": "#777777", "marker": "x", "linestyle": ":"},
-    "small_dense": {"color": "#777777", "marker": "+", "linestyle": "-."},
-}
+CONTROLS: dict[str, dict[str, Any]] = dict(
+    zip(
+        CONTROL_NAMES,
+        (
+            {"color": "#777777", "marker": "x", "linestyle": ":"},
+            {"color": "#777777", "marker": "+", "linestyle": "-."},
+        ),
+        strict=True,
+    )
+)
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -67,30 +76,69 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
         >>> looks(["dense", "gradual", "brain"])["gradual"]
         {'color': '#D55E00', 'marker': 's', 'linestyle': '-'}
     """
-    names = sorted(set(methods) - {"dense", *CONTROLS})
+    given = sorted(set(methods))
+    names = [name for name in given if not is_dense(name) and not is_control(name)]
     pairs = len(PALETTE)
     found: dict[str, dict[str, Any]] = {
         name: {"color": PALETTE[i % pairs], "marker": MARKERS[(i + i // pairs) % pairs], "linestyle": "-"}
         for i, name in enumerate(names)
     }
-    return found | {name: look for name, look in CONTROLS.items() if name in set(methods)}
+    return found | {name: CONTROLS[base(name)] for name in given if is_control(name)}
+
+
+def dense_dashes(methods: Iterable[str]) -> dict[str, str]:
+    """How the line of each sweep's dense networks is broken; all are black."""
+    return dict(zip(sorted({name for name in methods if is_dense(name)}), cycle(["--", ":", "-."]), strict=False))
+
+
+def level_colors(levels: Iterable[float], *, dark: bool = False) -> dict[float, str]:
+    """Colours for sparsities, by rank: 0.95 and 0.98 must be told apart. Sparser stands out more from the paper."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    # The end of the map that is as pale as the paper, or as dark, is left out.
+    scale = colormaps["viridis" if dark else "viridis_r"]
+    known = sorted(levels)
+    places = [
+        (0.25 if dark else 0.12) + (0.75 if dark else 0.8) * i / max(1, len(known) - 1) for i in range(len(known))
+    ]
+    return {level: to_hex(scale(place)) for level, place in zip(known, places, strict=True)}
 
 
 def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
     """Make x the density on a log axis, sparser to the right; labels are density and, below it, sparsity."""
-    levels = sorted({1 - s for s in sparsities if s < 1}, reverse=True)
+    levels, left, right = densities(sparsities)
     if not levels:
         axes.set_xticks([])
         return
-    left, right = levels[0] * 1.25, levels[-1] / 1.25
     axes.set_xlim(left, right)  # before the scale, which would look for limits of its own and find none at one level
     axes.set_xscale("log")
     axes.set_xticks([], minor=True)
     # Ticks at every level, text only where it does not touch other text.
-    room = 0.33 / inches(axes) * log10(left / right)
-    written = {levels[i] for i in spaced([-log10(level) for level in levels], room)}
-    names = [f"{100 * d:.3g} %\n{1 - d:.4g}" if d in written else "" for d in levels]
+    names = density_names(levels, 0.33 / inches(axes) * log10(left / right))
     axes.set_xticks(levels, labels=names)
+
+
+def densities(sparsities: Iterable[float]) -> tuple[list[float], float, float]:
+    """The levels of a density axis, sparser to the right, and its ends; no levels if nothing is sparse.
+
+    Example:
+        >>> densities([0.5, 0.75, 0.75])
+        ([0.5, 0.25], 0.625, 0.2)
+    """
+    levels = sorted({1 - s for s in sparsities if s < 1}, reverse=True)
+    return (levels, levels[0] * 1.25, levels[-1] / 1.25) if levels else ([], 1.0, 0.1)
+
+
+def density_names(levels: list[float], room: float) -> list[str]:
+    r"""What is written at the levels of a density axis: density and sparsity, or nothing within ``room`` decades of others.
+
+    Example:
+        >>> density_names([0.5, 0.25], room=0.1)
+        ['50 %\n0.5', '25 %\n0.75']
+    """
+    written = {levels[i] for i in spaced([-log10(level) for level in levels], room)}
+    return [f"{100 * d:.3g} %\n{1 - d:.4g}" if d in written else "" for d in levels]
 
 
 def inches(axes: Axes) -> float:
@@ -160,8 +208,14 @@ def caption(figure: Figure, text: str) -> None:
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """Write ``<stem>.png`` (150 dpi) and ``<stem>.svg``."""
+    """Write ``<stem>.png`` (150 dpi) and ``<stem>.svg``, each whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{stem}.png", dpi=150)
+    _save(figure, Path(f"{stem}.png"), dpi=150)
     figure.set_layout_engine("none")  # it is laid out: a second time takes half as long again and changes nothing
-    figure.savefig(f"{stem}.svg", metadata={"Date": None})
+    _save(figure, Path(f"{stem}.svg"), metadata={"Date": None})
+
+
+def _save(figure: Figure, path: Path, **how: Any) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    figure.savefig(part, format=path.suffix[1:], **how)
+    os.replace(part, path)

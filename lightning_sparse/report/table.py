@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.files import write_whole
 from lightning_sparse.report.collect import latest
 from lightning_sparse.report.gaps import holes
+from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.verdicts import failed_checks
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return float(mean), float(low), float(high)
 
 
-def summarise(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def summarise(frame: pd.DataFrame, jobs: pd.DataFrame, averages: pd.DataFrame | None = None) -> pd.DataFrame:
     """Make the table of a sweep: one line per method and sparsity, and no line lost because its jobs failed.
 
     Args:
         frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
         jobs: jobs, likewise.
+        averages: :func:`over_seeds` of the records, where that is at hand.
 
     Returns:
         Columns ``data``, ``model``, ``method``, ``sparsity_asked``, ``density`` and ``sparsity`` (achieved, NaN where
@@ -78,8 +80,9 @@ def summarise(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
 
     gaps = holes(frame, jobs)
     keys = pd.concat([part[LINE] for part in (frame, jobs, gaps)]).drop_duplicates()
-    keys = keys.assign(order=keys["method"] != "dense").sort_values(["data", "model", "order", "method", LINE[-1]])
-    averages = over_seeds(frame)
+    keys = keys.assign(order=[not is_dense(method) for method in keys["method"]])
+    keys = keys.sort_values(["data", "model", "order", "method", LINE[-1]])
+    averages = over_seeds(frame) if averages is None else averages
     lines = []
     for key in keys[LINE].itertuples(index=False):
         line: dict[str, Any] = dict(zip(LINE, key, strict=True))
@@ -101,7 +104,7 @@ def summarise(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
 def write_csv(sweep: Sweep) -> None:
     """Write every row to ``records.csv`` and the table to ``table.csv`` in the sweep's folder."""
     write_whole(sweep.folder / "records.csv", sweep.frame.to_csv(index=False))
-    write_whole(sweep.folder / "table.csv", summarise(sweep.frame, sweep.jobs).to_csv(index=False))
+    write_whole(sweep.folder / "table.csv", summarise(sweep.frame, sweep.jobs, sweep.averages).to_csv(index=False))
 
 
 def _lines_of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.collect import latest
+from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.words import name_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
     checks = list(dict.fromkeys(rows["metric"]))
     lines = []
     keys = rows[["method", "sparsity_asked"]].drop_duplicates()
-    keys = keys.assign(order=keys["method"] != "dense").sort_values(["order", "method", "sparsity_asked"])
+    keys = keys.assign(order=~keys["method"].map(is_dense).astype(bool)).sort_values(
+        ["order", "method", "sparsity_asked"]
+    )
     for method, sparsity in keys[["method", "sparsity_asked"]].itertuples(index=False):
         own = rows[(rows["method"] == method) & (rows["sparsity_asked"] == sparsity)]
         cells = [_cell(own[own["metric"] == check]) for check in checks]

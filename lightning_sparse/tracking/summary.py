@@ -61,7 +61,7 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
         project=project,
         group=sweep.name,
         job_type="summary",
-        tags=[name for kind in ("data", "model", "method") for name in sorted(set(sweep.jobs[kind]))],
+        tags=[name for kind in ("data", "model", "method") for name in sorted(set(sweep.started[kind]))],
         config={"sweep": sweep.name},
     )
     assert run is not None  # only "disabled" starts none
@@ -109,7 +109,7 @@ def _log(run: Run, sweep: Sweep) -> None:
     define_axis(run)
     for sparsity, point in sorted(points.items()):
         run.log({AXIS: sparsity} | point)
-    run.summary.update({"jobs": len(sweep.jobs), "holes": len(holes(sweep.frame, sweep.jobs))})
+    run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep.frame, sweep.jobs))})
     keep(run, "report", [sweep.folder / name for name in (*NUMBERS, "report.html")])
 
 

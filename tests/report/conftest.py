@@ -91,7 +91,7 @@ def _write_maps(folder: Path, seed: int, sparsity: float) -> None:
     )
 
 
-@pytest.fixture(name="write_job")
+@pytest.fixture(name="write_job", scope="session")
 def _write_job() -> Callable[..., Path]:
     """:func:`write_job` for tests, which cannot import this file."""
     return write_job

@@ -1,5 +1,6 @@
 """The report as a reader meets it: one page that opens offline, and the files beside it."""
 
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lightning_sparse.report import write_report
 from lightning_sparse.report.collect import collect
+from lightning_sparse.report.embedded import plotly_js
 from lightning_sparse.report.headline import headline
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -25,7 +27,10 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.tags: list[str] = []
         self.words = ""
-        self.source = path.read_text()
+        whole = path.read_text()
+        assert len(whole.encode()) < 10_000_000
+        assert whole.count(plotly_js()) <= 1
+        self.source = whole.replace(plotly_js(), "")  # what is ours
         self.feed(self.source)
         self.close()
 
@@ -49,19 +54,37 @@ def check(path: Path) -> Page:
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert "@import" not in page.source
     assert "url(" not in page.source
-    assert "script" not in page.tags
-    assert len(page.source) < 3_000_000
+    assert len(page.source) < 4_000_000
     return page
+
+
+def write_launch(folder: Path, *asked: list[str], came: int = 0) -> None:
+    """Log a launch that was asked for these jobs and came to the first of them."""
+    events: list[dict[str, object]] = [{"event": "launched", "jobs": len(asked), "asked": asked}]
+    for i in range(came):
+        events += [{"event": event, "number": i, "run": "", "how": "trained"} for event in ("started", "done")]
+    (folder / "launches.jsonl").write_text(
+        "".join(json.dumps({"launch": "a", "how": ""} | event) + "\n" for event in events)
+    )
 
 
 def test_a_whole_sweep(make_sweep, write_job):
     folder = make_sweep()
     write_job(folder, "gradual", 0.8, 0, status="failed", error="OutOfMemoryError: tried to allocate 2 GiB")
+    write_launch(
+        folder,
+        ["sparsity=dense", "seed=0"],
+        ["sparsity=brain", "sparsity.final_sparsity=0.9", "seed=1"],  # which an earlier launch has done
+        ["sparsity=brain", "sparsity.final_sparsity=0.8", "seed=0"],
+        came=1,
+    )
     path = write_report(folder)
     assert path == folder / "report.html"
     page = check(path)
     assert "OutOfMemoryError: tried to allocate 2 GiB" in page.words
-    assert "brain, sparsity 0.8, seed 0" in page.words  # never started
+    assert "2 holes in this sweep" in page.words
+    assert "brain, sparsity 0.8, seed 0 : not started" in page.words
+    assert "1 launch: 1 job trained." in page.words
     assert "86.0 ± 2.5" in page.words  # gradual at 0.9: 0.95 - 0.1 * 0.9
     assert page.tags.count("img") == 3 + 4
     for name in ["robustness", "security_curves", "saliency", "maps_brain_gradient", "maps_gradual_gradient"]:
@@ -70,7 +93,7 @@ def test_a_whole_sweep(make_sweep, write_job):
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
         svg = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
         assert sum(1 for node in svg.iter() if node.tag.endswith(("path", "image"))) > 30
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.part"))
 
 
 def test_the_headline_says_what_the_numbers_say(make_sweep):
@@ -100,7 +123,7 @@ def test_a_sweep_of_failures_shows_its_holes(make_sweep, write_job, tmp_path):
     write_job(folder, "gradual", 0.9, 0, status="failed", error="no such file: digits")
     page = check(write_report(folder))
     assert "2 holes" in page.words
-    assert page.words.count("no such file: digits") == 6  # box, table, list of jobs
+    assert page.words.count("no such file: digits") == 8  # box, table, opened line of it, list of jobs
     assert "img" not in page.tags
     assert "No accuracy was measured" in page.words
 
@@ -137,7 +160,11 @@ def test_a_hostile_method_name_is_only_a_name(tmp_path, write_job, name):
     write_job(folder, name, 0.9, 0, run="hostile")
     page = check(write_report(folder))
     assert name in page.words
-    assert "<script" not in page.source
+    assert page.tags.count("script") == 3  # plotly, what it draws, and what makes the page answer
+    assert "<script>alert" not in page.source
+    described = json.loads(page.source.split('id="plots">')[1].split("</script>")[0])
+    legend = [entry["name"] for plot in described for entry in plot["legend"]]
+    assert name in legend
     # Nothing is written outside the sweep's folder.
     assert [file.name for file in (tmp_path / "sub").iterdir()] == ["hostile"]
     assert [file.name for file in tmp_path.iterdir()] == ["sub"]
@@ -159,7 +186,7 @@ def test_the_same_records_give_the_same_files(make_sweep):
 
 
 def test_importing_the_report_is_cheap():
-    slow = "{'pandas', 'matplotlib', 'jinja2', 'torch', 'wandb', 'scipy'}"
+    slow = "{'pandas', 'matplotlib', 'jinja2', 'plotly', 'torch', 'wandb', 'scipy'}"
     code = f"import sys, lightning_sparse.report; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -61,6 +61,11 @@ def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
     write_job(folder, "gradual", 0.9, 2, status="running")
     (write_job(folder, "brain", 0.9, 0) / "records.jsonl").unlink()
     write_job(folder, "brain", 0.9, 1)
+    # The launch was killed before it came to this job; that brain has no sparsity 0.3 is on purpose.
+    write_job(folder, "gradual", 0.3, 0)
+    asked = ["sparsity=brain", "sparsity.final_sparsity=0.9", "seed=2"]
+    launched = {"launch": "a", "event": "launched", "how": "", "jobs": 1, "asked": [asked]}
+    (folder / "launches.jsonl").write_text(json.dumps(launched) + "\n")
     sweep = collect(folder)
     kept = sweep.frame[sweep.frame["run"] != "brain-0.9-s0"]  # its agreement rows stand in the sweep's own file
     found = holes(kept, sweep.jobs)
@@ -69,7 +74,7 @@ def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
         ("gradual", 0.9, 1): "failed",
         ("gradual", 0.9, 2): "running",
         ("brain", 0.9, 0): "empty",
-        ("brain", 0.9, 2): "missing",
+        ("brain", 0.9, 2): "not started",
     }
     table = summarise(kept, sweep.jobs)
     gradual = line(table, "gradual", 0.9)
@@ -182,7 +187,7 @@ def test_csv_files_hold_every_row_and_the_table(make_sweep):
     assert records["value"].tolist() == sweep.frame["value"].tolist()
     table = pd.read_csv(sweep.folder / "table.csv")
     assert table["clean/accuracy"][0] == pytest.approx(0.95)
-    assert not list(sweep.folder.glob("*.partial"))
+    assert not list(sweep.folder.glob("*.part"))
 
 
 def test_a_sweep_over_two_data_sets_is_never_averaged_over_them(make_sweep, write_job):

@@ -1,0 +1,256 @@
+"""What every figure shows, before anything is drawn: which numbers, in which panels, and what is said under them.
+
+The printed figures and those of the page are both made of it, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.report.captions import attacks, marks, subject
+from lightning_sparse.report.names import is_dense
+from lightning_sparse.report.style import looks
+from lightning_sparse.report.verdicts import is_worst
+from lightning_sparse.report.words import NAMES, eps_text, name_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lightning_sparse.report.collect import Sweep
+
+Limits = tuple[float, float]
+SHARE: Limits = (0.0, 1.0)
+POSITIVE: Limits = (0.0, inf)
+EITHER: Limits = (-1.0, 1.0)
+SALIENCY = {
+    "gini": SHARE,
+    "insertion_deletion_gap": EITHER,
+    "max_sensitivity": POSITIVE,
+    "dense_agreement": EITHER,
+}
+STABILITY = {
+    "corruption_mean_accuracy": SHARE,
+    "shift_consistency": SHARE,
+    "curvature_jacobian_norm_calibrated": POSITIVE,
+    "curvature_hessian_eigenvalue": POSITIVE,
+}
+DENSITY, EPS, KILOBITS = "density", "eps", "kilobits"
+X_NAMES = {
+    DENSITY: "density (below it: sparsity)",
+    EPS: "size of the perturbation, eps",
+    KILOBITS: "description length, kilobits",
+}
+ALL, COLUMN, NONE = "all", "column", "none"  # which panels have one y axis
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        title: what stands over it.
+        lines: of :func:`~lightning_sparse.report.table.over_seeds`, with a column named as the figure's x.
+        limits: the smallest and largest value that the quantity can have; intervals are cut there.
+        front: in a Pareto figure, those of the lines that no other beats.
+    """
+
+    title: str
+    lines: pd.DataFrame
+    limits: Limits = SHARE
+    front: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One figure.
+
+    Attributes:
+        x: name of the x axis: ``"density"``, ``"eps"`` or ``"kilobits"``.
+        y: what the y axis says, for all panels.
+        rows: panels by the name of their row; a single row without a name is laid out as there is room.
+        caption: what is said under it.
+        shown: of all panels, the lines that the notes on trust and seeds are about.
+        unit: ``"%"``, ``"points"`` (of percent, with a sign) or nothing: how the y axis is printed.
+        same_y: which panels have one y axis: ``"all"``, ``"column"`` or ``"none"``.
+        y_range: ends of the y axis; found from the numbers if None.
+    """
+
+    x: str
+    y: str
+    rows: dict[str, list[Panel]]
+    caption: str
+    shown: pd.DataFrame
+    unit: str = ""
+    same_y: str = ALL
+    y_range: Limits | None = None
+    panels: list[Panel] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "panels", [panel for row in self.rows.values() for panel in row])
+
+
+def robustness(sweep: Sweep) -> Contents | None:
+    """Clean accuracy and worst-case robust accuracy at each eps against density; None if there is nothing to draw."""
+    kept = _accuracies(sweep)
+    if kept.empty:
+        return None
+    charts = kept.sort_values(["attack", "eps"]).drop_duplicates("chart").to_dict("records")
+    # From 0 where attacks bring accuracy down; clean accuracy alone would be a line at the top.
+    bottom = -0.02 if kept["attack"].any() else max(-0.02, kept["mean"].min() - 0.05)
+    return Contents(
+        DENSITY,
+        "test images still classified correctly",
+        {"": [Panel(name_of(c["metric"], c["attack"], c["eps"]), _of(kept, c["chart"])) for c in charts]},
+        f"{subject(sweep, kept)} {attacks(sweep.frame)} {marks(kept)}",
+        kept,
+        unit="%",
+        y_range=(bottom, 1.02),
+    )
+
+
+def security_curves(sweep: Sweep) -> Contents | None:
+    """Robust accuracy against eps: one panel per method, one line per sparsity, dense in black."""
+    kept = _accuracies(sweep).fillna({"eps": 0.0})
+    if not (kept["attack"] == "worst").any():
+        return None
+    methods = list(looks(kept["method"])) or ["dense"]
+    dense = kept["method"].map(is_dense).astype(bool)
+    panels = [Panel(method, kept[dense | (kept["method"] == method)].sort_values("eps")) for method in methods]
+    said = f"{subject(sweep, kept)} {attacks(sweep.frame)} {marks(kept, curves=True)}"
+    return Contents(EPS, "robust accuracy", {"": panels}, said, kept, unit="%", y_range=(-0.02, 1.02))
+
+
+def differences(sweep: Sweep) -> Contents | None:
+    """Accuracy less that of dense, seed by seed, clean and at each eps, against density; None without a dense network."""
+    averages = sweep.averages
+    kept = averages[averages["metric"].isin(["difference_clean_accuracy", "difference_robust_accuracy"])]
+    if kept.empty:
+        return None
+    panels = []
+    for chart in kept.sort_values(["metric", "eps"]).drop_duplicates("chart").to_dict("records"):
+        robust = chart["metric"] == "difference_robust_accuracy"
+        title = f"robust, eps = {eps_text(chart['eps'])}" if robust else "clean"
+        panels.append(Panel(title, _of(kept, chart["chart"]), EITHER))
+    return Contents(
+        DENSITY,
+        "points of accuracy, less dense of the same seed",
+        {"": panels},
+        f"{subject(sweep, kept)} The same images for both networks of every pair. {marks(kept)}",
+        kept,
+        unit="points",
+    )
+
+
+def saliency(sweep: Sweep) -> Contents | None:
+    """Gini index, insertion - deletion gap and agreement with dense, one row per attribution, against density."""
+    averages = sweep.averages
+    kept = averages[averages["metric"].isin(SALIENCY) & (averages["attribution"] != "input")]
+    if kept.empty:
+        return None
+    same = kept["condition"] == "same images"
+    # Over the same images where that was computed; agreement is of the same images anyway.
+    kept = kept[same | ~kept["metric"].isin(kept.loc[same, "metric"])]
+    kept = kept.assign(density=1 - kept["sparsity_asked"])
+    rows = {
+        str(attribution).replace("_", " "): [
+            Panel(NAMES[metric], lines[lines["metric"] == metric], limits)
+            for metric, limits in SALIENCY.items()
+            if (kept["metric"] == metric).any()
+        ]
+        for attribution, lines in kept.groupby("attribution")
+    }
+    said = (
+        f"{subject(sweep, kept)} Gini index: 0 spread out, 1 concentrated. Insertion - deletion gap: 0 is a random "
+        f"order of pixels. Max-sensitivity: how far a map moves under small noise, lower is better. Agreement: rank "
+        f"correlation with the map of the dense network (the dense line: between dense seeds). {marks(kept)}"
+    )
+    return Contents(DENSITY, "", rows, said, kept, same_y=COLUMN)
+
+
+def stability(sweep: Sweep) -> Contents | None:
+    """Corruptions, shifts and curvature against density; None if none was measured."""
+    kept = sweep.averages[sweep.averages["metric"].isin(STABILITY)]
+    if kept.empty:
+        return None
+    charts = {metric: kept.loc[kept["metric"] == metric, "chart"] for metric in STABILITY}
+    panels = [
+        Panel(name_of(metric), _of(kept, found.iloc[0]), STABILITY[metric])
+        for metric, found in charts.items()
+        if len(found)
+    ]
+    said = (
+        f"{subject(sweep, kept)} Corrupted: mean accuracy over all corruptions and severities. Shifts: how often two shifted "
+        "copies of an image get the same class. Jacobian: of the calibrated logits in the pixels. Hessian: largest "
+        f"eigenvalue of the loss in the living weights, on training images. {marks(kept)}"
+    )
+    return Contents(DENSITY, "", {"": panels}, said, kept, same_y=NONE)
+
+
+def pareto(sweep: Sweep) -> Contents | None:
+    """Bits of the model's description against robust accuracy, with the front; None if one of the two is missing."""
+    averages = sweep.averages
+    bits = averages[averages["metric"] == "cost_bits"]
+    bits = bits.assign(kilobits=bits["mean"] / 1e3)[["method", "sparsity_asked", "kilobits"]]
+    worst = averages[is_worst(averages)].merge(bits, on=["method", "sparsity_asked"])
+    if worst.empty:
+        return None
+    panels = []
+    for chart in worst.sort_values("eps").drop_duplicates("chart").to_dict("records"):
+        points = worst[worst["chart"] == chart["chart"]]
+        trusted = points[points["distrusted"] == ""]
+        front = trusted.loc[[not _beaten(trusted, line) for line in trusted.itertuples()]].sort_values("kilobits")
+        panels.append(Panel(f"eps = {eps_text(chart['eps'])}", points, front=front))
+    said = (
+        f"{subject(sweep, worst)} Bits: mask, values, the rest of the parameters, and the training labels given the model. "
+        "Grey: the Pareto front, which no other network beats in both. Hollow: a check of trust failed. Means over seeds."
+    )
+    y = "robust accuracy, worst case"
+    return Contents(KILOBITS, y, {"": panels}, said, worst, unit="%", y_range=(-0.02, 1.02))
+
+
+FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
+    "robustness": robustness,
+    "security_curves": security_curves,
+    "differences": differences,
+    "saliency": saliency,
+    "stability": stability,
+    "pareto": pareto,
+}
+
+
+def by_level(lines: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
+    """The lines of each method and sparsity: dense first, then denser before sparser."""
+    key: Any
+    found = []
+    for key, level in lines.groupby(["method", "sparsity_asked"]):
+        found.append((str(key[0]), float(key[1]), level))
+    return sorted(found, key=lambda level: (not is_dense(level[0]), level[1], level[0]))
+
+
+def clip(value: float, limits: Limits) -> float:
+    """Cut the end of an interval where the quantity ends; NaN stays.
+
+    Example:
+        >>> clip(1.2, (0.0, 1.0))
+        1.0
+    """
+    return value if isnan(value) else min(max(value, limits[0]), limits[1])
+
+
+def _accuracies(sweep: Sweep) -> pd.DataFrame:
+    averages = sweep.averages
+    return averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
+
+
+def _of(kept: pd.DataFrame, chart: str) -> pd.DataFrame:
+    return kept[kept["chart"] == chart].assign(density=lambda lines: 1 - lines["sparsity_asked"])
+
+
+def _beaten(points: pd.DataFrame, line: object) -> bool:
+    """Whether another network is at least as good in both, and better in one."""
+    bits, robust = line.kilobits, line.mean  # type: ignore[attr-defined]
+    at_least = (points["kilobits"] <= bits) & (points["mean"] >= robust)
+    return bool((at_least & ((points["kilobits"] < bits) | (points["mean"] > robust))).any())

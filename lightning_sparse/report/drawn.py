@@ -1,0 +1,110 @@
+"""Every figure of a sweep: drawn, saved, and described for the page. One that cannot be drawn does not cost the others."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lightning_sparse.report.collect import Sweep
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report.
+
+    Attributes:
+        stem: where it lies, without ``.png`` and ``.svg``.
+        says: its caption.
+        plot: what :func:`~lightning_sparse.report.interactive.interactive` makes of it; None if it is a picture alone.
+        notes: what must be known before it is believed.
+        problem: why it could not be drawn; empty if it was.
+    """
+
+    stem: Path
+    says: str = ""
+    plot: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
+    """Draw and save what the records of one data set and one model allow.
+
+    Args:
+        sweep: as :func:`~lightning_sparse.report.collect.by_subject` gives it.
+        folder: where figures go, ``<folder>/<name>.png`` and ``.svg``.
+    """
+    from lightning_sparse.report.contact_sheet import attributions, contact_sheet
+    from lightning_sparse.report.contents import FIGURES
+    from lightning_sparse.report.gallery import forgotten, variable
+    from lightning_sparse.report.names import is_control, is_dense
+    from lightning_sparse.report.style import style
+    from lightning_sparse.report.transfer import transfer
+
+    pictures: dict[str, Callable[[], Figure | None]] = {"vog": partial(variable, sweep)}
+    saved = attributions(sweep)
+    for method in sorted(set(sweep.jobs["method"]) - {""}):
+        if is_dense(method) or is_control(method):
+            continue
+        name = file_name(method)
+        pictures[f"transfer_{name}"] = partial(transfer, sweep, method)
+        pictures[f"forgotten_{name}"] = partial(forgotten, sweep, method)
+        for attribution in saved:
+            pictures[f"maps_{name}_{file_name(attribution)}"] = partial(contact_sheet, sweep, method, attribution)
+    with style():
+        drawn = [_guarded(folder / name, _from_numbers, sweep, make) for name, make in FIGURES.items()]
+        drawn += [_guarded(folder / name, _of_images, make) for name, make in pictures.items()]
+    return [picture for picture in drawn if picture is not None]
+
+
+def file_name(words: str) -> str:
+    """Make a name of a method, a data set or an attribution safe as a file's.
+
+    Example:
+        >>> file_name("../digits, cnn")
+        'digits-cnn'
+    """
+    return re.sub(r"[^\w.=-]+", "-", words).strip("-.") or "unnamed"
+
+
+def _guarded(stem: Path, make: Callable[..., Picture | None], *arguments: Any) -> Picture | None:
+    # Whatever it is, hours of training are not to be left without a report because of one picture.
+    try:
+        return make(stem, *arguments)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        print(f"figure {stem.name} could not be drawn: {problem}", file=sys.stderr)
+        return Picture(stem, problem=problem)
+
+
+def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Picture | None:
+    from lightning_sparse.report.figures import draw
+    from lightning_sparse.report.gaps import holes
+    from lightning_sparse.report.interactive import interactive
+    from lightning_sparse.report.notes import notes
+    from lightning_sparse.report.style import save
+
+    contents = make(sweep)
+    if contents is None:
+        return None
+    save(draw(contents, sweep), stem)
+    said = notes(contents.shown, holes(sweep.frame, sweep.jobs))
+    return Picture(stem, contents.caption, interactive(contents, sweep), tuple(said))
+
+
+def _of_images(stem: Path, make: Callable[[], Figure | None]) -> Picture | None:
+    from lightning_sparse.report.style import save
+
+    figure = make()
+    if figure is None:
+        return None
+    save(figure, stem)
+    return Picture(stem, str(figure.get_label()))

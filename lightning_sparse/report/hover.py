@@ -1,0 +1,39 @@
+"""What the page says of a point when the mouse is over it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from lightning_sparse.report.names import is_dense
+from lightning_sparse.report.words import POINTS, SHARES, name_of, number, seeds_text
+
+
+def hover(line: dict[Any, Any]) -> str:
+    """What is said of a point: the mean, its interval and single seeds, how many images and seeds, and failed checks.
+
+    Args:
+        line: of :func:`~lightning_sparse.report.table.over_seeds`.
+    """
+    metric = line["metric"]
+    level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"
+    achieved = f" (achieved {line['sparsity']:.4g})" if level and line["sparsity"] == line["sparsity"] else ""
+    unit = " %" if metric in SHARES else " points" if metric in POINTS else ""
+    name = name_of(metric, line["attack"], line["eps"] or float("nan"), line["attribution"])
+    said = [
+        f"<b>{escape(line['method'])}</b>{level}{achieved}",
+        f"{escape(name)}: <b>{number(metric, line['mean'])}</b>{unit}",
+    ]
+    if line["seeds"] > 1:
+        low, high = number(metric, line["low"]), number(metric, line["high"])
+        singles = [number(metric, value) for value in line["values"]]
+        some = ", ".join(singles[:10]) + (f", … ({len(singles)})" if len(singles) > 10 else "")
+        said += [f"95 % interval over {line['seeds']} seeds: {low} to {high}{unit}", f"single seeds: {some}"]
+    else:
+        said.append(seeds_text([line["seeds"]]))
+    if "kilobits" in line:
+        said.append(f"description: {line['kilobits']:.4g} kilobits")
+    said.append(f"n = {line['n']} images")
+    if line["distrusted"]:
+        said.append(f"✗ not to be trusted: failed {escape(line['distrusted'])}")
+    return "<br>".join(said)

@@ -1,0 +1,45 @@
+"""Which methods are not sparse training: the dense networks and the controls, also where a sweep's name follows theirs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONTROL_NAMES = (
+    "static",
+    "small_dense",
+)  # held against the methods, beside dense: a random mask; as many weights, dense
+
+
+def base(method: str) -> str:
+    """The method's own name, without that of the sweep which several sweeps on one page are told apart by.
+
+    Example:
+        >>> base("gradual_pruning (quick)"), base("dense")
+        ('gradual_pruning', 'dense')
+    """
+    return method.partition(" (")[0]
+
+
+def is_dense(method: str) -> bool:
+    """Whether these are the dense networks of a sweep."""
+    return base(method) == "dense"
+
+
+def is_control(method: str) -> bool:
+    """Whether these are networks that methods are held against, beside dense."""
+    return base(method) in CONTROL_NAMES
+
+
+def dense_of(method: str, lines: pd.DataFrame) -> str:
+    """The dense networks that a method is compared with: those of its own sweep.
+
+    Args:
+        method: a method of ``lines``.
+        lines: jobs or records; where they are of several sweeps, a ``run`` begins with its sweep's name and a slash.
+    """
+    sweeps = lines["run"].str.rpartition("/")[0]
+    own = set(lines.loc[sweeps.isin(set(sweeps[lines["method"] == method])), "method"])
+    return next((name for name in sorted(own) if is_dense(name)), "dense")
