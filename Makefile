@@ -9,7 +9,7 @@ CORE := $(addprefix tests/test_,$(addsuffix .py,core engine masks selection allo
 	wiring connectivity)) tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types test-peers test-oldest test-mnist bench clean
+.PHONY: help setup demo test lint types test-peers test-oldest test-mnist test-slurm bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -25,7 +25,7 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits and write its repo
 	$(BIN)/lightning-sparse -cn quick
 
 test: setup lint types ## lint, types and every test that needs no files and no network
-	$(BIN)/python -m pytest -m "not mnist and not peers" -q
+	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm" -n 2 --dist loadfile -q
 
 lint: setup
 	$(BIN)/ruff check .
@@ -48,6 +48,11 @@ test-oldest: .venv-oldest/.ready ## the core with the oldest torch and lightning
 
 test-mnist: setup ## the tests that need the MNIST files (in ../shared/data, or LIGHTNING_SPARSE_DATA)
 	$(BIN)/python -m pytest -m mnist -q
+
+test-slurm: setup ## a sweep on a real Slurm of one node, with a job cancelled; as root on Debian, whose packages it installs
+	dpkg -s slurm-wlm munge slurmdbd mariadb-server >/dev/null 2>&1 || { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -q --no-install-recommends slurm-wlm munge slurmdbd mariadb-server; }
+	$(BIN)/python -m pytest -m slurm -q tests/slurm
 
 bench: setup ## what the callbacks cost
 	$(BIN)/python benchmarks/run.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 import time
 import traceback
@@ -53,6 +54,8 @@ class SweepWatcher(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
+        if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
+            os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
         asked = _asked(config)
         SweepWatcher.folder = Path(config.hydra.sweep.dir)
         SweepWatcher.logger = _plain(config.logger)
@@ -182,8 +185,12 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
         atexit.register(gc.unfreeze)
     start, failure, refused = time.monotonic(), "", None
     try:
-        found = carry_out(config, job, wanted, multirun=tell is not None)
+        found = carry_out(config, job, wanted)
     except Exception as error:
+        if (
+            type(error).__name__ == "UncompletedJobError"
+        ):  # submitit's, in a job that ran out of its time: cut, not failed
+            raise
         failure, refused = f"{type(error).__name__}: {error}".splitlines()[0][:500], _sparsity_error(error)
         _leave(job, error, since(start))
         if tell is None and refused is None:

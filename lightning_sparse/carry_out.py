@@ -10,9 +10,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import building, experiment, tracking, training
@@ -23,14 +25,13 @@ from lightning_sparse.records import in_a_line
 from lightning_sparse.wanted import Measurement
 
 
-def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun: bool) -> str:
+def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
     """Train one model and measure it, or only what is missing of that; ``job`` is done on disk after it.
 
     Args:
         config: the composed configuration.
         job: what it describes.
         wanted: what is to be measured.
-        multirun: whether it is one of several jobs of a launch.
 
     Returns:
         What was found, in a line.
@@ -52,8 +53,7 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement], multirun:
     failed = True
     try:
         trainer = _trainer(config, job, list(callbacks.values()), tracking.lightning_logger(run), bar)
-        if multirun:
-            _refuse_script_ddp(trainer)
+        _refuse_script_ddp(trainer)
         masks = training.train(job, model, data, trainer)
         sparsity = training.counted_sparsity(model, masks)
         if config.sparsity.get("small"):
@@ -85,11 +85,14 @@ def _wandb_run(config: DictConfig, job: Job) -> Any:
 
 def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any, bar: bool) -> Trainer:
     logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
+    # A job within Slurm is one task of submitit's: Lightning would take its spawned ranks for tasks of Slurm's.
+    plugins = {} if "plugins" in config.trainer else {"plugins": [LightningEnvironment()]}
     trainer: Trainer = instantiate(
         config.trainer,
         _convert_="all",
         callbacks=[*callbacks, *([JobBar(process_position=1)] if bar else []), *training.survival(job)],
         logger=logger,
+        **plugins,
         default_root_dir=job.folder,
         enable_progress_bar=bar,
     )
@@ -115,11 +118,10 @@ def _csv_logger(job: Job) -> Any:
 
 
 def _refuse_script_ddp(trainer: Trainer) -> None:
-    """Under multirun, the ranks that DDP starts by script each run the whole sweep again."""
-    launcher = trainer.strategy.launcher
-    if trainer.world_size > 1 and type(launcher).__name__ == "_SubprocessScriptLauncher":
+    """Every rank that DDP starts by script does all that the command says, and waits for the lock of the first."""
+    if trainer.world_size > 1 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise SparsityError(
-            "several devices by a strategy that starts the script again would run the whole sweep on every rank: write "
+            "several devices by a strategy that starts the command again would run all of it on every rank: write "
             "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"
         )
 

@@ -78,6 +78,11 @@ class Job:
         return self.folder / "training.ckpt"
 
     @property
+    def ended(self) -> Path:
+        """The trained model, before it is known what it is worth."""
+        return self.folder / "ended.ckpt"
+
+    @property
     def rows(self) -> Path:
         """The records, one JSON object a line."""
         return self.folder / "records.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
         from lightning_sparse.tracking import summary_run
 
         summary_run(folder, project=logger["project"], mode=logger["mode"])
-    failed = [job for job in jobs if job.status != "done"]
-    print(f"{len(jobs) - len(failed)} jobs done" + (f", {len(failed)} NOT: see the report" if failed else ""))
+    counts = Counter(job.status for job in jobs)
+    said = [f"{counts['done']} jobs done"]
+    said += [f"{counts['failed']} FAILED: see the report"] if counts["failed"] else []
+    said += [f"{counts['running']} still running or cut off: launch again"] if counts["running"] else []
+    print(", ".join(said))
     print(f"report: {page.resolve()}", flush=True)
 
 

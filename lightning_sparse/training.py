@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import UninitializedParameter
 
-from lightning_sparse.callbacks.epoch_checkpoint import EpochCheckpoint
+from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
@@ -41,7 +41,8 @@ def check_classifier(model: LightningModule, data: ImageData) -> None:
 
 def survival(job: Job) -> list[Callback]:
     """The callbacks with which a training that is killed goes on from its last checkpoint as if nothing had happened."""
-    return [RandomState(), EpochCheckpoint(job.half_done)]  # last: the checkpoint holds what the others have become
+    # Last, for checkpoints hold what the other callbacks have become.
+    return [RandomState(), EpochCheckpoint(job.half_done), EndCheckpoint(job.ended)]
 
 
 def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> Masks | None:
@@ -63,10 +64,8 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
         goes_on = job.half_done if job.half_done.exists() else None
         trainer.fit(model, datamodule=data, ckpt_path=goes_on, weights_only=False)
         accuracy = trainer.callback_metrics.get("val_accuracy")
-        part = job.checkpoint.with_suffix(".part")
-        trainer.save_checkpoint(part, weights_only=False)
         job.save(objective=None if accuracy is None else float(accuracy))
-        os.replace(part, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
+        os.replace(job.ended, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
     job.half_done.unlink(missing_ok=True)
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])

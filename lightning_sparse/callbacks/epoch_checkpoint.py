@@ -1,4 +1,4 @@
-"""A checkpoint of a training that may be killed at any moment, and that costs next to nothing."""
+"""Checkpoints of a training that may be killed at any moment, always whole, that cost next to nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,32 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 COSTS_AT_MOST = 1 / 20
+
+
+def save_whole(trainer: Trainer, path: Path) -> None:
+    """Save a checkpoint, on all ranks together, so that a kill leaves the old file or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    trainer.save_checkpoint(part)
+    if trainer.is_global_zero:
+        os.replace(part, path)
+
+
+class EndCheckpoint(Callback):
+    """Save the whole training when it has ended, in whatever process that was: a spawned fit brings back only the weights.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> callbacks = [EndCheckpoint("outputs/end.ckpt")]
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        save_whole(trainer, self.path)
 
 
 class EpochCheckpoint(Callback):
@@ -39,9 +65,6 @@ class EpochCheckpoint(Callback):
         start = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # the curves up to here
-        part = self.path.with_name(f"{self.path.name}.part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        save_whole(trainer, self.path)
         self._saved = time.monotonic()
         self._cost = self._saved - start

@@ -217,7 +217,7 @@ def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
         written = spaced(sizes, room=0.16 * sizes[-1])
         names = ["0" if eps == 0 else eps_text(eps) for eps in sizes]
         texts = [name if i in written else "" for i, name in enumerate(names)]
-        x_axis |= {"tickvals": sizes, "ticktext": texts, "tickangle": 0}
+        x_axis |= {"tickvals": sizes, "ticktext": texts, "autotickangles": [0, 45]}
     else:
         x_axis |= {"type": "log"}
     name = "<br>".join(wrap(contents.y, 30))

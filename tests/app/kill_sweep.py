@@ -43,7 +43,7 @@ MOMENTS = {
     "a training has begun": lambda: told("started"),
     "an epoch is saved": lambda: some("*/training.ckpt"),
     "a later epoch is saved": later("*/training.ckpt"),
-    "the model is being saved": lambda: some("*/model.part"),
+    "the model is being saved": lambda: some("*/ended.ckpt*"),
     "the model is saved": lambda: some("*/model.ckpt"),
     "a measurement is done": lambda: some("*/records.jsonl", size=1),
     "arrays are being saved": lambda: some("*/*.part.npz"),
