@@ -57,11 +57,33 @@ class SweepWatcher(Callback):
         if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
             os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
         asked = _asked(config)
+        _refuse_moved_folders(config.hydra)
         SweepWatcher.folder = Path(config.hydra.sweep.dir)
         SweepWatcher.logger = _plain(config.logger)
         launch = launches.launch(SweepWatcher.folder, asked)
         print(f"{SweepWatcher.folder}: {'some' if asked is None else len(asked)} jobs", flush=True)
         SweepWatcher.progress = Progress(SweepWatcher.folder, launch, None if asked is None else len(asked))
+
+
+def _refuse_moved_folders(hydra_config: Any) -> None:
+    """Results lie where the name of a sweep and of a job say, or nobody finds them again."""
+    plain: Any = OmegaConf.to_container(hydra_config, resolve=False)
+    own = {
+        "hydra.run.dir": (plain["run"]["dir"], "${output}/${name}/${job_folder:}"),
+        "hydra.sweep.dir": (plain["sweep"]["dir"], "${output}/${name}"),
+        "hydra.sweep.subdir": (plain["sweep"]["subdir"], "${job_folder:}"),
+        "hydra.job.chdir": (plain["job"]["chdir"] or None, None),
+        "hydra.output_subdir": (plain["output_subdir"], ".hydra"),
+        "hydra.sweeper.max_batch_size": (plain["sweeper"].get("max_batch_size"), None),
+    }
+    for name, (value, allowed) in own.items():
+        if value != allowed:
+            print(
+                f"lightning-sparse: {name}={value} cannot be changed: a sweep lies in output/name, each job in a folder "
+                "named by what trains it, and a job that fails stops no other. Write output=... or name=...",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
 
 
 def _asked(config: DictConfig) -> list[list[str]] | None:
@@ -113,6 +135,10 @@ def run() -> None:
     """The command: Hydra runs the jobs, and the report is written even if some of them failed."""
     try:
         task()
+    except SystemExit as left:
+        if left.code is None:  # Lightning's answer to SIGTERM, which would look like success
+            raise SystemExit(143) from left
+        raise
     finally:
         # Not in Hydra's on_multirun_end, which it leaves out after a failure.
         if SweepWatcher.progress is not None:
@@ -149,6 +175,8 @@ def task(config: DictConfig) -> float | None:
     runtime = HydraConfig.get()
     job = _job(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
+    if not multirun:
+        _refuse_moved_folders(runtime)
     job.folder.mkdir(parents=True, exist_ok=True)
 
     def tell(event: str, how: str = "", says: str = "") -> None:
@@ -162,15 +190,18 @@ def task(config: DictConfig) -> float | None:
         job = replace(job, keys=tuple(measurement.key for measurement in wanted))
         stored = job.stored()
         if stored and stored.status == "done" and set(job.keys) <= job.measured():
-            stored.save(keys=job.keys)
+            stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective
-        if stored and multirun and not config.retry_failed and (stored.status, stored.keys) == ("failed", job.keys):
+        # What was refused costs nothing to try again, and what it was refused for may be no part of its name.
+        again = config.retry_failed or not multirun or (stored and stored.error.startswith("SparsityError"))
+        if stored and not again and (stored.status, stored.keys) == ("failed", job.keys):
             tell("failed", "skipped", f"{stored.error}, in an earlier launch (retry_failed=true tries it again)")
             raise JobFailedError(f"{job.run} failed in an earlier launch: {stored.error}")
         how = "measured" if job.checkpoint.exists() else "resumed" if job.half_done.exists() else "trained"
         tell("started", how)
-        job = job.save(objective=stored.objective if stored else None)
+        known = {"objective": stored.objective, "seconds": stored.seconds} if stored else {}
+        job = job.save(asked_at=time.time(), **known)
         _attempt(config, job, wanted, how, tell if multirun else None)
     found = job.stored()
     return found.objective if found else None
@@ -191,8 +222,8 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
             type(error).__name__ == "UncompletedJobError"
         ):  # submitit's, in a job that ran out of its time: cut, not failed
             raise
-        failure, refused = f"{type(error).__name__}: {error}".splitlines()[0][:500], _sparsity_error(error)
-        _leave(job, error, since(start))
+        refused = _sparsity_error(error)
+        failure = _leave(job, error, refused or _cause(error), since(start))
         if tell is None and refused is None:
             raise
     # Outside of the except, because its exception holds the frames that hold the model: the next job needs the memory.
@@ -224,12 +255,20 @@ def _alone(job: Job, tell: Tell) -> Iterator[None]:
         lock.release()
 
 
-def _leave(job: Job, error: Exception, seconds: float) -> None:
-    """Leave the failure in the job's folder, as far as a disk that may be full takes it."""
+def _leave(job: Job, error: Exception, cause: BaseException, seconds: float) -> str:
+    """Leave the failure in the job's folder, as far as a disk that may be full takes it; return the reason in a line."""
+    reason = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
     try:
-        (job.stored() or job).fail(error, seconds)  # as stored, which knows what training found
+        stored = job.stored() or job  # which knows what training found, and how long earlier launches took
+        stored.fail(error, reason, round(stored.seconds + seconds, 2))
     except OSError as full:
         print(f"{job.run}: the failure could not be written down ({full})", file=sys.stderr)
+    return reason
+
+
+def _cause(error: Exception) -> BaseException:
+    """What Hydra wraps in an InstantiationException, whose own text names the class and not the trouble."""
+    return error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
 
 
 def _sparsity_error(error: BaseException | None) -> SparsityError | None:

@@ -61,7 +61,9 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
         trained = Trained(model, masks, data, trainer.strategy.root_device)
         rows = experiment.measure(job, trained, sparsity, wanted, callbacks, progress=bar)
         tracking.log_job(run, job, masks)
-        (job.stored() or job).save(status="done", seconds=since(start))
+        stored = job.stored() or job  # which knows what training found, and how long earlier launches took
+        (job.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
+        stored.save(status="done", error="", seconds=round(stored.seconds + since(start), 2))
         failed = False
     finally:
         tracking.finish(run, failed=failed)
@@ -95,6 +97,7 @@ def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: A
         **plugins,
         default_root_dir=job.folder,
         enable_progress_bar=bar,
+        enable_checkpointing=True,  # our own, and those among the callbacks that a user adds
     )
     return trainer
 

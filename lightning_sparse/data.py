@@ -166,7 +166,6 @@ class ImageData(LightningDataModule):
             batch_size=size,
             sampler=sampler,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
             collate_fn=_as_it_is,
         )
 

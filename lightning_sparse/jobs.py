@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -27,8 +28,8 @@ _NOT_IN_KEY = {
         "enable_progress_bar",
         "log_every_n_steps",
     },
-    "callbacks": {"monitor"},
 }
+_SEEDS = ("seed", "shuffle_seed")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Job:
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
         keys: of the measurements last asked for; older rows stay in ``records.jsonl`` and out of the report.
+        training: hash of what trains it but for the seeds: jobs that a mean is taken over have the same.
+        asked_at: when a launch last asked for it, in seconds since 1970.
         version: of this library.
     """
 
@@ -64,6 +67,8 @@ class Job:
     seconds: float = 0.0
     objective: float | None = None
     keys: tuple[str, ...] = ()
+    training: str = ""
+    asked_at: float = 0.0
     version: str = __version__
     folder: Path = field(default=Path(), compare=False)
 
@@ -98,9 +103,8 @@ class Job:
         write_whole(self.folder / "job.json", json.dumps(plain, indent=1))
         return job
 
-    def fail(self, error: BaseException, seconds: float) -> Job:
+    def fail(self, error: BaseException, reason: str, seconds: float) -> Job:
         """Leave the failure where the report finds it, and its traceback beside it."""
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
         (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
         return self.save(status="failed", error=reason, seconds=seconds)
 
@@ -150,8 +154,8 @@ def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     newest: dict[Any, Path] = {}
     superseded = []
-    for path in sorted(folder.glob("*/job.json"), key=lambda path: path.stat().st_mtime_ns):
-        job = read_job(path)
+    found = [(read_job(path), path) for path in sorted(folder.glob("*/job.json"))]
+    for job, path in sorted(found, key=lambda pair: pair[0].asked_at if pair[0] else 0.0):
         what = path if job is None else (job.data, job.model, job.method, job.sparsity_asked, job.seed)
         if what in newest:
             superseded.append(newest[what])
@@ -178,12 +182,13 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     if model == "own":
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
-    what = {
-        name: {key: item for key, item in part.items() if key not in _NOT_IN_KEY.get(name, ())}
-        if isinstance(part, Mapping)
-        else part
-        for name, part in what.items()
-    }
+    for name, left_out in _NOT_IN_KEY.items():
+        what[name] = {key: item for key, item in what[name].items() if key not in left_out}
+    if config["trainer"].get("strategy", "auto") != "auto":
+        what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes a batch of its own
+    # It only looks on.
+    watches = {key for key, item in what["callbacks"].items() if str(item.get("_target_")).endswith("SparsityMonitor")}
+    what["callbacks"] = {key: item for key, item in what["callbacks"].items() if key not in watches}
     if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
         what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
     adversarial = bool(config.get("adversarial", {}).get("eps"))
@@ -205,9 +210,16 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         # A network trained on other images is another subject: its dense network is dense and adversarially trained.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
-    run = f"{name}-seed{config['seed']}-{key_of(what)}"
+    run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name
-    return Job(run, method, choices["data"], model, seed, float(asked), folder=output / run)
+    training = key_of(_without_seeds(what))
+    return Job(run, method, choices["data"], model, seed, float(asked), training=training, folder=output / run)
+
+
+def _without_seeds(what: Any) -> Any:
+    if not isinstance(what, Mapping):
+        return what
+    return {key: _without_seeds(item) for key, item in what.items() if key not in _SEEDS}
 
 
 def key_of(what: Any) -> str:

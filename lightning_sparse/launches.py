@@ -99,5 +99,7 @@ def _append(folder: Path, event: dict[str, Any]) -> None:
     # One write to the end of the file, so that processes at once do not mix their lines. A full disk costs the log alone.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with log_file(folder).open("ab", buffering=0) as file:
+        with log_file(folder).open("ab+", buffering=0) as file:
+            if file.tell() and file.seek(-1, os.SEEK_END) is not None and file.read() != b"\n":
+                line = "\n" + line  # the last one was torn
             file.write(line.encode())

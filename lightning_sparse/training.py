@@ -64,6 +64,9 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
         goes_on = job.half_done if job.half_done.exists() else None
         trainer.fit(model, datamodule=data, ckpt_path=goes_on, weights_only=False)
         accuracy = trainer.callback_metrics.get("val_accuracy")
+        if accuracy is None and goes_on:  # the last validation was before the kill
+            trainer.validate(model, datamodule=data, verbose=False)
+            accuracy = trainer.callback_metrics.get("val_accuracy")
         job.save(objective=None if accuracy is None else float(accuracy))
         os.replace(job.ended, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
     job.half_done.unlink(missing_ok=True)

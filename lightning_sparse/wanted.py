@@ -79,7 +79,7 @@ def _asked(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     attack, transfer = config["attack"], dict(config["transfer"])
     yield "clean", {}
     if attack["eps"]:
-        yield "robust", attack
+        yield "robust", {name: value for name, value in attack.items() if name != "transfer_eps"}
     if config["saliency"]["methods"]:
         yield "saliency", config["saliency"]
     if config["data"].get("name") == "planted":
@@ -88,8 +88,8 @@ def _asked(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield "stability", config["stability"]
     if transfer["images"] and attack["eps"]:
         if transfer["eps"] is None:
-            sizes = sorted(attack["eps"])
-            transfer["eps"] = sizes[(len(sizes) - 1) // 2]
+            sizes, fixed = sorted(attack["eps"]), attack.get("transfer_eps")
+            transfer["eps"] = fixed if fixed in sizes else sizes[(len(sizes) - 1) // 2]
         # The first of the images attacked, so that what stood there can be compared.
         yield "transfer", transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
     if config["cost"]["images"]:

@@ -24,6 +24,7 @@ JOB_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "sparsity_asked": 0.0,
     "version": "",
+    "training": "",
     "status": "unreadable",
     "error": "",
     "seconds": float("nan"),

@@ -42,6 +42,13 @@ def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] 
             "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "
             f"{', '.join(superseded)}."
         )
+    trained = jobs[(jobs["training"] != "") & (jobs["status"] == "done")] if "training" in jobs else jobs[:0]
+    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"]):
+        if group["training"].nunique() > 1:
+            said.append(
+                f"{method} at sparsity {asked:g} is a mean over seeds that were trained with different settings: "
+                f"{', '.join(sorted(group['run']))}."
+            )
     newest = latest(frame)
     off = newest[((newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT) & (newest["method"] != "small_dense")]
     for run, rows in off.groupby("run"):

@@ -65,10 +65,13 @@ def _described(overrides: list[str], jobs: list[dict[str, Any]]) -> dict[str, An
         asked = _number(said.get("sparsity.final_sparsity", said.get("sparsity.sparsity", "")))
         asked = _agreed("sparsity_asked", of_method, asked) if asked != asked else asked
         method += f"-{said['label']}" if said.get("label", "null") != "null" else ""
+    model = said.get("model", _agreed("model", jobs, ""))
+    if "model" in said and said.get("adversarial", "none") != "none":
+        model += f" ({said['adversarial']}-trained)"
     seed = _number(said.get("seed", ""))
     return {
         "data": said.get("data", _agreed("data", jobs, "")),
-        "model": said.get("model", _agreed("model", jobs, "")),
+        "model": model,
         "method": method,
         "sparsity_asked": asked,
         "seed": int(seed) if seed == seed else _agreed("seed", jobs, -1),

@@ -137,6 +137,8 @@ def density_names(levels: list[float], room: float) -> list[str]:
         >>> density_names([0.5, 0.25], room=0.1)
         ['50 %\n0.5', '25 %\n0.75']
     """
+    if not levels:  # dense alone
+        return []
     written = {levels[i] for i in spaced([-log10(level) for level in levels], room)}
     return [f"{100 * d:.3g} %\n{1 - d:.4g}" if d in written else "" for d in levels]
 

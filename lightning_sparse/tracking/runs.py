@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.jobs import key_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -65,7 +66,7 @@ def job_run(
     run = start(
         mode,
         folder,
-        id=run_id(name, Path(folder).resolve().name),
+        id=run_id(name, Path(folder).resolve().name, key_of(str(Path(folder).resolve()))),
         resume="allow",
         name=name,
         project=project,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.jobs import key_of
 from lightning_sparse.tracking.charts import CHARTED, charts
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
 
@@ -50,7 +51,7 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
     sweep = collect(folder)
     if not (folder / "report.html").exists():
         raise SparsityError(f"folder={str(folder)!r} holds no report.html: call write_report(folder) first")
-    name = run_id("summary", sweep.name)
+    name = run_id("summary", sweep.name, key_of(str(folder.resolve())))
     if mode == "offline" and _told_before(folder, name):
         return
     run = start(

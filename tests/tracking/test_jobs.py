@@ -16,7 +16,7 @@ from PIL import Image
 import settings
 from lightning_sparse import GradualPruning, SparsityMonitor
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job
+from lightning_sparse.jobs import Job, key_of
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.records import Record
 from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, log_records, summary_run
@@ -52,7 +52,7 @@ def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
 
     told = lines(sweep)
     about = started(told)
-    assert (about["run_id"], about["display_name"]) == ("gradual-0.9-s0-quick", "gradual-0.9-s0")
+    assert (about["run_id"], about["display_name"]) == (f"gradual-0.9-s0-quick-{key_of(str(sweep))}", "gradual-0.9-s0")
     assert (about["project"], about["run_group"], about["job_type"]) == (PROJECT, "quick/gradual", "train")
     assert sorted(about["tags"]) == ["digits", "gradual"]
     drawn = axes(told)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job
+from lightning_sparse.jobs import Job, key_of
 from lightning_sparse.records import Record
 from lightning_sparse.report.collect import collect
 from lightning_sparse.report.table import write_csv
@@ -87,9 +87,9 @@ def table(sweep: Path, told: list[dict], key: str) -> dict:
     return json.loads((folders(sweep)[0] / "files" / ends(told)[f"{key}.path"]).read_text())
 
 
-def test_it_says_what_it_is(told):
+def test_it_says_what_it_is(sweep, told):
     about = started(told)
-    assert (about["run_id"], about["display_name"]) == ("summary-quick", "quick-summary")
+    assert (about["run_id"], about["display_name"]) == (f"summary-quick-{key_of(str(sweep))}", "quick-summary")
     assert (about["run_group"], about["job_type"]) == ("quick", "summary")
     assert not about.get("resume")  # the one uploaded last takes the place of those before
     assert (ends(told)["jobs"], ends(told)["holes"]) == (7, 1)
@@ -162,15 +162,17 @@ def test_a_slider_goes_through_the_levels(sweep, told):
 
 def test_the_same_numbers_again_are_no_new_run_and_others_go_on_under_its_id(sweep, told, tmp_path):
     folder = shutil.copytree(sweep, tmp_path / "quick")
+    summary_run(folder, project=PROJECT)  # a copy elsewhere is another sweep
+    assert len(folders(folder)) == 2
     summary_run(folder, project=PROJECT)
-    assert len(folders(folder)) == 1
+    assert len(folders(folder)) == 2
     write_job(folder, "dense", 0.0, 0, data="letters")
     write_job(folder, "gradual", 0.9, 0, data="letters")
     write_report(folder)
     summary_run(folder, project=PROJECT)
-    _, again = folders(folder)
+    *_, again = folders(folder)
     said = [json.loads(line) for line in told_by("leet", "inspect", "--json", str(again)).splitlines()]
-    assert started(said)["run_id"] == "summary-quick"
+    assert started(said)["run_id"] == f"summary-quick-{key_of(str(folder))}"
     # A mean over two data sets is the mean of nothing.
     shown = set(ends(said))
     assert {f"versus density/{data}, cnn/clean/accuracy_table.path" for data in ("digits", "letters")} <= shown
