@@ -155,12 +155,17 @@ def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
     newest: dict[Any, Path] = {}
     superseded = []
     found = [(read_job(path), path) for path in sorted(folder.glob("*/job.json"))]
-    for job, path in sorted(found, key=lambda pair: pair[0].asked_at if pair[0] else 0.0):
+    for job, path in sorted(found, key=_asked_at):
         what = path if job is None else (job.data, job.model, job.method, job.sparsity_asked, job.seed)
         if what in newest:
             superseded.append(newest[what])
         newest[what] = path
     return sorted(newest.values()), sorted(superseded)
+
+
+def _asked_at(found: tuple[Job | None, Path]) -> float:
+    job, path = found
+    return (job and job.asked_at) or path.stat().st_mtime  # a copy of the folder has other times
 
 
 def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) -> Job:

@@ -143,3 +143,54 @@ def test_a_network_trained_against_attacks_is_another_subject():
 
 def plain_choices():
     return {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.sweep.dir=elsewhere",
+        "hydra.sweep.subdir=x",
+        "hydra.run.dir=y",
+        "hydra.job.chdir=true",
+        "hydra.sweeper.max_batch_size=1",
+    ],
+)
+def test_results_cannot_be_sent_where_nobody_finds_them(override, capsys):
+    app._refuse_moved_folders(composed(name="quick").hydra)
+    with pytest.raises(SystemExit) as left:
+        app._refuse_moved_folders(composed(override, name="quick").hydra)
+    assert left.value.code == 2
+    assert f"{override.partition('=')[0]}=" in capsys.readouterr().err
+
+
+def test_seeds_of_one_training_can_be_told_from_those_of_two():
+    def training(*overrides):
+        return app._job(composed(*overrides), plain_choices()).training
+
+    assert training("seed=0") == training("seed=1")
+    assert training("seed=0") != training("seed=1", "trainer.max_epochs=3")
+
+
+def test_devices_are_part_of_a_training_that_shares_its_batches_among_them():
+    def run(*overrides):
+        return app._job(composed(*overrides), plain_choices()).run
+
+    assert run("trainer.devices=2") == run("trainer.devices=1")
+    spawned = "+trainer.strategy=ddp_spawn"
+    assert run("trainer.devices=2", spawned) != run("trainer.devices=4", spawned)
+
+
+def test_a_name_that_holds_a_slash_is_one_folder():
+    assert "/" not in app._job(composed("label=a/b"), plain_choices()).run
+
+
+def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():
+    from lightning_sparse.wanted import measurements
+
+    def keys(*overrides):
+        config = OmegaConf.to_container(composed(*overrides), resolve=True)
+        return {measurement.kind: measurement.key for measurement in measurements(config)}
+
+    before, after = keys(), keys("attack.eps=[0.03125,0.0625,0.09,0.125,0.1875]")
+    assert before["transfer"] == after["transfer"]
+    assert before["robust"] != after["robust"]

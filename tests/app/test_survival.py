@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -164,3 +165,27 @@ def test_two_launches_at_once_share_the_work(tmp_path):
     assert all(max(rows(folder / name).values()) == 1 for name in stored(folder))
     assert max(rows(folder).values()) == 1
     assert all(f"report: {folder / 'report.html'}" in out for out, _ in outputs)
+
+
+def test_a_terminated_launch_does_not_look_like_success(tmp_path):
+    """A scheduler's SIGTERM at a time limit: Lightning turns it into an exit without a code."""
+    arguments = [sys.executable, "-m", "lightning_sparse", "--multirun", "model=lenet_300_100", *BARE, "seed=0,1"]
+    launch = subprocess.Popen(
+        [*arguments, "trainer.max_epochs=1000"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    folder = tmp_path / "outputs" / "runs"
+    while not list(folder.glob("*/training.ckpt")):
+        assert launch.poll() is None
+        time.sleep(0.05)
+    launch.terminate()
+    assert launch.wait() == 143
+    assert [job["status"] for job in stored(folder).values()] == ["running"]
+    assert "not started" in (folder / "report.html").read_text()
+
+
+def test_what_was_refused_says_why_and_is_tried_again(command, tmp_path):
+    arguments = ["--multirun", "data=mnist", "data.root=/nonexistent", "seed=0,1", *BARE]
+    for _ in range(2):
+        done = command(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stdout.count("FAILED, SparsityError: data folder root='/nonexistent' does not exist") == 2

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -155,6 +156,10 @@ def test_of_two_jobs_in_one_place_the_last_asked_for_counts(make_sweep, write_jo
     assert "Left out, because a newer job" in " ".join(warnings(sweep.frame, sweep.jobs, sweep.superseded))
     (folder / "gradual-0.5-s0" / "job.json").touch()  # asked for again
     assert collect(folder).superseded == ("gradual-trained-otherwise",)
+    later = folder / "gradual-trained-otherwise" / "job.json"
+    later.write_text(json.dumps(json.loads(later.read_text()) | {"asked_at": time.time() + 60}))
+    (folder / "gradual-0.5-s0" / "job.json").touch()  # as a copy of the folder does: what the file says counts
+    assert collect(folder).superseded == ("gradual-0.5-s0",)
 
 
 def test_rows_of_other_settings_than_those_last_asked_for_stay_out(make_sweep):
@@ -214,3 +219,15 @@ def test_folders_that_are_no_sweep_are_refused(tmp_path):
         collect(tmp_path / "nothing")
     with pytest.raises(SparsityError, match="holds no job"):
         collect(tmp_path)
+
+
+def test_a_mean_over_seeds_that_were_trained_otherwise_is_said(tmp_path, write_job):
+    folder = tmp_path / "mixed"
+    for seed, training in enumerate(["one", "one", "other"]):
+        write_job(folder, "gradual", 0.5, seed, training=training)
+        write_job(folder, "dense", 0.0, seed, training="dense")
+    sweep = collect(folder)
+    (said,) = [line for line in warnings(sweep.frame, sweep.jobs) if "different settings" in line]
+    assert said.startswith(
+        "gradual at sparsity 0.5 is a mean over seeds that were trained with different settings: grad"
+    )
