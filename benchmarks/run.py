@@ -1,4 +1,4 @@
-"""Measure every promise about cost and write results.md: `python benchmarks/run.py`, 8 minutes on a quiet machine."""
+"""Measure every promise about cost and write results.md: `python benchmarks/run.py`, 25 minutes on a quiet machine."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import Table, ratio
 
-ROUNDS = 3
+ROUNDS = 5
 JOBS = 7
 APP = [sys.executable, "-m", "lightning_sparse"]
 TINY = ["trainer.max_epochs=10", "attack=none", "saliency=none", "stability=none", "transfer=none", "cost=none"]
