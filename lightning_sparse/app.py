@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +86,14 @@ def _refuse_moved_folders(hydra_config: Any) -> None:
 
 
 def _asked(config: DictConfig) -> list[list[str]] | None:
-    """The overrides of every job, as Hydra's own sweeper makes them; None for sweepers that decide as they go."""
-    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+    """The overrides of every job; None where Hydra alone can tell, and for sweepers that decide as they go."""
+    if not config.hydra.sweeper._target_.endswith("DistinctSweeper"):
         return None
     axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
-    choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task]):
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            choices[key] = [str(override.input_line)]
-        elif isinstance(override.value(), Glob):
-            return None
-        else:
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    return [list(job) for job in product(*choices.values())]
+    overrides = OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task])
+    if any(isinstance(override.value(), Glob) for override in overrides):
+        return None
+    return DistinctSweeper.split_arguments(overrides, None)[0]
 
 
 def _plain(node: Any) -> Any:
@@ -126,6 +119,10 @@ def _methods(*names: str, _root_: DictConfig) -> str:
 MEASURED = ("data", "attack", "saliency", "stability", "transfer", "cost", "vog", "batchnorm")
 
 Plugins.instance().register(NamedSweeps)
+# Not before: the first call has run the module of Hydra's sweeper, its base class, anew.
+from hydra_plugins.lightning_sparse.distinct_sweeper import DistinctSweeper  # noqa: E402
+
+Plugins.instance().register(DistinctSweeper)  # Hydra finds it by itself, but not in an editable install
 OmegaConf.register_new_resolver("methods", _methods, replace=True)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
@@ -254,7 +251,7 @@ def _import_all(*, with_wandb: bool) -> None:
 
 @contextmanager
 def _alone(job: Job, tell: Tell) -> Iterator[None]:
-    """Hold a job against other processes: dense is one job for all levels of a sweep, and two launches may share a folder."""
+    """Hold a job against other processes: two launches may share a folder."""
     lock = FileLock(job.folder / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -72,9 +72,8 @@ def counts(folder: Path) -> dict[str, int]:
     """Count what all launches did together.
 
     Returns:
-        ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped`` (dense stands for all
-        levels of a sweep, and a relaunch skips what is done); how many ``failed``; and ``cut``, how many were started and
-        never ended, for the launch was killed.
+        ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped``, being done before; how
+        many ``failed``; and ``cut``, how many were started and never ended, for the launch was killed.
     """
     events = read_log(folder)
     found = Counter(event["how"] for event in events if event["event"] == "done" or event["how"] == "skipped")

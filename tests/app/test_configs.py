@@ -99,6 +99,18 @@ def test_dense_is_one_job_at_every_level():
     assert job_name("sparsity=dense", "sparsity.final_sparsity=0.5") == job_name("sparsity=dense")
 
 
+def test_a_sweep_has_dense_once_a_seed():
+    names = [job_name(*job) for job in app._asked(composed(name="quick"))]
+    assert len(names) == len(set(names)) == 3 + 2 * 5 * 3
+
+
+def test_sweepers_of_others_decide_for_themselves():
+    config = composed(name="quick")
+    config.hydra.overrides.task = ["sparsity=glob(*)"]
+    assert app._asked(config) is None
+    assert app._asked(composed("hydra/sweeper=basic", name="quick")) is None
+
+
 def test_bad_values_in_a_config_are_refused_by_the_callback():
     with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
         instantiate(composed("sparsity=brain_development", "sparsity.final_sparsity=1.5").sparsity)

@@ -30,6 +30,7 @@ def sweep(command, tiny, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("joblib")
     (cwd / "probe.py").write_text(PROBE)
     axes = ["sparsity=dense,gradual_pruning", "sparsity.final_sparsity=0.5,0.99999", "seed=0"]
+    axes.append("trainer.enable_model_summary=false,true")  # no part of a training: two workers come to each
     cores = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+callbacks.probe._target_=probe.Threads"]
     # More threads than joblib would give two workers on two cores: a number of the user's own wins.
     program = ["env", "OMP_NUM_THREADS=2", sys.executable, "-m", "lightning_sparse"]
@@ -68,7 +69,7 @@ def test_jobs_of_one_worker_are_runs_of_their_own_in_wandb(sweep):
     files = {file: file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb")}
     told = {file: [name for name in jobs(folder) if name.encode() in content] for file, content in files.items()}
     runs = {names[0]: files[file] for file, names in told.items() if len(names) == 1}
-    assert sorted(names for names in told.values() if len(names) == 1) == [[name] for name in jobs(folder)]
+    assert set(runs) == set(jobs(folder))  # what was refused is tried by both
     for name, job in jobs(folder).items():
         if job["status"] == "done":
             row = next(row for row in records.read(folder / name / "records.jsonl") if row.chart == "cost/bits")

@@ -28,7 +28,7 @@ def run(*command, cwd):
 def wheel(tmp_path_factory):
     """Built from a copy of the tree, so that no left-over build folder leaks into it."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("lightning_sparse", "conf", "sweeps", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("lightning_sparse", "hydra_plugins", "conf", "sweeps", "pyproject.toml", "README.md", "LICENSE"):
         origin = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         _ = shutil.copytree(origin, source / name, ignore=ignore) if origin.is_dir() else shutil.copy(origin, source)
