@@ -26,6 +26,8 @@ def rebuild(folder: Path) -> Path:
 
     jobs_below(folder)  # before anything is written
     with FileLock(folder / ".lock"):  # another launch may end at the same moment
+        for torn in (folder / "figures").glob("*.part"):  # what a kill at this point has left
+            torn.unlink(missing_ok=True)
         update(folder, jobs_in(folder))
         return write_report(folder)
 

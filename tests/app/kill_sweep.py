@@ -1,8 +1,9 @@
 """Run a sweep again and again and kill it each time at another moment: `python kill_sweep.py OVERRIDE ...`.
 
 First it runs in `whole/`, undisturbed. In `killed/` it is killed by `kill -9` as soon as its folder shows what a
-moment waits for, launched again for the next moment, and at last left alone. It runs in forked processes, so that what is
-imported here is not imported at every launch. At its end, a line of JSON says how each launch ended.
+moment waits for (or as it opens or names a file, where that is too short to be seen from outside), launched again for the
+next moment, and at last left alone. It runs in forked processes, so that what is imported here is not imported every time.
+At its end, a line of JSON says how each launch ended.
 """
 
 import json
@@ -43,10 +44,10 @@ MOMENTS = {
     "a training has begun": lambda: told("started"),
     "an epoch is saved": lambda: some("*/training.ckpt"),
     "a later epoch is saved": later("*/training.ckpt"),
-    "the model is being saved": lambda: some("*/ended.ckpt*"),
+    "the model is being saved": "ended.ckpt",
     "the model is saved": lambda: some("*/model.ckpt"),
     "a measurement is done": lambda: some("*/records.jsonl", size=1),
-    "arrays are being saved": lambda: some("*/*.part.npz"),
+    "arrays are being saved": ".part.npz",
     "a job is done": lambda: told("done"),
     "the dense network trains": lambda: some("dense*/training.ckpt"),
     "the jobs are compared": lambda: some("records.jsonl"),
@@ -54,9 +55,19 @@ MOMENTS = {
 }
 
 
+def die_at(name):
+    def look(event, arguments):
+        if event in ("open", "os.rename") and any(name in str(argument) for argument in arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
+
+
 def launch(reached=None):
     child = os.fork()
     if child == 0:
+        if isinstance(reached, str):
+            die_at(reached)
         sys.argv = ["lightning-sparse", "--multirun", *sys.argv[1:]]
         app.run()
         sys.stdout.flush()
@@ -66,7 +77,7 @@ def launch(reached=None):
         if ended:
             return status
         try:
-            if reached is not None and reached():
+            if callable(reached) and reached():
                 os.kill(child, signal.SIGKILL)
         except FileNotFoundError:  # it was replaced as it was looked at
             pass

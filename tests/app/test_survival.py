@@ -56,6 +56,7 @@ def test_killed_at_many_moments_it_is_the_sweep_that_was_never_killed(command, t
         assert stored(again)[name]["objective"] == job["objective"]
         assert not list((again / name).glob("training.ckpt*"))
     assert rows(whole) == rows(again)
+    assert {path.name for path in whole.glob("figures/*")} == {path.name for path in again.glob("figures/*")}
     found = counts(again)
     assert found["launches"] == len(ends) - 1
     assert found["resumed"] or "resumed" in (again / "launches.jsonl").read_text()
