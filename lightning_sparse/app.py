@@ -239,12 +239,13 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
 def _import_all(*, with_wandb: bool) -> None:
     """Import what jobs need, and keep it out of what is searched for garbage: here it saves a tenth, and before each job."""
     gc.disable()
-    if with_wandb:
-        with suppress(ModuleNotFoundError):  # which is said when the run is started
-            import wandb.apis.public  # noqa: F401  its first run imports that too, with many more modules to search
-    import lightning_sparse.carry_out  # noqa: F401
-
-    gc.enable()
+    try:
+        if with_wandb:
+            with suppress(ModuleNotFoundError):  # which is said when the run is started
+                import wandb.apis.public  # noqa: F401  its first run imports that too, with many more modules to search
+        import lightning_sparse.carry_out  # noqa: F401
+    finally:
+        gc.enable()
     gc.freeze()
     atexit.register(gc.unfreeze)  # triton's bindings print what was never freed as leaks
 
