@@ -30,6 +30,7 @@ test: setup lint types ## lint, types and every test that needs no files and no 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: setup
 	$(BIN)/mypy

@@ -15,7 +15,8 @@ from harness import Table
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from lightning_sparse.measure import pgd, untouched
+from lightning_sparse import untouched
+from lightning_sparse.measure import pgd
 from lightning_sparse.measure.counting import counted
 from lightning_sparse.measure.robustness import measure_robustness
 from lightning_sparse.models import small_cnn

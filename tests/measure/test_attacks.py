@@ -5,8 +5,9 @@ import torch
 import torchattacks
 from torch import nn
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import ATTACKS, untouched
+from lightning_sparse.measure import ATTACKS
 from lightning_sparse.measure.attacks import _honest, attack_detail, attack_name
 from lightning_sparse.measure.counting import counted
 from lightning_sparse.measure.published import nearest

@@ -6,8 +6,9 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import as_classifier, attribute, untouched
+from lightning_sparse.measure import as_classifier, attribute
 from lightning_sparse.models import small_cnn
 
 

@@ -44,7 +44,7 @@ def test_importing_its_modules_leaves_the_extras_alone():
 def test_every_public_name_can_be_had():
     from lightning_sparse import measure
 
-    for name in measure._HOME_OF:
+    for name in measure.__all__:
         assert getattr(measure, name) is not None
         assert name in dir(measure)
     with pytest.raises(AttributeError, match="no attribute 'measure_beauty'"):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import as_classifier, attribute, fit_temperature, insertion_deletion_gap, untouched
+from lightning_sparse.measure import as_classifier, attribute, fit_temperature, insertion_deletion_gap
 from lightning_sparse.measure.classifier import logits_of
 from lightning_sparse.measure.faithfulness import _grid
 

@@ -5,8 +5,9 @@ import torch
 import torchattacks
 from torch import nn
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import pgd, untouched
+from lightning_sparse.measure import pgd
 from lightning_sparse.measure.projected_gradient import _cross_entropy, _margin
 
 

@@ -8,8 +8,9 @@ import torch
 import torchattacks
 from torch import nn
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import ATTACKS, as_classifier, untouched, wilson
+from lightning_sparse.measure import ATTACKS, as_classifier, wilson
 from lightning_sparse.measure.counting import counted
 from lightning_sparse.measure.robustness import measure_robustness
 

@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import ATTACKS, untouched
+from lightning_sparse.measure import ATTACKS
 from lightning_sparse.measure.counting import counted
 from lightning_sparse.measure.robustness import measure_robustness
 from lightning_sparse.measure.tiers import TIERS, check_tier

@@ -6,7 +6,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_sparse.measure import pgd, untouched
+from lightning_sparse import untouched
+from lightning_sparse.measure import pgd
 from lightning_sparse.measure.robustness import measure_robustness
 from lightning_sparse.measure.trust import OF_THE_MODEL, Thresholds, verdict
 from lightning_sparse.measure.trust_checks import losses_agree
