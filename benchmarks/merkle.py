@@ -18,9 +18,10 @@ from torch import nn
 from lightning_sparse.building import rebuilt
 from lightning_sparse.data import ImageData
 from lightning_sparse.isolation import untouched
-from lightning_sparse.jobs import Job, job_files, read_job
-from lightning_sparse.measure import pgd, t_interval
+from lightning_sparse.measure import pgd
 from lightning_sparse.report.style import PALETTE, WIDTH, caption, save, style
+from lightning_sparse.results.jobs import Job, job_files, read_job
+from lightning_sparse.statistics import t_interval
 
 DOCS = Path(__file__).parent.parent / "docs"
 EPS = [2, 4, 8, 16, 32]  # of 255

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lightning_sparse.jobs import job_files, read_job
-from lightning_sparse.measure import t_interval
 from lightning_sparse.report.style import MARKERS, PALETTE, WIDTH, density_axis, save, style
+from lightning_sparse.results.jobs import job_files, read_job
+from lightning_sparse.statistics import t_interval
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = {

@@ -26,11 +26,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse import launches
 from lightning_sparse.controls import with_controls
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job, job_of, since
 from lightning_sparse.progress import Progress
+from lightning_sparse.results import launches
+from lightning_sparse.results.jobs import Job, job_of, since
 from lightning_sparse.wanted import Measurement, measurements
 
 Tell = Callable[..., None]

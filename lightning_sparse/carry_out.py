@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import building, experiment, tracking, training
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job, since
 from lightning_sparse.measuring import Trained
-from lightning_sparse.records import in_a_line
+from lightning_sparse.results.jobs import Job, since
+from lightning_sparse.results.records import in_a_line
 from lightning_sparse.wanted import Measurement
 
 

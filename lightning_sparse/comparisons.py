@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse import __version__, records
-from lightning_sparse.jobs import Job, key_of
-from lightning_sparse.records import Record
+from lightning_sparse import __version__
+from lightning_sparse.results import records
+from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.records import Record
 
 Arrays = Mapping[str, NDArray[Any]]
 LEARNED = 0.5
@@ -135,7 +136,7 @@ def dense_agreement(jobs: list[Job]) -> list[Record]:
 
 def differences(jobs: list[Job]) -> list[Record]:
     """Accuracy, clean and under attack, less that of the dense network of the same seed, on the same images."""
-    from lightning_sparse.measure.paired import mcnemar
+    from lightning_sparse.statistics.paired import mcnemar
 
     rows = []
     for job, dense in _pairs_with_dense(jobs):

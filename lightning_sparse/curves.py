@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lightning_sparse import records
-from lightning_sparse.jobs import Job
 from lightning_sparse.measuring import Settings, Trained, robustness
-from lightning_sparse.records import Measured
+from lightning_sparse.results import records
+from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.records import Measured
 from lightning_sparse.wanted import robust_keys
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sparse.comparisons import populations
-from lightning_sparse.jobs import Job
+from lightning_sparse.results.jobs import Job
 
 MOST = 500  # images kept of each level
 

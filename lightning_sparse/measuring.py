@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_sparse.data import ImageData
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.masks import Masks
-from lightning_sparse.records import Measured
+from lightning_sparse.results.records import Measured
 
 Settings = Mapping[str, Any]
 

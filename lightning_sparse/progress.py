@@ -9,7 +9,7 @@ from statistics import median
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.launches import log_file
+from lightning_sparse.results.launches import log_file
 
 if TYPE_CHECKING:
     from tqdm import tqdm

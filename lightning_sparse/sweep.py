@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from lightning_sparse.comparisons import update
-from lightning_sparse.jobs import Job, job_files, read_job
+from lightning_sparse.results.jobs import Job, job_files, read_job
 
 
 def rebuild(folder: Path) -> Path:

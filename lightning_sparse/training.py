@@ -15,9 +15,9 @@ from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.data import ImageData
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.isolation import untouched
-from lightning_sparse.jobs import Job
 from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.measure.checks import check_scores
+from lightning_sparse.results.jobs import Job
 
 
 def check_classifier(model: LightningModule, data: ImageData) -> None:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_sparse.comparisons import key_of_kind, load, signed, survivors
-from lightning_sparse.jobs import Job
-from lightning_sparse.records import Record
+from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.records import Record
 
 MASKED = 0.002  # share of images broken from elsewhere alone above which the network's own attacks were too weak
 

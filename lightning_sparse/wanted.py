@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lightning_sparse.jobs import key_of
+from lightning_sparse.results.jobs import key_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measurements(config: Mapping[str, Any]) -> list[Measurement]:
     """List what is to be measured: accuracy always, the rest unless it is set to nothing.
 
     Args:
-        config: as for :func:`~lightning_sparse.jobs.job_of`, with the groups ``attack``, ``saliency``, ``stability``,
+        config: as for :func:`~lightning_sparse.results.jobs.job_of`, with the groups ``attack``, ``saliency``, ``stability``,
             ``transfer``, ``cost`` and ``vog``, and perhaps ``batchnorm``.
     """
     batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}

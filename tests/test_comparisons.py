@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lightning_sparse import records
 from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images, update
 from lightning_sparse.data import ImageData
 from lightning_sparse.experiment import prepare
-from lightning_sparse.jobs import Job
 from lightning_sparse.measuring import Trained
-from lightning_sparse.records import Record
+from lightning_sparse.results import records
+from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.records import Record
 from lightning_sparse.sweep import jobs_in
 from lightning_sparse.wanted import Measurement
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_sparse import experiment, records
+from lightning_sparse import experiment
 from lightning_sparse.data import ImageData
-from lightning_sparse.jobs import Job
 from lightning_sparse.measuring import Trained
+from lightning_sparse.results import records
+from lightning_sparse.results.jobs import Job
 from lightning_sparse.wanted import measurements
 
 LOW, MIDDLE, HIGH = 0.05, 0.1, 0.2

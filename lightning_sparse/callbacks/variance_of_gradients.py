@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lightning_sparse.callbacks.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.extras import need
 from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward
-from lightning_sparse.measure.extras import need
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.gradient_variance import (
     GradientVariance,
@@ -27,7 +27,7 @@ from lightning_sparse.measure.gradient_variance import (
     stability_record,
     true_class_gradients,
 )
-from lightning_sparse.records import Measured
+from lightning_sparse.results.records import Measured
 
 WINDOWS = ("whole", "early", "late")
 

@@ -24,17 +24,10 @@ from .gradient_variance import GradientVariance as GradientVariance
 from .gradient_variance import class_normalised as class_normalised
 from .gradient_variance import true_class_gradients as true_class_gradients
 from .hessian import measure_hessian as measure_hessian
-from .intervals import mean_interval as mean_interval
-from .intervals import t_interval as t_interval
-from .intervals import wilson as wilson
 from .jacobian import measure_jacobian as measure_jacobian
 from .localisation import mass_accuracy as mass_accuracy
 from .localisation import rank_accuracy as rank_accuracy
 from .maps import gini as gini
-from .paired import holm as holm
-from .paired import mcnemar as mcnemar
-from .paired import paired_bootstrap as paired_bootstrap
-from .paired import welch as welch
 from .projected_gradient import pgd as pgd
 from .randomisation import randomisation_check as randomisation_check
 from .robustness import measure_robustness as measure_robustness

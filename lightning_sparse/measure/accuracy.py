@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval, wilson
 
 
 def measure_accuracy(

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.extras import need
+from lightning_sparse.extras import need
 from lightning_sparse.measure.maps import Maps, flat, mean_record, ranks
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
 

@@ -13,10 +13,10 @@ from lightning_sparse.measure import trust_checks
 from lightning_sparse.measure.attacks import attack_detail, attack_name
 from lightning_sparse.measure.counting import Samples
 from lightning_sparse.measure.earlier import Earlier
-from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.tiers import Tier
 from lightning_sparse.measure.victim import CONTINUED, Victim
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
+from lightning_sparse.statistics.intervals import wilson
 
 
 def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.extras import need
 from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
-from lightning_sparse.measure.extras import need
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval, wilson
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 """``corruption(images, severity, generator) -> images``: (n, C, H, W) in [0, 1], severity 1, 2 or 3."""

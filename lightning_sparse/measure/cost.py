@@ -17,7 +17,7 @@ from lightning_sparse.measure.classifier import Forward, as_classifier, batches
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.peak_memory import peak_memory
 from lightning_sparse.measure.storage import living_of, storage_formats
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
 
 
 def measure_cost(

@@ -18,9 +18,9 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.storage import living_of, rest_of
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval
 
 _NAN = float("nan")
 

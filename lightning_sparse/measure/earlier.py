@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.extras import need
-from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.measure.paired import holm, welch
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.extras import need
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.statistics.paired import holm, welch
 
 ENOUGH = 5  # models a side; Hooker et al. train 30
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.extras import need
+from lightning_sparse.extras import need
 
 _SMALLEST = 2
 

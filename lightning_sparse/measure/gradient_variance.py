@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import need
 from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
-from lightning_sparse.measure.extras import need
-from lightning_sparse.measure.intervals import mean_interval
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
+from lightning_sparse.statistics.intervals import mean_interval
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.second_derivative import hessian_product
 
 # Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the

@@ -14,8 +14,8 @@ from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.calibration import fit_temperature
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import mean_interval
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval
 
 
 def measure_jacobian(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.intervals import mean_interval
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
+from lightning_sparse.statistics.intervals import mean_interval
 
 Maps = Tensor | npt.NDArray[np.floating] | npt.NDArray[np.bool_]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import need
 from lightning_sparse.measure.balls import distance
-from lightning_sparse.measure.extras import need
 
 _TARGETS = 9  # as AutoAttack has it, however many classes there are
 

@@ -18,12 +18,12 @@ from lightning_sparse.measure.classifier import Forward, as_classifier, logits_o
 from lightning_sparse.measure.counting import counted
 from lightning_sparse.measure.earlier import earlier_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.projected_gradient import check_steps
 from lightning_sparse.measure.tiers import check_tier
 from lightning_sparse.measure.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.victim import Victim
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval
 
 WITHOUT_GRADIENT = {"square", "noise"}
 

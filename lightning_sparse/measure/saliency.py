@@ -22,7 +22,7 @@ from lightning_sparse.measure.grad_cam import grad_cam_layer
 from lightning_sparse.measure.localisation import check_masks
 from lightning_sparse.measure.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
 from lightning_sparse.measure.saliency_rows import Arrays, records_over
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
 
 _SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
 

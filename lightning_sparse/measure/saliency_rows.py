@@ -13,7 +13,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.maps import mean_record
 from lightning_sparse.measure.randomisation import LIMIT, verdict
 from lightning_sparse.measure.sensitivity import RADIUS, SAMPLES
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

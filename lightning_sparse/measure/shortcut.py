@@ -13,8 +13,8 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.gathering import Data
-from lightning_sparse.measure.intervals import mean_interval, wilson
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval, wilson
 
 VERSIONS = {
     "aligned": "the cue of their own class",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.parameters import sparsifiable
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

@@ -16,9 +16,9 @@ from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.balls import check_eps, check_norm, distance, tolerance
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.projected_gradient import check_steps, pgd
-from lightning_sparse.records import Measured, Record
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import wilson
 
 
 def craft(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from lightning_sparse.isolation import device_of
 from lightning_sparse.measure.balls import whole_image
 from lightning_sparse.measure.classifier import batches
-from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.tiers import Tier
 from lightning_sparse.measure.trust import THRESHOLDS
 from lightning_sparse.measure.victim import Victim
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
+from lightning_sparse.statistics.intervals import wilson
 
 NOISE_DRAWS = 3
 MORE_STEPS = 5

@@ -38,11 +38,11 @@ def write(sweep: Sweep) -> Path:
     Returns:
         Path of ``report.html``.
     """
-    from lightning_sparse.files import write_whole
     from lightning_sparse.report.collect import by_subject
     from lightning_sparse.report.drawn import draw_all, file_name
     from lightning_sparse.report.page import page
     from lightning_sparse.report.table import write_csv
+    from lightning_sparse.results.files import write_whole
 
     write_csv(sweep)
     parts = by_subject(sweep)

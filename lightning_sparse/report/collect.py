@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import job_files
-from lightning_sparse.records import Record, read
 from lightning_sparse.report.launched import NOT_STARTED, never_started
+from lightning_sparse.results.jobs import job_files
+from lightning_sparse.results.records import Record, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +41,11 @@ class Sweep:
     Attributes:
         name: name of the sweep, which is its folder's name.
         folder: where it lies.
-        frame: one line per record, the fields of :class:`~lightning_sparse.records.Record` and its ``chart``.
+        frame: one line per record, the fields of :class:`~lightning_sparse.results.records.Record` and its ``chart``.
         jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name. Jobs that the last launch
             never came to have a line of status ``"not started"`` and no folder.
         superseded: folders of jobs that a newer job of the same method, level and seed stands for.
-        launches: what the launches did, as :func:`~lightning_sparse.launches.counts` counts it.
+        launches: what the launches did, as :func:`~lightning_sparse.results.launches.counts` counts it.
     """
 
     name: str
@@ -85,7 +85,7 @@ def collect(folder: str | Path) -> Sweep:
     """  # noqa: E501
     import pandas as pd
 
-    from lightning_sparse.launches import counts
+    from lightning_sparse.results.launches import counts
 
     folder = Path(folder)
     current, superseded = jobs_below(folder)
@@ -104,7 +104,7 @@ def collect(folder: str | Path) -> Sweep:
 
 
 def jobs_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the jobs of a sweep as :func:`~lightning_sparse.jobs.job_files` does.
+    """List the jobs of a sweep as :func:`~lightning_sparse.results.jobs.job_files` does.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.

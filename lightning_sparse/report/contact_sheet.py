@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from lightning_sparse.jobs import arrays_file
 from lightning_sparse.report.names import dense_of, is_dense
 from lightning_sparse.report.style import caption
+from lightning_sparse.results.jobs import arrays_file
 
 if TYPE_CHECKING:
     import numpy as np

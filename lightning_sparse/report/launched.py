@@ -21,7 +21,7 @@ def never_started(folder: Path, jobs: list[dict[str, Any]]) -> list[dict[str, An
     Returns:
         For each, the fields of a ``job.json`` that are known, with the status ``"not started"``.
     """
-    from lightning_sparse.launches import not_started
+    from lightning_sparse.results.launches import not_started
 
     there = {tuple(job[name] for name in IDENTITY) for job in jobs}
     lines = [_described(overrides, jobs) for overrides in not_started(folder)]

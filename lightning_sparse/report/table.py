@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.files import write_whole
 from lightning_sparse.report.collect import latest
 from lightning_sparse.report.gaps import holes
 from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.verdicts import failed_checks
+from lightning_sparse.results.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     nan = float("nan")
     if len(values) < 2:
         return (values[0] if values else nan, nan, nan)
-    from lightning_sparse.measure.intervals import t_interval
+    from lightning_sparse.statistics.intervals import t_interval
 
     mean, low, high = t_interval(values)
     return float(mean), float(low), float(high)

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
 from lightning_sparse.tracking.runs import AXIS
 
 if TYPE_CHECKING:
     import wandb
     from wandb import Run
 
-    from lightning_sparse.jobs import Job
     from lightning_sparse.masks import Masks
+    from lightning_sparse.results.jobs import Job
 
 
 def log_records(run: Run | None, records: Iterable[Record]) -> None:

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse.jobs import arrays_file
+from lightning_sparse.results.jobs import arrays_file
 
 if TYPE_CHECKING:
     import wandb

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.jobs import key_of
+from lightning_sparse.results.jobs import key_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.jobs import key_of
+from lightning_sparse.results.jobs import key_of
 from lightning_sparse.tracking.charts import CHARTED, charts
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lightning_sparse import load_masks, records
+from lightning_sparse import load_masks
+from lightning_sparse.results import records
 
 AXES = ["sparsity=dense,gradual_pruning,brain_development", "sparsity.final_sparsity=0.5,0.9,0.99999", "seed=0,1"]
 

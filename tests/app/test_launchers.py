@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from lightning_sparse import load_masks, records
+from lightning_sparse import load_masks
+from lightning_sparse.results import records
 
 PROBE = """
 import torch

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_sparse import records
-from lightning_sparse.launches import counts, not_started
+from lightning_sparse.results import records
+from lightning_sparse.results.launches import counts, not_started
 
 BARE = ["attack=none", "saliency=none", "stability=none", "transfer=none", "cost=none", "vog=none", "logger=none"]
 SMALL = ["model=lenet_300_100", "attack.images=60", "attack.steps=3", "attack.eps=[0.1]", "saliency.images=20"]

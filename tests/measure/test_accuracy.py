@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import measure_accuracy, wilson
+from lightning_sparse.measure import measure_accuracy
+from lightning_sparse.statistics import wilson
 
 
 def test_by_hand():

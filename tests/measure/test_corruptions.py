@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.corruptions import CORRUPTIONS, corrupt, measure_corruptions
-from lightning_sparse.measure.intervals import mean_interval, wilson
+from lightning_sparse.statistics.intervals import mean_interval, wilson
 
 ALL = [(name, severity) for name in CORRUPTIONS for severity in (1, 2, 3)]
 

@@ -22,7 +22,7 @@ from lightning_sparse.measure import (
     measure_shift_consistency,
     untouched,
 )
-from lightning_sparse.records import Measured
+from lightning_sparse.results.records import Measured
 
 
 class PlantedError(RuntimeError):

@@ -7,8 +7,8 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.calibration import fit_temperature
-from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.jacobian import measure_jacobian
+from lightning_sparse.statistics.intervals import mean_interval
 
 PLAIN, CALIBRATED = "curvature_jacobian_norm", "curvature_jacobian_norm_calibrated"
 

@@ -12,11 +12,11 @@ from torch import nn
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import as_classifier, attribute
 from lightning_sparse.measure.agreement import agreement_records
-from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.localisation import mass_accuracy, rank_accuracy
 from lightning_sparse.measure.maps import gini
 from lightning_sparse.measure.saliency import measure_saliency, same_images
 from lightning_sparse.measure.saliency_rows import records_over
+from lightning_sparse.statistics.intervals import mean_interval
 
 METHODS = ("gradient", "integrated_gradients", "smoothgrad")
 CHEAP = ("gini", "insertion_deletion_gap", "convergence_delta")

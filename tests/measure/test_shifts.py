@@ -9,8 +9,8 @@ from scipy import ndimage
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.intervals import mean_interval
 from lightning_sparse.measure.shifts import measure_shift_consistency
+from lightning_sparse.statistics.intervals import mean_interval
 
 
 def lit(side=3):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.shortcut import measure_shortcut
+from lightning_sparse.statistics.intervals import wilson
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 

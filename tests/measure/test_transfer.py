@@ -7,8 +7,8 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.balls import distance
-from lightning_sparse.measure.intervals import wilson
 from lightning_sparse.measure.transfer import craft, measure_transfer, transfer_matrix
+from lightning_sparse.statistics.intervals import wilson
 
 
 def linear(*weights):

@@ -12,7 +12,7 @@ from lightning_sparse.measure.robustness import measure_robustness
 from lightning_sparse.measure.trust import OF_THE_MODEL, Thresholds, verdict
 from lightning_sparse.measure.trust_checks import losses_agree
 from lightning_sparse.measure.victim import Victim
-from lightning_sparse.records import Record
+from lightning_sparse.results.records import Record
 
 EPS = [1 / 16, 2 / 16, 3 / 16]
 CHECKS = {

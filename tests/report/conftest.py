@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_sparse.records import Record, append
+from lightning_sparse.results.records import Record, append
 
 ATTACKS = ["fgsm", "pgd", "apgd-dlr", "worst"]
 EPS = [0.05, 0.1, 0.2]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lightning_sparse import records
+from lightning_sparse.results import records
 from slurm.cluster import one_node, told, until
 
 pytestmark = pytest.mark.slurm

@@ -16,9 +16,9 @@ from PIL import Image
 import settings
 from lightning_sparse import GradualPruning, SparsityMonitor
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.jobs import Job, key_of
 from lightning_sparse.masks import Masks, load_masks
-from lightning_sparse.records import Record
+from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.records import Record
 from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, log_records, summary_run
 from offline_runs import artifacts, axes, folders, history, inspect, lines, started, told_by
 

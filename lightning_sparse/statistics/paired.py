@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.extras import need
+from lightning_sparse.extras import need
 
 _Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 _NAN = float("nan")

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_sparse import __version__, records
-from lightning_sparse.files import write_whole
-from lightning_sparse.records import Record
+from lightning_sparse import __version__
+from lightning_sparse.results import records
+from lightning_sparse.results.files import write_whole
+from lightning_sparse.results.records import Record
 
 # Where things lie and how they are shown, which are no part of what is trained, and so of a job's name.
 _NOT_IN_KEY = {

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.paired import holm, mcnemar, paired_bootstrap, welch
+from lightning_sparse.statistics.paired import holm, mcnemar, paired_bootstrap, welch
 
 
 def answers(both, only_a, only_b, neither):

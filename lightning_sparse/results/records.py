@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.files import write_whole
+from lightning_sparse.results.files import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,8 +2,8 @@
 
 import json
 
-from lightning_sparse import launches
 from lightning_sparse.progress import Progress
+from lightning_sparse.results import launches
 
 ASKED = [[f"seed={seed}"] for seed in range(4)]
 

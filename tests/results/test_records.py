@@ -1,6 +1,6 @@
 import math
 
-from lightning_sparse.records import Record, append, closed, read
+from lightning_sparse.results.records import Record, append, closed, read
 
 ROWS = [
     Record("clean_accuracy", 0.9, 100, 0.8, 0.95, run="a", seed=3, sparsity=0.5),

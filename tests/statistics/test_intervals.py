@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.intervals import mean_interval, t_interval, wilson
+from lightning_sparse.statistics.intervals import mean_interval, t_interval, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (873, 1000), (3, 3)])
