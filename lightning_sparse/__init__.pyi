@@ -1,6 +1,8 @@
 __version__: str
 
 from .allocation import layer_table as layer_table
+from .anatomy.isolation import untouched as untouched
+from .anatomy.parameters import sparsifiable as sparsifiable
 from .callbacks.ac_dc import ACDC as ACDC
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
@@ -29,12 +31,10 @@ from .callbacks.synflow import SynFlow as SynFlow
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
 from .engine import Engine as Engine
 from .errors import SparsityError as SparsityError
-from .isolation import untouched as untouched
 from .layer_rules import LayerRules as LayerRules
 from .masks import Masks as Masks
 from .masks import load_masks as load_masks
 from .masks import sparsity_of as sparsity_of
-from .parameters import sparsifiable as sparsifiable
 from .plain_loop import attach as attach
 from .recipe import Recipe as Recipe
 from .rewinding import Rewind as Rewind

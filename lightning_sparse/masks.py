@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.selection import marked
 
 # A weight is seen as an integer, and one bitwise AND with all bits or none turns whatever stood at a dead connection (a
@@ -235,7 +235,7 @@ def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: lis
 
     Args:
         model: any module.
-        include: as in :func:`lightning_sparse.parameters.sparsifiable`.
+        include: as in :func:`lightning_sparse.anatomy.parameters.sparsifiable`.
         exclude: likewise.
 
     Example:

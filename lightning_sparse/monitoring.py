@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_sparse.calls import Calls, is_compiled
-from lightning_sparse.connectivity import cut_off, dead_units
+from lightning_sparse.anatomy.dead_units import cut_off, dead_units
+from lightning_sparse.anatomy.flops import TrainingFlops, elements, layer_flops
+from lightning_sparse.anatomy.layer_calls import Calls, is_compiled
+from lightning_sparse.anatomy.layer_order import Wiring, wiring
 from lightning_sparse.criteria import needs_gradient_of
 from lightning_sparse.engine import Engine
-from lightning_sparse.flops import TrainingFlops, elements, layer_flops
 from lightning_sparse.lifetimes import Lifetimes, mean_age, median_age
 from lightning_sparse.scores import GROW
-from lightning_sparse.wiring import Wiring, wiring
 
 
 class Monitoring:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_sparse.anatomy.first_tensor import first_tensor
+from lightning_sparse.anatomy.hessian_product import hessian_product
+from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.first_tensor import first_tensor
-from lightning_sparse.isolation import as_it_was
 from lightning_sparse.ranks import average
-from lightning_sparse.second_derivative import hessian_product
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.parameters import sparsifiable
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.network_scores import Network, looking_at
-from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.times import check_total
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import as_it_was
 from lightning_sparse.times import Time, check_time
 
 

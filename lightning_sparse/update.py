@@ -108,7 +108,7 @@ def allocate(
     """Return the masks that one-shot pruning by magnitude would make now: a look at an allocation before any training.
 
     Args:
-        parameters: what is to be made sparse, by name, as :func:`~lightning_sparse.parameters.sparsifiable` finds it.
+        parameters: what is to be made sparse, by name, as :func:`~lightning_sparse.anatomy.parameters.sparsifiable` finds it.
         sparsity: share of dead connections, in [0, 1).
         allocation: a name, an object such as :class:`~lightning_sparse.layer_rules.LayerRules`, or your own function.
         granularity: a name such as ``"weights"`` or ``"2:4"``, or an object.

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse import Recipe, SparsityError, attach
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.network_scores import Network, grasp, looking_at, snip, synflow
-from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.schedules import Curve
 
 

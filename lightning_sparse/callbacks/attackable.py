@@ -15,7 +15,7 @@ from torch.nn.modules import module as modules_of_torch
 def attackable(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients of weights, no float16 by autocast, and no hook that watches training.
 
-    Cheaper than :func:`~lightning_sparse.isolation.untouched`, which also copies and compares all buffers (as measured, 22 %
+    Cheaper than :func:`~lightning_sparse.untouched`, which also copies and compares all buffers (as measured, 22 %
     of the time of a step of LeNet-300-100, and this 3 %): in eval mode nothing writes into them.
     """
     hooks = modules_of_torch._global_forward_hooks  # SparsityMonitor reads the network's shape through one

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.allocation import Allocation
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.callbacks.refusals import (
@@ -27,7 +28,6 @@ from lightning_sparse.engine import Engine
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.granularity import Granularity
 from lightning_sparse.masks import Masks, load_masks
-from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.recipe import Recipe
 from lightning_sparse.rewinding import Rewind
 from lightning_sparse.schedules import Curve

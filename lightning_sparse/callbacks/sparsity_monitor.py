@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.flops import TrainingFlops
 from lightning_sparse.masks import sparsity_of
 from lightning_sparse.monitoring import Monitoring
 
@@ -27,12 +27,12 @@ class SparsityMonitor(Callback):
     - ``age/mean`` and ``age/median``: optimizer steps since the living were born, and ``survivors``: the share of them
       that have lived since the training began, without a break;
     - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
-      :func:`~lightning_sparse.connectivity.dead_units`. What feeds what is read from the first batch's autograd graph, so
-      that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing incoming
+      :func:`~lightning_sparse.anatomy.dead_units.dead_units`. What feeds what is read from the first batch's autograd
+      graph, so that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing incoming
       connections do. A layer that nothing flows through any more, and outputs that are the same for every input, are
       warned of by name, once each;
     - ``flops/dense``, ``flops/sparse``, ``flops/share``: theoretical FLOPs of the training so far, of this rank's batches,
-      see :class:`~lightning_sparse.flops.TrainingFlops`; once more when training ends. Shapes are read in the first
+      see :class:`~lightning_sparse.anatomy.flops.TrainingFlops`; once more when training ends. Shapes are read in the first
       batch, others count in proportion to their size; what ``torch.compile`` has swallowed cannot be seen, and then these
       are left out.
 

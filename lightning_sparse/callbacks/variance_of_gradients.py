@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.extras import need
-from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.gathering import Data, gathered

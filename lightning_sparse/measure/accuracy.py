@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_sparse.isolation import untouched
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.balls import check_eps, check_norm, distance, tolerance, uniform_point, whole_image
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.projected_gradient import check_steps, pgd

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
+from lightning_sparse.anatomy.isolation import as_it_was, device_of
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import as_it_was, device_of
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
 from lightning_sparse.measure.gathering import Data, gathered

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of
 from lightning_sparse.measure.checks import check_images, check_logits, check_scores
 
 Forward = Callable[[Any, Tensor], Tensor]

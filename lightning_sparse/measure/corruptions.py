@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.extras import need
-from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered

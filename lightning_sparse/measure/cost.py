@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightning_sparse.calls import Calls
+from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.anatomy.layer_calls import Calls
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
 from lightning_sparse.measure.gathering import Data, gathered
@@ -33,7 +33,7 @@ def measure_cost(
 ) -> Measured:
     """Count parameters, FLOPs of a forward pass, peak memory and storage. Nothing is timed.
 
-    FLOPs are those of Linear, Conv, recurrent and attention weights, two a multiply-add (:mod:`lightning_sparse.flops`).
+    FLOPs are those of Linear, Conv, recurrent and attention weights, two a multiply-add (``anatomy/flops.py``).
     The sparse count is what kernels that skip every dead connection would do; dense kernels do the dense count, and hold
     dead weights in memory, so that peak memory is the same at every sparsity.
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.storage import living_of, rest_of

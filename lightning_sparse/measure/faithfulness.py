@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.maps import ranks

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
 from lightning_sparse.results.records import Record

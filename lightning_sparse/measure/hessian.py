@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from lightning_sparse.anatomy.hessian_product import hessian_product
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.second_derivative import hessian_product
 
 # Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the
 # residual is less than the second: between eigenvalues of opposite sign and like magnitude the change alone can be tiny.

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from lightning_sparse.anatomy.isolation import as_it_was, device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import as_it_was, device_of, untouched
 from lightning_sparse.measure.classifier import batches
 
 

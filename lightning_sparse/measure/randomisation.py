@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.isolation import untouched
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.agreement import rank_agreement
 from lightning_sparse.measure.attributions import attribute
 from lightning_sparse.measure.maps import complexity

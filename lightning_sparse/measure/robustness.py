@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attacks import ATTACKS
 from lightning_sparse.measure.balls import check_eps, check_norm, whole_image
 from lightning_sparse.measure.cascade import attack_names, cascade, checked

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.calibration import fit_temperature
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of

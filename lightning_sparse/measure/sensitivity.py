@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import check_choice
 from lightning_sparse.extras import need
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.attributions import ATTRIBUTIONS, maps_of
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches

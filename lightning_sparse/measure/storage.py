@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.parameters import sparsifiable
 from lightning_sparse.results.records import Measured, Record
 
 Floats = npt.NDArray[np.float32]

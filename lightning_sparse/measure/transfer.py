@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.isolation import device_of, untouched
 from lightning_sparse.measure.balls import check_eps, check_norm, distance, tolerance
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_sparse.isolation import device_of
+from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.measure.balls import whole_image
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.tiers import Tier

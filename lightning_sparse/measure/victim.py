@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.isolation import device_of
+from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.measure.attacks import ATTACKS
 from lightning_sparse.measure.classifier import batches as split
 from lightning_sparse.measure.published import nearest

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import settings
 from lightning_sparse import GradualPruning, SparsityError
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
 from lightning_sparse.callbacks.robustness_monitor import RobustnessMonitor
 from lightning_sparse.data import ImageData
-from lightning_sparse.isolation import untouched
 from lightning_sparse.measure.projected_gradient import pgd
 from settings import SAFE
 

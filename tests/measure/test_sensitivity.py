@@ -8,7 +8,7 @@ from captum.metrics import sensitivity_max
 from captum.metrics._core.sensitivity import default_perturb_func
 from torch import nn
 
-from lightning_sparse.isolation import untouched
+from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.attributions import maps_of
 from lightning_sparse.measure.classifier import as_classifier
 from lightning_sparse.measure.sensitivity import max_sensitivity

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.masks import Masks
 from lightning_sparse.measure.storage import (
@@ -23,7 +24,6 @@ from lightning_sparse.measure.storage import (
     to_csr,
     to_entropy,
 )
-from lightning_sparse.parameters import sparsifiable
 
 
 def sparse_net(density, seed=0):

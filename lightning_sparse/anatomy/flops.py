@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lightning_sparse.calls import Call
-from lightning_sparse.first_tensor import first_tensor
+from lightning_sparse.anatomy.first_tensor import first_tensor
+from lightning_sparse.anatomy.layer_calls import Call
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ def layer_flops(calls: Iterable[Call]) -> dict[str, LayerFlops]:
     graph has no gradient of its own.
 
     Args:
-        calls: of one batch, as :class:`~lightning_sparse.calls.Calls` recorded it.
+        calls: of one batch, as :class:`~lightning_sparse.anatomy.layer_calls.Calls` recorded it.
 
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from lightning_sparse.calls import Calls
+        >>> from lightning_sparse.anatomy.layer_calls import Calls
         >>> net = nn.Linear(20, 5)
         >>> with Calls(net) as calls:
         ...     loss = net(torch.rand(8, 20)).sum()

@@ -28,7 +28,7 @@ def dead_units(
         model: what the masks belong to.
         masks: boolean masks by parameter name; a layer of a chain that has none is dense. Those of one dimension, which
             have no units, are left out.
-        chains: names of weights in order, as in :class:`~lightning_sparse.wiring.Wiring`.
+        chains: names of weights in order, as in :class:`~lightning_sparse.anatomy.layer_order.Wiring`.
 
     Returns:
         For each name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.

@@ -4,9 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lightning_sparse.calls import Calls
+from lightning_sparse.anatomy.layer_calls import Calls
+from lightning_sparse.anatomy.layer_order import Wiring, wiring
 from lightning_sparse.models import lenet_300_100, resnet18, resnet20, small_cnn
-from lightning_sparse.wiring import Wiring, wiring
 
 
 class Net(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_sparse.calls import Call
+from lightning_sparse.anatomy.layer_calls import Call
 
 # What leaves every unit to itself: output unit i depends on input unit i alone. A sum is not among them (what it adds may
 # be data, which the graph does not show), nor is LayerNorm (it mixes units), nor a transposition (a later reshape would
@@ -46,12 +46,12 @@ def wiring(model: nn.Module, calls: Sequence[Call], losses: Sequence[Tensor]) ->
 
     Args:
         model: the model.
-        calls: what its layers did, as :class:`~lightning_sparse.calls.Calls` recorded it.
+        calls: what its layers did, as :class:`~lightning_sparse.anatomy.layer_calls.Calls` recorded it.
         losses: all that came of it, tensors before or after their backward pass. Without any nothing is certain.
 
     Example:
         >>> import torch
-        >>> from lightning_sparse.calls import Calls
+        >>> from lightning_sparse.anatomy.layer_calls import Calls
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 20), nn.Tanh(), nn.Linear(20, 10))
         >>> with Calls(net) as calls:
         ...     loss = net(torch.rand(2, 1, 8, 8)).sum()

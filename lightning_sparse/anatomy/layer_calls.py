@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook
 
-from lightning_sparse.first_tensor import first_tensor
+from lightning_sparse.anatomy.first_tensor import first_tensor
 
 # These two use their weights without calling the layers that those sit in.
 _WHOLE = (nn.RNNBase, nn.MultiheadAttention)

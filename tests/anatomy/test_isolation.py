@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_sparse.isolation import as_it_was
+from lightning_sparse import untouched
+from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.measure import (
     ATTRIBUTIONS,
     craft,
@@ -20,7 +21,6 @@ from lightning_sparse.measure import (
     measure_robustness,
     measure_saliency,
     measure_shift_consistency,
-    untouched,
 )
 from lightning_sparse.results.records import Measured
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.parameters import sparsifiable
 
 
 class Net(nn.Module):

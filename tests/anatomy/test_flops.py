@@ -5,8 +5,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_sparse.calls import Calls
-from lightning_sparse.flops import LayerFlops, TrainingFlops, elements, layer_flops
+from lightning_sparse.anatomy.flops import LayerFlops, TrainingFlops, elements, layer_flops
+from lightning_sparse.anatomy.layer_calls import Calls
 from lightning_sparse.models import lenet_300_100, resnet20, small_cnn
 
 

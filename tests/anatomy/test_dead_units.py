@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_sparse.connectivity import cut_off, dead_units
+from lightning_sparse.anatomy.dead_units import cut_off, dead_units
 
 
 def boolean(rows):
