@@ -4,9 +4,7 @@ BIN := .venv/bin
 # One thread a process: these networks are too small to share between cores, and spinning threads slow each other down.
 export OMP_NUM_THREADS ?= 1
 # What works with the core's dependencies alone: torch and lightning.
-CORE := $(addprefix tests/test_,$(addsuffix .py,core engine masks selection allocation layer_rules granularity update recipe \
-	recipe_updates schedules times parameters criteria running_scores network_scores rewinding lifetimes flops \
-	wiring connectivity)) tests/callbacks tests/contract
+CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types test-peers test-oldest test-mnist test-slurm bench clean

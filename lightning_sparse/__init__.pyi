@@ -1,6 +1,5 @@
 __version__: str
 
-from .allocation import layer_table as layer_table
 from .anatomy.isolation import untouched as untouched
 from .anatomy.parameters import sparsifiable as sparsifiable
 from .callbacks.ac_dc import ACDC as ACDC
@@ -29,15 +28,16 @@ from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.static import Static as Static
 from .callbacks.synflow import SynFlow as SynFlow
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
-from .engine import Engine as Engine
+from .engine.allocation import layer_table as layer_table
+from .engine.attach import attach as attach
+from .engine.engine import Engine as Engine
+from .engine.layer_rules import LayerRules as LayerRules
+from .engine.masks import Masks as Masks
+from .engine.masks import load_masks as load_masks
+from .engine.masks import sparsity_of as sparsity_of
+from .engine.recipe import Recipe as Recipe
+from .engine.rewinding import Rewind as Rewind
+from .engine.schedules import Curve as Curve
+from .engine.schedules import cubic as cubic
+from .engine.update import allocate as allocate
 from .errors import SparsityError as SparsityError
-from .layer_rules import LayerRules as LayerRules
-from .masks import Masks as Masks
-from .masks import load_masks as load_masks
-from .masks import sparsity_of as sparsity_of
-from .plain_loop import attach as attach
-from .recipe import Recipe as Recipe
-from .rewinding import Rewind as Rewind
-from .schedules import Curve as Curve
-from .schedules import cubic as cubic
-from .update import allocate as allocate

@@ -17,7 +17,7 @@ def known(job: Job, settings: Settings) -> Measured:
     """What is on disk of the robust accuracy of a job with these settings, at every eps asked for so far.
 
     Returns:
-        As :func:`~lightning_sparse.measure.robustness.measure_robustness` returns it; no array if no eps was measured.
+        As :func:`~lightning_sparse.measure.measure_robustness` returns it; no array if no eps was measured.
     """
     family = robust_keys(settings).model.removesuffix("model")
     closed = {key for key in job.measured() if key.startswith(family)}

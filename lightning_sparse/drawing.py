@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.recipe import Recipe
 from lightning_sparse.report.style import PALETTE, style
-from lightning_sparse.schedules import Curve
-from lightning_sparse.times import check_total
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def draw(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None
 
     Example:
         >>> from matplotlib.figure import Figure
-        >>> from lightning_sparse.schedules import cubic
+        >>> from lightning_sparse.engine.schedules import cubic
         >>> recipe = Recipe(cubic(0.9, end=0.75), every=0.25)
         >>> line = draw(recipe, total_steps=8, axes=Figure().subplots()).lines[0]
         >>> [(int(step), round(float(density), 4)) for step, density in line.get_xydata()]

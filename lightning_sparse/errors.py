@@ -13,6 +13,8 @@ class SparsityError(ValueError):
     raised before training starts wherever the fault can be seen that early.
     """
 
+    __module__ = "lightning_sparse"  # a traceback shows the name to catch it by
+
 
 def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
     """Return ``value`` as a float if it is a share between 0 and 1, else raise.
@@ -30,7 +32,7 @@ def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
         0.9
         >>> check_share("final_sparsity", 90)
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: final_sparsity=90 is not a share in [0, 1]: write 0.9 for 90 percent
+        lightning_sparse.SparsityError: final_sparsity=90 is not a share in [0, 1]: write 0.9 for 90 percent
     """
     top = "1]" if one_allowed else "1)"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -47,8 +49,8 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     Example:
         >>> check_choice("allocation", "globl", ["global", "uniform"])
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: allocation='globl' does not exist: did you mean 'global'? (allowed: global, uniform)
-    """  # noqa: E501
+        lightning_sparse.SparsityError: allocation='globl' does not exist: did you mean 'global'? (allowed: global, uniform)
+    """
     options = sorted(allowed)
     if value not in options:
         close = get_close_matches(str(value), options, n=1)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.data import ImageData
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.masks import Masks
 from lightning_sparse.results.records import Measured
 
 Settings = Mapping[str, Any]

@@ -150,7 +150,7 @@ def shortcut_versions(
 
     Returns:
         ``"aligned"``, ``"absent"`` and ``"conflicting"``: images and labels, for
-        :func:`~lightning_sparse.measure.shortcut.measure_shortcut`.
+        :func:`~lightning_sparse.measure.measure_shortcut`.
 
     Raises:
         SparsityError: if images and masks do not fit.

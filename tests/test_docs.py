@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 import lightning_sparse
 import settings
 from lightning_sparse import LayerRules, SparseTraining, app  # app registers the resolvers
-from lightning_sparse.scores import DROP, GROW
+from lightning_sparse.engine.scores.names import DROP, GROW
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from lightning_sparse import ACDC, SET, BrainDevelopment, GradualPruning, GraNet, OneShot, RigL, Static
 from lightning_sparse.drawing import draw, table
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.schedules import Curve, cubic
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.recipe import Recipe
-from lightning_sparse.schedules import Curve, cubic
 
 METHODS = {
     "static": Static(0.9),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.times import Time, check_time
 from lightning_sparse.errors import SparsityError, check_share
-from lightning_sparse.schedules import Curve
-from lightning_sparse.times import Time, check_time
 
 
 class ACDC(SparseTraining):

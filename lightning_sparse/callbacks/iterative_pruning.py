@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.criteria import Score
+from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.scores.of_layer import Score
 from lightning_sparse.errors import SparsityError, check_share
-from lightning_sparse.schedules import Curve
 
 
 class IterativePruning(SparseTraining):

@@ -7,9 +7,9 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.engine.rewinding import Rewind
+from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.errors import SparsityError, check_share
-from lightning_sparse.rewinding import Rewind
-from lightning_sparse.schedules import Curve
 
 
 class LotteryTicket(SparseTraining):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.recipe import Recipe
 
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 

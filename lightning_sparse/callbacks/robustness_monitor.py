@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import sparsity_of
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness import check_radii, measure_robustness

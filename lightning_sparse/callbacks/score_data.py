@@ -12,8 +12,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.network_scores import Network, looking_at
 
 
 class ScoreData:

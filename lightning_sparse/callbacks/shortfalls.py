@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from lightning_sparse.engine import Engine
+from lightning_sparse.engine.engine import Engine
 
 
 def warn_of_shortfalls(engine: Engine, *, as_planned: bool) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.criteria import Score
+from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.scores.of_layer import Score
+from lightning_sparse.engine.times import Time, check_time
 from lightning_sparse.errors import check_share
-from lightning_sparse.schedules import Curve
-from lightning_sparse.times import Time, check_time
 
 
 class SNFS(SparseTraining):

@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse.allocation import Allocation
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.callbacks.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.mailbox import Mailbox
@@ -23,16 +22,17 @@ from lightning_sparse.callbacks.refusals import (
 from lightning_sparse.callbacks.rewound_schedulers import RewoundSchedulers
 from lightning_sparse.callbacks.score_data import ScoreData
 from lightning_sparse.callbacks.shortfalls import warn_of_shortfalls
-from lightning_sparse.criteria import Score
-from lightning_sparse.engine import Engine
+from lightning_sparse.engine.allocation import Allocation
+from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.granularity import Granularity
+from lightning_sparse.engine.masks import Masks, load_masks
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.rewinding import Rewind
+from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.scores.of_layer import Score
+from lightning_sparse.engine.times import Time
+from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError, check_share
-from lightning_sparse.granularity import Granularity
-from lightning_sparse.masks import Masks, load_masks
-from lightning_sparse.recipe import Recipe
-from lightning_sparse.rewinding import Rewind
-from lightning_sparse.schedules import Curve
-from lightning_sparse.times import Time
-from lightning_sparse.update import Update
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

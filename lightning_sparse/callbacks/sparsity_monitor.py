@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.engine.masks import sparsity_of
+from lightning_sparse.engine.monitoring import Monitoring
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import sparsity_of
-from lightning_sparse.monitoring import Monitoring
 
 
 class SparsityMonitor(Callback):
@@ -28,8 +28,8 @@ class SparsityMonitor(Callback):
       that have lived since the training began, without a break;
     - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
       :func:`~lightning_sparse.anatomy.dead_units.dead_units`. What feeds what is read from the first batch's autograd
-      graph, so that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing incoming
-      connections do. A layer that nothing flows through any more, and outputs that are the same for every input, are
+      graph, so that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing
+      incoming connections do. A layer that nothing flows through any more, and outputs that are the same for every input, are
       warned of by name, once each;
     - ``flops/dense``, ``flops/sparse``, ``flops/share``: theoretical FLOPs of the training so far, of this rank's batches,
       see :class:`~lightning_sparse.anatomy.flops.TrainingFlops`; once more when training ends. Shapes are read in the first

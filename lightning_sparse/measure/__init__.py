@@ -5,7 +5,8 @@ Public names are listed in the stub beside this file, and each is imported when 
 Example:
     >>> import torch
     >>> from lightning_sparse import measure
-    >>> found = measure.measure_accuracy(torch.nn.Identity(), (torch.eye(4), torch.tensor([0, 1, 2, 0])))
+    >>> images, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+    >>> found = measure.measure_accuracy(torch.nn.Flatten(), (images, labels))
     >>> found.records[0].metric, found.records[0].value
     ('clean_accuracy', 0.75)
 """

@@ -88,7 +88,7 @@ def agreement_records(
         maps_a: (n, H, W), the model's.
         maps_b: (n, H, W), the dense model's, of the same images.
         attribution: the method that made both, for the record.
-        keep: (n,), which images to take, as :func:`~lightning_sparse.measure.saliency.same_images` gives them; None takes
+        keep: (n,), which images to take, as :func:`~lightning_sparse.measure.same_images` gives them; None takes
             all.
         seed: see :func:`top_agreement`.
 

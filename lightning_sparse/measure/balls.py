@@ -37,7 +37,7 @@ def check_eps(name: str, eps: object, norm: str = "Linf") -> float:
     Example:
         >>> check_eps("eps", 8)
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: eps=8 is not in (0, 1], the units of pixels: write 8 / 255
+        lightning_sparse.SparsityError: eps=8 is not in (0, 1], the units of pixels: write 8 / 255
     """
     number = isinstance(eps, int | float) and not isinstance(eps, bool)
     if norm == "L2":

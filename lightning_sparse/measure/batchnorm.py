@@ -44,7 +44,7 @@ def recalibrate_batchnorm(
         most: use the first so many images; None uses all.
         batch_size: images per batch, at least 2; the more, the better the variance.
         seed: of the order, and of dropout.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
 

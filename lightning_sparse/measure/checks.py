@@ -24,7 +24,7 @@ def check_logits(outputs: object) -> Tensor:
     Example:
         >>> check_logits({"logits": torch.zeros(2, 3)})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: the model gives a dict with keys 'logits', not logits: write forward=...
+        lightning_sparse.SparsityError: the model gives a dict with keys 'logits', not logits: write forward=...
     """
     scores = check_scores(outputs)
     values = scores.detach().float()
@@ -92,7 +92,7 @@ def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> 
     Example:
         >>> check_images(torch.full((1, 1, 8, 8), 255.0), torch.tensor([3]))
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: images lie in [255, 255], not in [0, 1]: write images / 255
+        lightning_sparse.SparsityError: images lie in [255, 255], not in [0, 1]: write images / 255
     """
     for name, value in (("images", images), ("labels", labels)):
         if not isinstance(value, Tensor):

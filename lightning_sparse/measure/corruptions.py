@@ -70,7 +70,7 @@ def measure_corruptions(
         severities: from 1, 2, 3.
         batch_size: images per forward pass.
         seed: of the corruptions' random numbers.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

@@ -42,7 +42,7 @@ def measure_cost(
         data: images and labels; the first ``batch_size`` are used, the labels not at all.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
         batch_size: images in the one batch whose memory is measured. More than 1, or BatchNorm may have nothing to train on.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar over the four parts.
@@ -51,7 +51,7 @@ def measure_cost(
         Records: ``cost_parameters``; ``cost_living`` (parameters without the dead connections); ``cost_flops_dense`` and
         ``cost_flops``, of one image; ``cost_peak_memory_inference`` and ``cost_peak_memory_training``, in bytes
         (:func:`~lightning_sparse.measure.peak_memory.peak_memory`); and the ``cost_bytes_*`` of
-        :func:`~lightning_sparse.measure.storage.storage_formats`. No arrays.
+        :func:`~lightning_sparse.measure.storage_formats`. No arrays.
 
     Raises:
         SparsityError: if masks, images or ``batch_size`` are not what they should be.

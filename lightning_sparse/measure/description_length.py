@@ -66,7 +66,7 @@ def measure_description_length(
         train_size: number of training images, if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
         batch_size: images per forward pass.
         seed: of random states inside.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar over the values of b.

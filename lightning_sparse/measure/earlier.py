@@ -45,7 +45,7 @@ class Earlier:
 
 
 def earlier_of(known: Measured | None, labels: Tensor) -> Earlier:
-    """Read what :func:`~lightning_sparse.measure.robustness.measure_robustness` returned before; nothing for None.
+    """Read what :func:`~lightning_sparse.measure.measure_robustness` returned before; nothing for None.
 
     Raises:
         SparsityError: if it is of other images.

@@ -37,7 +37,7 @@ def insertion_deletion_gap(
         images: (n, C, H, W), floats in [0, 1].
         labels: (n,), integers in [0, classes): the class whose probability is followed.
         maps: (n, H, W), higher is more important. All channels of a pixel go together.
-        temperature: of the softmax, from :func:`~lightning_sparse.measure.calibration.fit_temperature`.
+        temperature: of the softmax, from :func:`~lightning_sparse.measure.fit_temperature`.
         seed: ties in a map are ordered at random from this seed.
 
     Returns:

@@ -39,7 +39,7 @@ def true_class_gradients(
         images: (n, C, H, W), floats in [0, 1], not augmented.
         labels: (n,), integers in [0, classes).
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
 
@@ -83,7 +83,7 @@ class GradientVariance:
 
     Args:
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
 

@@ -52,7 +52,7 @@ def measure_hessian(
             changes by less than 0.1 % and the residual is less than a tenth of it, which takes 5 to 30 as a rule.
         batch_size: images per pass; it does not change the number.
         seed: of the random vector.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

@@ -43,7 +43,7 @@ def measure_jacobian(
             None fits it on the measured ones.
         batch_size: images per forward pass, followed by one backward pass per class; it does not change the number.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

@@ -92,7 +92,7 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
     Example:
         >>> check_masks("masks", np.ones((1, 2, 2)), (1, 2, 2))
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: masks are float64, not booleans: write masks > 0
+        lightning_sparse.SparsityError: masks are float64, not booleans: write masks > 0
     """
     if masks.dtype not in (np.bool_, torch.bool):
         raise SparsityError(f"{name} are {masks.dtype}, not booleans: write {name} > 0")

@@ -91,7 +91,7 @@ def numbers_of_model(
         images: (n, C, H, W), floats in [0, 1].
         labels: (n,), integers in [0, classes).
         method: what made the maps.
-        maps: (n, H, W), from :func:`~lightning_sparse.measure.attributions.attribute` with the same seed.
+        maps: (n, H, W), from :func:`~lightning_sparse.measure.attribute` with the same seed.
         deltas: (n,), from there too.
         measures: names from :data:`MEASURES`.
         temperature: of the softmax in which insertion and deletion are followed.

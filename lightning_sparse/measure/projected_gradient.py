@@ -48,7 +48,7 @@ def pgd(
     start if there are any left. With ``keep_broken`` it equals ``torchattacks.PGD`` and ``torchattacks.PGDL2``.
 
     It draws its random start from torch's global generator and wants the model in eval mode: call it inside
-    :func:`~lightning_sparse.anatomy.isolation.untouched`, or use ``ATTACKS["pgd"]``, which does both.
+    :func:`~lightning_sparse.untouched`, or use ``ATTACKS["pgd"]``, which does both.
 
     Args:
         classifier: pixels in [0, 1] to logits.

@@ -73,7 +73,7 @@ def randomisation_check(
         images: (n, C, H, W), floats in [0, 1].
         targets: (n,), integers in [0, classes).
         maps: (n, H, W), of the trained network, by the same method and seed.
-        method: a name from :data:`~lightning_sparse.measure.attributions.ATTRIBUTIONS`.
+        method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`.
         seed: of the new places and of SmoothGrad's noise.
 
     Returns:
@@ -82,7 +82,7 @@ def randomisation_check(
         map is constant.
 
     Raises:
-        SparsityError: as :func:`~lightning_sparse.measure.attributions.attribute`.
+        SparsityError: as :func:`~lightning_sparse.measure.attribute`.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3))

@@ -58,15 +58,15 @@ def measure_robustness(
             of such batches.
         eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
         norm: ``"Linf"`` or ``"L2"``.
-        tier: ``"monitor"``, ``"sweep"`` or ``"reference"``, see :data:`~lightning_sparse.measure.tiers.TIERS`.
-        attacks: names from :data:`~lightning_sparse.measure.attacks.ATTACKS` in place of the tier's. Keep two losses among
+        tier: ``"monitor"``, ``"sweep"`` or ``"reference"``, see :data:`~lightning_sparse.measure.TIERS`.
+        attacks: names from :data:`~lightning_sparse.measure.ATTACKS` in place of the tier's. Keep two losses among
             them: large logits alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4
             classes ``"pgd-margin"`` stands in for attacks on DLR, and the record says so.
         steps: gradient steps in place of the tier's.
         restarts: random starts of PGD in place of the tier's.
         batch_size: images per batch; 128 to 256 is fastest on a CPU.
         seed: of the random starts and samples.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

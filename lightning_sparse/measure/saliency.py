@@ -48,7 +48,7 @@ def measure_saliency(
         model: any module; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
-        methods: names from :data:`~lightning_sparse.measure.attributions.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
+        methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
             a convolution to show gives rows of NaN that say why, and no array.
         measures: names from :data:`~lightning_sparse.measure.map_numbers.MEASURES`. ``"max_sensitivity"`` costs eleven more
             attributions of each image, ``"randomisation"`` one more, the others none.
@@ -58,7 +58,7 @@ def measure_saliency(
         batch_size: images per forward pass where there is no gradient.
         seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
             the weights.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

@@ -33,15 +33,15 @@ def max_sensitivity(
         classifier: pixels in [0, 1] to logits; it is left as it was.
         images: (n, C, H, W), floats in [0, 1].
         targets: (n,), integers in [0, classes).
-        method: a name from :data:`~lightning_sparse.measure.attributions.ATTRIBUTIONS`. The maps are those of
-            :func:`~lightning_sparse.measure.attributions.attribute`: channels summed, absolute.
+        method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. The maps are those of
+            :func:`~lightning_sparse.measure.attribute`: channels summed, absolute.
         seed: of SmoothGrad's noise, the same for every move; ``seed + 1`` draws the moves.
 
     Returns:
         (n,), at least 0; NaN where the map of the unmoved image is zero.
 
     Raises:
-        SparsityError: as :func:`~lightning_sparse.measure.attributions.attribute`.
+        SparsityError: as :func:`~lightning_sparse.measure.attribute`.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))  # a linear model's gradient is the same everywhere

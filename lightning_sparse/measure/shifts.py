@@ -44,7 +44,7 @@ def measure_shift_consistency(
             (2 most + 1)^2 times: 25 for 2.
         batch_size: images per forward pass.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

@@ -39,7 +39,7 @@ def measure_shortcut(
         data: ``"aligned"``, ``"absent"`` and ``"conflicting"``: the same images in the same order, as
             :func:`lightning_sparse.planted.shortcut_versions` makes them. Each ``(images, labels)`` or a loader.
         batch_size: images per forward pass.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
 
@@ -50,7 +50,7 @@ def measure_shortcut(
 
     Raises:
         SparsityError: if a version is missing, the labels of two differ, or as
-            :func:`~lightning_sparse.measure.accuracy.measure_accuracy`.
+            :func:`~lightning_sparse.measure.measure_accuracy`.
 
     Example:
         >>> import torch

@@ -33,7 +33,7 @@ def storage_formats(model: nn.Module, masks: Mapping[str, Tensor] | None = None)
 
     Args:
         model: any module; it is not run.
-        masks: by parameter name, True where a connection lives, such as :class:`~lightning_sparse.masks.Masks`. Without them
+        masks: by parameter name, True where a connection lives, such as :class:`~lightning_sparse.Masks`. Without them
             the zeros of the sparsifiable weights are dead.
 
     Returns:

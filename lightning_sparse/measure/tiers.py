@@ -12,7 +12,7 @@ class Tier:
     """What one tier runs.
 
     Attributes:
-        attacks: names from :data:`~lightning_sparse.measure.attacks.ATTACKS`, in the order in which they run.
+        attacks: names from :data:`~lightning_sparse.measure.ATTACKS`, in the order in which they run.
         steps: gradient steps of each attack, for each target where there are targets.
         restarts: random starts of ``pgd`` and ``pgd-margin``; the others have one.
         checks: whether the number is checked for being an illusion (:mod:`lightning_sparse.measure.trust`).

@@ -48,7 +48,7 @@ def craft(
         steps: gradient steps, of 2.5 * eps / steps each, from one random start.
         batch_size: images per batch; with the seed it decides the random starts.
         seed: of the random starts.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.
@@ -106,7 +106,7 @@ def measure_transfer(
         norm: and their norm.
         batch_size: images per forward pass.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.
@@ -172,7 +172,7 @@ def transfer_matrix(
         steps: see there.
         batch_size: see there.
         seed: see there; all sources start from the same points.
-        mean: see :func:`~lightning_sparse.measure.classifier.as_classifier`; of all models.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`; of all models.
         std: see there.
         forward: see there.
         progress: show a bar on stderr.

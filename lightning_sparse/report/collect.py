@@ -81,7 +81,7 @@ def collect(folder: str | Path) -> Sweep:
     Example:
         >>> collect("no/such/sweep")
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: folder='no/such/sweep' does not exist: give the folder of a sweep, such as outputs/quick
+        lightning_sparse.SparsityError: folder='no/such/sweep' does not exist: give the folder of a sweep, such as outputs/quick
     """  # noqa: E501
     import pandas as pd
 

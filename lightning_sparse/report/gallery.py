@@ -96,7 +96,7 @@ def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
     Args:
         images: (n, C, H, W) in [0, 1], one channel or three.
         labels: (n,).
-        vog_normalised: (n,), from :func:`~lightning_sparse.measure.gradient_variance.class_normalised`; NaN is left out.
+        vog_normalised: (n,), from :func:`~lightning_sparse.measure.class_normalised`; NaN is left out.
 
     Returns:
         The figure: up to 16 of the highest scores above, and as many of the lowest below.

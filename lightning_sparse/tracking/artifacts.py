@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wandb import Run
 
-    from lightning_sparse.masks import Masks
+    from lightning_sparse.engine.masks import Masks
 
 
 def keep(run: Run, kind: str, files: Iterable[Path]) -> None:
@@ -44,7 +44,7 @@ def place(run: Run) -> Path:
 
 
 def masks_file(run: Run, masks: Masks) -> Path:
-    """Write masks at one bit a connection, for :func:`lightning_sparse.masks.load_masks`."""
+    """Write masks at one bit a connection, for :func:`lightning_sparse.load_masks`."""
     import torch
 
     path = place(run) / "masks.pt"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import wandb
     from wandb import Run
 
-    from lightning_sparse.masks import Masks
+    from lightning_sparse.engine.masks import Masks
     from lightning_sparse.results.jobs import Job
 
 

@@ -61,7 +61,7 @@ def job_run(
     Example:
         >>> job_run(name="dense-s0", project="digits", group="quick/dense", folder=".", mode="ofline")
         Traceback (most recent call last):
-        lightning_sparse.errors.SparsityError: mode='ofline' does not exist: did you mean 'offline'? (allowed: disabled, offline, online)
+        lightning_sparse.SparsityError: mode='ofline' does not exist: did you mean 'offline'? (allowed: disabled, offline, online)
     """  # noqa: E501
     run = start(
         mode,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_sparse import SNIP, GradualPruning, GraSP, OneShot, SparsityError, SynFlow
-from lightning_sparse.network_scores import of_network
+from lightning_sparse.engine.scores.of_network import of_network
 from settings import Module, batches, digits, quiet, same_state
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 import lightning_sparse
 import settings
 from lightning_sparse import Curve, SparseTraining
-from lightning_sparse.scores import DROP
+from lightning_sparse.engine.scores.names import DROP
 
 pytest.importorskip("jsonargparse")
 
@@ -156,7 +156,7 @@ def test_curves_are_written_in_yaml(cli, config):
             "start": 0.3,
             "segments": [
                 {
-                    "class_path": "lightning_sparse.schedules.Segment",
+                    "class_path": "lightning_sparse.engine.schedules.Segment",
                     "init_args": {"end": 15, "value": 0.0, "shape": "cosine"},
                 }
             ],
@@ -195,7 +195,7 @@ def test_a_criterion_is_given_as_a_name(criterion, cli, config):
 
 
 def test_a_score_of_ones_own_is_given_by_its_class_path(cli, config):
-    momentum = {"class_path": "lightning_sparse.running_scores.Momentum", "init_args": {"decay": 0.5}}
+    momentum = {"class_path": "lightning_sparse.engine.scores.running.Momentum", "init_args": {"decay": 0.5}}
     (callback,) = ours(cli("fit", config(BrainDevelopment={"final_sparsity": 0.9, "growth": momentum})))
     assert repr(callback.recipe.grow) == "Momentum(decay=0.5)"
     assert settings.exact(callback.masks, 0.9)

@@ -9,7 +9,7 @@ from torch import nn
 
 import settings
 from lightning_sparse import SparseTraining, SparsityError
-from lightning_sparse.criteria import gradient, needs_gradient
+from lightning_sparse.engine.scores.of_layer import gradient, needs_gradient
 
 
 class Watched(settings.Module):

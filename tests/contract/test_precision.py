@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 
 import settings
 from lightning_sparse import SparseTraining
-from lightning_sparse.criteria import gradient, needs_gradient
+from lightning_sparse.engine.scores.of_layer import gradient, needs_gradient
 from settings import SAFE
 
 # Resuming without the ModelCheckpoint that saved is what a test here is about.

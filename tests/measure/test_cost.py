@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import Masks
 from lightning_sparse.measure.cost import measure_cost
 from lightning_sparse.measure.peak_memory import peak_memory
 from lightning_sparse.measure.storage import storage_formats

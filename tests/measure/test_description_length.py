@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import Masks
 from lightning_sparse.measure.description_length import code_bits, mask_bits, measure_description_length, quantise
 
 

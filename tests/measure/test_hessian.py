@@ -9,8 +9,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import Masks
 from lightning_sparse.measure.hessian import measure_hessian
 
 

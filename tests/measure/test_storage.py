@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import Masks
 from lightning_sparse.measure.storage import (
     as_matrix,
     from_bitmap,

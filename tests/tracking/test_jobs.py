@@ -15,8 +15,8 @@ from PIL import Image
 
 import settings
 from lightning_sparse import GradualPruning, SparsityMonitor
+from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.masks import Masks, load_masks
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Record
 from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, log_records, summary_run

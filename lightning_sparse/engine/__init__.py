@@ -1,0 +1,1 @@
+"""Sparse training itself: masks, scores, schedules, allocation and the update, on any module and torch optimizer."""

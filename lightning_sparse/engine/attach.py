@@ -1,0 +1,97 @@
+"""The engine in a plain torch loop, or under Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.scores.of_network import Network, looking_at
+from lightning_sparse.engine.times import check_total
+from lightning_sparse.errors import SparsityError
+
+
+def attach(
+    optimizer: Optimizer,
+    model: nn.Module,
+    recipe: Any,
+    *,
+    total_steps: int | None = None,
+    state: Mapping[str, Any] | None = None,
+    batches: Sequence[Any] = (),
+    loss_fn: Callable[[Any, Any], Any] | None = None,
+) -> Engine:
+    """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
+
+    Args:
+        optimizer: the optimizer that trains ``model`` (Fabric's wrapper is fine).
+        model: the model, bare or in the wrapper of Fabric, DDP or ``torch.compile``, whose names are left out of the masks';
+            Linear and Conv weights become sparse unless the recipe says otherwise.
+        recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
+        total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
+        state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
+            before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
+        batches: training batches on the model's device, for a score of the whole network (``"snip"``, ``"grasp"``,
+            ``"synflow"``); the recipe's ``score_batches`` of them are read.
+        loss_fn: ``loss_fn(model, batch)``, a scalar tensor, for such a score.
+
+    Returns:
+        The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
+
+    Example:
+        >>> import torch
+        >>> from lightning_sparse import attach, Recipe, cubic
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Linear(20, 5)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> engine = attach(optimizer, model, Recipe(cubic(0.9, end=0.75)), total_steps=40)
+        >>> for _ in range(40):
+        ...     optimizer.zero_grad()
+        ...     model(torch.randn(8, 20)).square().mean().backward()
+        ...     optimizer.step()
+        >>> engine.sparsity, int((model.weight == 0).sum())
+        (0.9, 90)
+    """
+    loss_fn = loss_fn or getattr(recipe, "loss_fn", None)
+    recipe = getattr(recipe, "recipe", recipe)
+    if not isinstance(recipe, Recipe):
+        raise SparsityError(
+            f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
+        )
+    check_total("total_steps", total_steps)
+    bare = _bare(model)
+    parameters = sparsifiable(bare, recipe.include, recipe.exclude)
+
+    @contextmanager
+    def look(count: int) -> Iterator[Network]:
+        with looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss) as network:
+            yield network
+
+    engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
+    engine.install([optimizer])
+    if state is None:
+        engine.birth()
+    else:
+        engine.load_state_dict(state)
+    return engine
+
+
+def _no_loss(model: Any, batch: Any) -> Any:
+    raise SparsityError("this score needs a loss: give attach() loss_fn=(model, batch) -> scalar tensor")
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers that put a prefix before its parameters' names."""
+    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    for wrapped in ("_forward_module", "_orig_mod", *(["module"] if parallel else [])):  # Fabric, torch.compile
+        inner = model._modules.get(wrapped)
+        if inner is not None:
+            return _bare(inner)
+    return model

@@ -1,0 +1,355 @@
+"""The one engine: when a mask update is due, what it does, and how it hangs on an optimizer. No Lightning in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_sparse.engine.holds import Hold, count_of, unwrap
+from lightning_sparse.engine.masks import Masks
+from lightning_sparse.engine.optimizers import forget_history, found_inf, start_newborns
+from lightning_sparse.engine.ranks import check_same_masks
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.rewinding import Rewinding
+from lightning_sparse.engine.scoring import Choosing, Look
+from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.update import Update
+from lightning_sparse.errors import SparsityError
+
+
+class Engine:
+    """Keeps the masks of some parameters through training, following a recipe.
+
+    Args:
+        parameters: the sparsifiable parameters, by name.
+        recipe: what to do.
+        total_steps: optimizer steps of the whole training, for times that are shares of it.
+        model: what the parameters belong to, for recipes that rewind.
+        look: opens the network for scores of the whole network, with as many batches as it is told.
+
+    Attributes:
+        masks: the masks, by parameter name.
+        idle: set it to True where optimizer steps are no steps of training: then dead weights are zeroed, and no more.
+        history: every :class:`Update` so far.
+        plan: the recipe with its times in steps.
+
+    Raises:
+        SparsityError: if a time is a share and the length is not known, or if some sparsity on the way would leave fewer
+            connections than layers.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        recipe: Recipe,
+        total_steps: int | None = None,
+        model: nn.Module | None = None,
+        look: Look | None = None,
+    ) -> None:
+        self.parameters = dict(parameters)
+        recipe.check(self.parameters)
+        self.recipe = recipe
+        self.plan = recipe.resolve(total_steps)
+        self.masks = Masks.dense(
+            self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
+        )
+        self.history: list[Update] = []
+        self._choosing = Choosing(recipe, self.parameters, look)
+        if self.plan.rewind is not None and model is None:
+            raise SparsityError("rewind= needs the model: build the Engine with model=")
+        self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
+        self.idle = False
+        self._gradients = self._choosing.gradients
+        self._taken = 0
+        self._unsure = 0
+        self._skipped: Tensor | float = 0.0
+        self._next_due = self.plan.next_due(0)
+        self._optimizers: dict[str, Optimizer] = {}
+        self._holds: dict[Optimizer, Hold] = {}
+        self._clock_optimizer: Optimizer | None = None
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def sparsity(self) -> float:
+        """Sparsity achieved, in [0, 1]."""
+        return self.masks.sparsity
+
+    @property
+    def clock(self) -> int:
+        """Optimizer steps really taken: accumulated batches and skipped steps are none."""
+        if self._unsure:
+            self._taken += self._unsure - round(float(self._skipped))
+            self._unsure, self._skipped = 0, 0.0
+        return self._taken
+
+    @property
+    def rewound(self) -> int:
+        """How often the weights have been rewound."""
+        return self._rewinding.done if self._rewinding else 0
+
+    @property
+    def installed(self) -> bool:
+        """Whether the engine hangs on optimizers now."""
+        return bool(self._handles)
+
+    @property
+    def updates_to_come(self) -> bool:
+        """Whether the masks may change once more."""
+        return self._next_due is not None
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the sparsity has reached its last value, to change no more."""
+        return self.clock >= self.plan.sparsity.settled
+
+    def install(self, optimizers: Sequence[Optimizer]) -> None:
+        """Hang the engine on the optimizers.
+
+        The first that owns a parameter of the engine is the clock; after a step of any of them its own parameters are
+        masked again. Frozen parameters need no optimizer; unfrozen and given to one later, they are masked from then on.
+
+        Raises:
+            SparsityError: if a trainable parameter belongs to none of them.
+        """
+        self.detach()
+        for optimizer in map(unwrap, optimizers):
+            self._own(optimizer)
+            if sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2:  # its own, and the base class's
+                self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._clock_optimizer = next((o for o, hold in self._holds.items() if hold.mine), next(iter(self._holds), None))
+        orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
+        if orphan is not None:
+            raise SparsityError(
+                f"no optimizer owns {orphan!r}, so its connections could not learn: give it to an optimizer, or leave it "
+                f"out with exclude=[{orphan!r}]"
+            )
+
+    def _own(self, optimizer: Optimizer) -> None:
+        """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
+        theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
+        before = self._holds.get(optimizer)
+        stepped = before.stepped if before else None
+        self._holds[optimizer] = Hold(mine, self.masks.keeper(mine), count_of(optimizer), stepped)
+        for name, parameter in mine.items():
+            if isinstance(optimizer, LBFGS) and name not in self._optimizers:
+                # It moves the weights many times inside one step, along directions built from gradients.
+                hook = partial(self._hide_dead_gradients, name)
+                self._handles.append(cast(Any, parameter).register_post_accumulate_grad_hook(hook))
+            self._optimizers[name] = optimizer
+
+    def detach(self) -> None:
+        """Take every hook off the optimizers; masks and history stay."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._optimizers, self._holds, self._clock_optimizer = [], {}, {}, None
+
+    def birth(self) -> None:
+        """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
+        if self.plan.due(0):
+            self.update()
+        self.masks.apply(self.parameters)
+        if self._rewinding:
+            self._rewinding.keep(0)
+
+    def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
+        """Read the dense gradients, where the coming step needs them; call it before they are clipped.
+
+        Without this call they are read after the step, as they stand then.
+
+        Args:
+            optimizer: the one that is about to step.
+            zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
+                of the living.
+        """
+        if optimizer not in self._holds:
+            optimizer = unwrap(optimizer)
+        if optimizer not in self._holds or isinstance(optimizer, LBFGS):
+            return  # LBFGS's gradients are read and hidden as they arise
+        mine = self._holds[optimizer].mine
+        if self._gradients:
+            self._gradients.forget(mine)  # what a skipped step has left behind
+        if self._gradients_wanted():
+            self._gradients.read(mine)
+        if zero_dead:
+            self.masks.apply({name: p.grad for name, p in mine.items() if p.grad is not None})
+
+    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._holds[optimizer].stepped = False
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Tick the clock, update the masks if that is due, and zero the dead weights."""
+        if self._holds[optimizer].size != count_of(optimizer):
+            self._own(optimizer)
+        hold = self._holds[optimizer]
+        if optimizer is self._clock_optimizer and not (self.idle or hold.stepped):
+            skipped = found_inf(optimizer)
+            if skipped is None:
+                self._taken += 1
+            else:
+                self._unsure += 1
+                self._skipped = self._skipped + skipped.clamp(max=1.0)
+            if self._may_be_due():
+                if not skipped and self._tick(optimizer):
+                    self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
+                    if self._rewinding:
+                        self._rewinding.keep(self.clock)
+                self._gradients.forget()
+        if hold.stepped is not None:
+            hold.stepped = True
+        hold.keep()
+
+    def _tick(self, optimizer: Optimizer) -> bool:
+        """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
+        due = self.plan.due(self.clock)
+        if self._choosing.watching or due:
+            self._gradients.complete(optimizer)
+            self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
+            self._choosing.observe()
+        if due:
+            died = self.update().died
+            if died and self._rewinding:
+                self._rewinding.go_back(set(self._optimizers.values()), last=self.at_target)
+        return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
+
+    def _hide_dead_gradients(self, name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            if self._gradients_wanted():
+                self._gradients.read([name], local=True)
+            self.masks.apply({name: parameter.grad})
+
+    def _may_be_due(self, ahead: int = 0) -> bool:
+        """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
+        latest = self._taken + self._unsure + ahead
+        if self._choosing.watching or (self._next_due is not None and latest >= self._next_due):
+            return True
+        return self._rewinding is not None and self._rewinding.is_due(latest)
+
+    def _gradients_wanted(self) -> bool:
+        if not self._may_be_due(1):
+            return False
+        step = self.clock + 1
+        if self._choosing.watching:
+            return True
+        if not self.plan.due(step):
+            return False
+        asked = self._asked_living(step)
+        grows = self.plan.turnover_at(step) > 0.0 or self.masks.living < asked < self.masks.total
+        return self._choosing.reads_gradients(grows=grows)
+
+    def _asked_living(self, step: int) -> int:
+        return self.masks.total - round(self.plan.sparsity(step) * self.masks.total)
+
+    @torch.no_grad()
+    def update(self) -> Update:
+        """Do one mask update, for the step that the clock shows.
+
+        Exactly ``round(sparsity * total)`` connections are dead after it (``next_masks`` in ``engine/update.py``).
+
+        Returns:
+            What was done, which is also the last entry of ``history``.
+        """
+        before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
+        *rounds, living = self._targets()
+        after, share = before, self.plan.turnover_at(self.clock)
+        at_birth = self.clock == 0
+        for target in rounds:
+            after, _, _ = self._choosing.choose(after, target, 0.0, at_birth=at_birth)
+            for name, mask in after.items():
+                self.masks.set(name, mask)
+            self.masks.apply(self.parameters)  # the next round scores what is left
+        after, replaced, shortfall = self._choosing.choose(after, living, share, at_birth=at_birth)
+        died, born = self._take(before, present, after, replaced)
+        update = Update(
+            step=self.clock,
+            phase=self.plan.sparsity.phase(self.clock) or self.plan.turnover.phase(self.clock),
+            asked=self.plan.sparsity(self.clock),
+            sparsity=self.masks.sparsity,
+            died=died,
+            born=born,
+            replaced=replaced,
+            shortfall=shortfall,
+            turnover=replaced / self.masks.living,
+        )
+        self.history.append(update)
+        self._next_due = self.plan.next_due(self.clock)
+        named = self.recipe.plain()
+        check_same_masks(self.masks, f"drop={named['drop']!r}, grow={named['grow']!r}")
+        return update
+
+    def _targets(self) -> list[int]:
+        """How many shall live after each round of the update that is due: fewer by the same factor each time."""
+        asked, present, rounds = self._asked_living(self.clock), self.masks.living, self.recipe.rounds
+        if asked >= present or rounds == 1:
+            return [asked]
+        return [round(present * (asked / present) ** (done / rounds)) for done in range(1, rounds)] + [asked]
+
+    def _take(
+        self, before: Mapping[str, Tensor], present: Mapping[str, int], after: Mapping[str, Tensor], replaced: int
+    ) -> tuple[int, int]:
+        """Make ``after`` the masks, start the newborns, and return how many died and how many were born."""
+        moves = self.recipe.redistribute
+        died = born = 0 if moves else replaced  # beyond turnover, a layer either loses connections or gains some
+        for name, mask in after.items():
+            self.masks.set(name, mask)
+            change = self.masks.count(name) - present[name]
+            if (replaced or change > 0) and name in self._optimizers:
+                start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
+            born += marked(mask & ~before[name]) if moves else max(change, 0)
+            died += marked(before[name] & ~mask) if moves else max(-change, 0)
+        if died or born:
+            for optimizer in set(self._optimizers.values()):
+                forget_history(optimizer)
+        return died, born
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, in tensors, numbers, strings, lists and dicts."""
+        return {
+            "lightning_sparse": 1,
+            "recipe": self.recipe.plain(),
+            "plan": self.plan.plain(),
+            "clock": self.clock,
+            "masks": self.masks.pack(),
+            **self._choosing.state_dict(),
+            "rewinding": self._rewinding.state_dict() if self._rewinding else {},
+            "history": [asdict(update) for update in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Go on where another run stopped.
+
+        Args:
+            state: what :meth:`state_dict` gave.
+
+        Returns:
+            Whether the times in steps are those that this run would have had; those of the state hold in any case.
+
+        Raises:
+            SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
+        """
+        asked, saved = self.recipe.plain(), state["recipe"]
+        changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in asked if asked[name] != saved.get(name)]
+        if changed:
+            raise SparsityError(
+                f"the checkpoint was made with other arguments ({'; '.join(changed)}): resume with the same ones, or start "
+                "a new training from its weights (without ckpt_path)"
+            )
+        same_times = bool(state["plan"] == self.plan.plain())
+        self.plan = self.plan.with_times(state["plan"])
+        self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
+        self._next_due = self.plan.next_due(self._taken)
+        self.masks.unpack(state["masks"])
+        self._choosing.load_state_dict(state)
+        if self._rewinding:
+            self._rewinding.load_state_dict(state["rewinding"])
+        self.history = [Update(**update) for update in state["history"]]
+        self.masks.apply(self.parameters)
+        return same_times

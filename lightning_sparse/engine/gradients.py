@@ -1,0 +1,70 @@
+"""Dense gradients: those of dead connections too, kept from the backward pass to the mask update that reads them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_sparse.engine.optimizers import gradient_scale
+from lightning_sparse.engine.ranks import average
+
+
+class DenseGradients:
+    """Gradients by parameter name, read before anything (clipping, the masks) changes them.
+
+    Args:
+        parameters: the parameters, by name.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._read: dict[str, Tensor] = {}
+        self._local = False
+        self._warned = False
+
+    def __bool__(self) -> bool:
+        return bool(self._read)
+
+    def get(self, name: str) -> Tensor | None:
+        """The gradient of one parameter, or None."""
+        return self._read.get(name)
+
+    def read(self, names: Iterable[str], *, local: bool = False) -> None:
+        """Copy the gradients as they stand now.
+
+        Args:
+            names: of which parameters.
+            local: whether they are of this rank alone, because DDP has not averaged them yet.
+        """
+        for name in names:
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                self._read[name] = gradient.detach().clone()
+                self._local = self._local or local
+
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """Drop what was read, of some parameters or of all."""
+        for name in list(self._read) if names is None else names:
+            self._read.pop(name, None)
+        self._local = self._local and bool(self._read)
+
+    def complete(self, optimizer: Optimizer) -> None:
+        """Make them what a score may read: one for each parameter, unscaled, the same on every rank."""
+        scale = gradient_scale(optimizer)
+        if scale is not None:  # a fused step has divided what the parameters hold, and could not divide these
+            self._read = {name: gradient / scale for name, gradient in self._read.items()}
+        for name, parameter in self._parameters.items():
+            if name not in self._read and parameter.grad is not None:
+                self._read[name] = parameter.grad.detach()
+        missing = [name for name in self._parameters if name not in self._read]
+        if missing and self._read:  # layers that this step did not use: their connections pull at nothing
+            if not self._warned:
+                warnings.warn(f"no gradient for {', '.join(missing)}: scored as zero", stacklevel=2)
+                self._warned = True
+            self._read |= {name: torch.zeros_like(self._parameters[name]) for name in missing}
+        if self._local:
+            average({name: self._read[name] for name in self._parameters if name in self._read})

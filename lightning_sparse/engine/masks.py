@@ -1,0 +1,248 @@
+"""Masks: which connections live, by parameter name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.engine.selection import marked
+from lightning_sparse.errors import SparsityError
+
+# A weight is seen as an integer, and one bitwise AND with all bits or none turns whatever stood at a dead connection (a
+# NaN, an infinity, a negative number) into plain 0.0, where a multiplication leaves NaN or -0.0.
+_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Masks(Mapping[str, Tensor]):
+    """A mapping of parameter name to boolean mask: True where a connection lives.
+
+    It holds one integer a connection, all bits set where it lives, and makes the boolean tensor when asked for it.
+
+    Args:
+        masks: boolean tensors, of the parameters' shapes.
+        itemsize: bytes of a weight, 1, 2, 4 or 8, by name; 4 where it is missing.
+        compact: hold one byte a connection, not as many as a weight has. On a CPU :meth:`apply` costs the same with both,
+            about a copy of the weights.
+
+    Example:
+        >>> masks = Masks({"w": torch.tensor([True, False, False, False])})
+        >>> masks.sparsity, masks.living, masks.total
+        (0.75, 1, 4)
+        >>> weight = torch.tensor([1.0, -2.0, torch.nan, torch.inf])
+        >>> masks.apply({"w": weight})
+        >>> weight.tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+
+    def __init__(
+        self, masks: Mapping[str, Tensor], itemsize: Mapping[str, int] | None = None, compact: bool = False
+    ) -> None:
+        self._itemsize = dict(itemsize or {})
+        self._compact, self._changes = compact, 0
+        self._words: dict[str, Tensor] = {}
+        self._elsewhere: dict[tuple[str, torch.device], Tensor] = {}
+        self._living: dict[str, int] = {}
+        for name, mask in masks.items():
+            self.set(name, mask)
+
+    @classmethod
+    def dense(cls, parameters: Mapping[str, Tensor], compact: bool = False) -> Masks:
+        """Masks under which every connection of ``parameters`` lives."""
+        everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
+        return cls(everything, {name: weight.element_size() for name, weight in parameters.items()}, compact)
+
+    def set(self, name: str, mask: Tensor) -> None:
+        """Replace the mask of one parameter by a boolean tensor of its shape."""
+        if mask.dtype != torch.bool:
+            raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
+        self._living[name] = marked(mask)
+        new, words = mask.view(torch.int8).neg(), self._words.get(name)  # True becomes -1: every bit set
+        if words is None or words.shape != new.shape or words.device != new.device:
+            self._words[name] = new if self._compact else new.to(_WORD[self._itemsize.get(name, 4)])
+        else:
+            words.copy_(new)
+        self._elsewhere = {key: copy for key, copy in self._elsewhere.items() if key[0] != name}
+        self._changes += 1
+
+    def __getitem__(self, name: str) -> Tensor:
+        words = self._words[name]
+        return words.bool() if self._living[name] < words.numel() else torch.ones_like(words, dtype=torch.bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} parameters, {self.living} of {self.total} connections live)"
+
+    @property
+    def total(self) -> int:
+        """Number of sparsifiable connections."""
+        return sum(words.numel() for words in self._words.values())
+
+    @property
+    def living(self) -> int:
+        """Number of connections that live."""
+        return sum(self._living.values())
+
+    def count(self, name: str) -> int:
+        """Number of connections of one parameter that live."""
+        return self._living[name]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the connections that are dead, in [0, 1]."""
+        return (self.total - self.living) / self.total
+
+    def layer_sparsity(self) -> dict[str, float]:
+        """The sparsity of each parameter."""
+        return {name: 1.0 - self._living[name] / words.numel() for name, words in self._words.items()}
+
+    def apply(self, parameters: Mapping[str, Tensor]) -> None:
+        """Zero the dead connections of ``parameters`` in place, on any device: one pass, about the cost of a copy."""
+        for name, weight in parameters.items():
+            view, words = self._pair(name, weight)
+            view &= words
+
+    def keeper(self, parameters: Mapping[str, Tensor]) -> Callable[[], None]:
+        """Return what does the same again and again, after every step of a training, with all looked up beforehand."""
+        ready: list[tuple[Tensor, int, Any, Any]] = []
+        changes = -1
+
+        def keep() -> None:
+            nonlocal changes
+            for weight, place, view, words in ready:
+                if changes != self._changes or weight.data_ptr() != place:
+                    break
+                view &= words
+            else:
+                if ready:
+                    return
+            ready[:] = [(w, w.data_ptr(), *self._pair(name, w)) for name, w in parameters.items()]
+            changes = self._changes
+            self.apply(parameters)
+
+        return keep
+
+    def _pair(self, name: str, weight: Tensor) -> tuple[Any, Any]:
+        """The weight as integers and its words, for one in-place AND."""
+        words, view = self._words[name], weight.detach().view(_WORD[weight.element_size()])
+        if words.device != view.device:
+            if (name, view.device) not in self._elsewhere:
+                self._elsewhere[name, view.device] = words.to(view.device)
+            words = self._elsewhere[name, view.device]
+        # numpy widens bytes as it reads them; torch would write them out first, which costs as much again
+        return (view.numpy(), words.numpy()) if view.is_cpu else (view, words)
+
+    def checksum(self) -> str:
+        """A hash of names, shapes and masks, equal on two ranks if and only if those are."""
+        digest = hashlib.sha256()
+        for name, packed in sorted(self.pack().items()):
+            digest.update(f"{name}{packed['shape']}".encode() + packed["bits"].numpy().tobytes())
+        return digest.hexdigest()
+
+    def pack(self) -> dict[str, dict[str, Any]]:
+        """The masks at one bit a connection, as tensors and lists that a checkpoint can hold."""
+        return {name: pack_bits(words.to(torch.int8)) for name, words in self._words.items()}
+
+    def unpack(self, packed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take back what :meth:`pack` gave, keeping this object's devices.
+
+        Raises:
+            SparsityError: if names or shapes differ.
+        """
+        mine = {name: list(words.shape) for name, words in self._words.items()}
+        theirs = {name: list(entry["shape"]) for name, entry in packed.items()}
+        if mine != theirs:
+            name = next(n for n in [*mine, *theirs] if mine.get(n) != theirs.get(n))
+            raise SparsityError(
+                f"the checkpoint's masks do not fit the model: {name!r} has shape {theirs.get(name)} there and "
+                f"{mine.get(name)} here: resume with the same model and the same include and exclude"
+            )
+        for name, entry in packed.items():
+            self.set(name, unpack_bits(entry).to(self._words[name].device))
+
+
+def pack_bits(mask: Tensor) -> dict[str, Any]:
+    """Pack a tensor of booleans, or bytes that stand for them, into a uint8 tensor of one bit an entry, with its shape.
+
+    Example:
+        >>> pack_bits(torch.tensor([True, False, True]))
+        {'bits': tensor([160], dtype=torch.uint8), 'shape': [3]}
+    """
+    return {"bits": torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1))), "shape": list(mask.shape)}
+
+
+def unpack_bits(packed: Mapping[str, Any]) -> Tensor:
+    """Undo :func:`pack_bits`.
+
+    Example:
+        >>> unpack_bits(pack_bits(torch.tensor([[True], [False]]))).tolist()
+        [[True], [False]]
+    """
+    shape = list(packed["shape"])
+    bits = np.unpackbits(packed["bits"].numpy(), count=int(np.prod(shape, dtype=np.int64)))
+    return torch.from_numpy(bits.astype(bool)).reshape(shape)
+
+
+def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
+    """Read the masks out of a Lightning checkpoint or an engine's ``state_dict``.
+
+    Args:
+        checkpoint: a path, or what ``torch.load`` made of it.
+
+    Raises:
+        SparsityError: if it holds no masks.
+    """
+    content: Any = checkpoint
+    if isinstance(checkpoint, str | Path):
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise SparsityError(
+                f"{str(checkpoint)!r} holds objects that weights_only=True refuses (hyperparameters, perhaps): if you trust "
+                "it, write load_masks(torch.load(path, weights_only=False))"
+            ) from error
+    states = [content, *content.get("callbacks", {}).values()]
+    masks = {
+        name: unpack_bits(entry)
+        for state in states
+        if isinstance(state, dict) and "lightning_sparse" in state
+        for name, entry in state["masks"].items()
+    }
+    if not masks:
+        raise SparsityError(
+            "this checkpoint holds no masks: it was not saved by a Trainer with a sparsity callback, nor is it an "
+            "engine's state_dict(); sparsity_of(model) counts the zeros of any model"
+        )
+    return Masks(masks)
+
+
+def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: list[str] | None = None) -> float:
+    """Share of exact zeros among the sparsifiable weights of any model, in [0, 1].
+
+    A living weight may happen to be zero, so this can be a little above the share of masked connections.
+
+    Args:
+        model: any module.
+        include: as in :func:`lightning_sparse.sparsifiable`.
+        exclude: likewise.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> _ = net.weight.data.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+        >>> sparsity_of(net)
+        0.5
+    """
+    weights = sparsifiable(model, include, exclude).values()
+    return sum(marked(weight == 0) for weight in weights) / sum(weight.numel() for weight in weights)

@@ -1,0 +1,45 @@
+"""What the processes that train one model together have to agree on."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_sparse.engine.masks import Masks
+from lightning_sparse.errors import SparsityError
+
+
+def _several() -> bool:
+    """Whether this process is one of several that train one model (``torch.distributed`` is set up)."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def check_same_masks(masks: Masks, scores: str) -> None:
+    """Raise on every rank if the masks are not the same on all; every rank has to call it.
+
+    Args:
+        masks: of this rank.
+        scores: the names of the scores that chose them, for the message.
+
+    Raises:
+        SparsityError: naming the ranks whose masks differ from those of rank 0.
+    """
+    if not _several():
+        return
+    checksums: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(checksums, masks.checksum())
+    differing = [rank for rank, other in enumerate(checksums) if other != checksums[0]]
+    if differing:
+        raise SparsityError(
+            f"the masks of rank {', '.join(map(str, differing))} differ from those of rank 0: the scores ({scores}) must be "
+            "the same on every rank. Draw random numbers from layer.generator only, compute scores from weights and "
+            "gradients (which DDP keeps equal), and give every rank the same seed"
+        )
+
+
+def average(gradients: dict[str, Tensor]) -> None:
+    """Average tensors over the ranks in place; every rank has to call it, with the same names in the same order."""
+    if _several():
+        for gradient in gradients.values():
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()

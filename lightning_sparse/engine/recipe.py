@@ -1,0 +1,283 @@
+"""A method of sparse training, written down: every choice of it in one frozen dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import CodeType, LambdaType
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from torch import Tensor
+
+from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_room
+from lightning_sparse.engine.granularity import Granularity
+from lightning_sparse.engine.granularity import parse as parse_granularity
+from lightning_sparse.engine.layer_rules import LayerRules
+from lightning_sparse.engine.rewinding import Rewind
+from lightning_sparse.engine.schedules import Curve, from_plain
+from lightning_sparse.engine.scores.names import DROP, GROW
+from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
+from lightning_sparse.engine.scores.of_network import is_of_network, synflow
+from lightning_sparse.engine.times import Time, check_time, check_total, to_step
+from lightning_sparse.errors import SparsityError, check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NO_TURNOVER = Curve(0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices that make a method; the engine does the rest.
+
+    An update is always the same sentence: score; share the density between the layers; drop and grow to the counts;
+    replace the share ``turnover`` of what lives; newborns start at zero, or everything rewinds.
+
+    Args:
+        sparsity: share of dead connections over training, values in [0, 1).
+        turnover: share of the living connections replaced at an update, values in [0, 1].
+        drop: which connections die first: a name in :data:`lightning_sparse.engine.scores.names.DROP` or a score of your own.
+        birth: which connections die before the first step, if the network is born sparse: as ``drop``; None is ``drop``.
+        grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
+        allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
+        every: time between two updates while a curve moves or connections are replaced; at least one step.
+        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
+            ``"channels"``.
+        redistribute: whether what turnover frees moves to the layers whose living have the higher grow scores, instead
+            of going back to the layer that it came from (SNFS).
+        rounds: in how many rounds of scoring and dropping an update that prunes gets to its density (SynFlow: 100), by the
+            same factor in each.
+        score_batches: how many batches of training data a score of the whole network reads.
+        rewind: where the weights go after connections have died, if they are not to stay as they are.
+        include: patterns of parameter names; None takes the weights of Linear and Conv layers.
+        exclude: patterns of parameter names to leave out.
+        seed: of the run's own generator, which random scores draw from.
+        total_steps: optimizer steps of the training, where the Trainer cannot know them.
+        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
+
+    Raises:
+        SparsityError: if a choice does not exist or a time is out of range.
+
+    Example:
+        SET, Mocanu et al. 2018, in one line:
+
+        >>> from lightning_sparse.engine.schedules import Curve
+        >>> SET = Recipe(Curve(0.9), turnover=Curve(0.3), grow="random", allocation="erk", every=100)
+        >>> plan = SET.resolve(None)
+        >>> [step for step in range(301) if plan.due(step)]
+        [0, 100, 200, 300]
+    """
+
+    sparsity: Curve
+    turnover: Curve = NO_TURNOVER
+    drop: str | Score = "magnitude"
+    birth: str | Score | None = None
+    grow: str | Score = "gradient"
+    allocation: str | Allocation = "global"
+    every: Time = 0.01
+    granularity: str | Granularity = "weights"
+    redistribute: bool = False
+    rounds: int = 1
+    score_batches: int = 1
+    rewind: Rewind | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    seed: int = 0
+    total_steps: int | None = None
+    compact_masks: bool = False
+
+    def __post_init__(self) -> None:
+        _check_callable("drop", self.drop, DROP)
+        _check_callable("grow", self.grow, GROW)
+        if self.birth is not None:
+            _check_callable("birth", self.birth, DROP)
+        _check_callable("allocation", self.allocation, ALLOCATIONS)
+        first = self.drop if self.birth is None else self.birth
+        if self.sparsity.start > 0.0 and needs_gradient_of(_found(first)):
+            raise SparsityError(
+                f"drop={_name(first)!r} reads gradients, and there are none before the first step, where "
+                f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
+                "sparsity 0"
+            )
+        parse_granularity(self.granularity)
+        for name in ("rounds", "score_batches"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise SparsityError(f"{name}={number!r} is not a number of {name}: write an int >= 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise SparsityError(f"seed={self.seed!r} is not an integer: write seed=0")
+        check_total("total_steps", self.total_steps)
+        check_time("every", self.every, one_step_likely=True)
+        if self.every == 0 and isinstance(self.every, int):
+            raise SparsityError(
+                "every=0 steps is no interval: write 1 for an update at every step, or 0.01 for a share"
+            )
+
+    def check(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise a SparsityError if the recipe cannot be followed on these parameters."""
+        check_room(parameters, self.sparsity)
+        sparsities, turnovers = (
+            [curve.start, *(segment.value for segment in curve.segments)] for curve in (self.sparsity, self.turnover)
+        )
+        granularity = parse_granularity(self.granularity)
+        granularity.check(parameters, sparsities, turnovers, self.allocation, self.redistribute)
+        if isinstance(self.allocation, LayerRules):
+            self.allocation.check(parameters, sparsities, granularity, self.redistribute)
+
+    @property
+    def needs_total(self) -> bool:
+        """Whether a time is a share of the training."""
+        if self.sparsity.needs_total or self.turnover.needs_total:
+            return True
+        if self.rewind and isinstance(self.rewind.to, float) and self.rewind.to > 0.0:
+            return True
+        return isinstance(self.every, float) and self._repeats
+
+    @property
+    def _repeats(self) -> bool:
+        turns_over = self.turnover.start > 0.0 or any(segment.value > 0.0 for segment in self.turnover.segments)
+        return self.sparsity.moves or turns_over
+
+    def resolve(self, total_steps: int | None) -> Recipe:
+        """Return the same recipe with every time in optimizer steps.
+
+        Args:
+            total_steps: length of the training; the recipe's own ``total_steps`` wins over it.
+        """
+        total = self.total_steps or total_steps
+        every = max(1, to_step(self.every, total)) if self._repeats else 1
+        rewind = self.rewind and replace(self.rewind, to=to_step(self.rewind.to, total))
+        sparsity, turnover = self.sparsity.resolve(total), self.turnover.resolve(total)
+        return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
+
+    @property
+    def network_scores(self) -> list[str]:
+        """The choices among drop, birth and grow that are scores of the whole network, and have to be shown batches."""
+        choices: dict[str, Any] = {"drop": self.drop, "birth": self.birth, "grow": self.grow}
+        return [
+            f"{argument}={_name(choice)!r}" for argument, choice in choices.items() if is_of_network(_found(choice))
+        ]
+
+    @property
+    def reads_a_loss(self) -> bool:
+        """Whether one of them needs the loss too: SynFlow does not."""
+        found = [_found(choice) for choice in (self.drop, self.birth, self.grow)]
+        return any(is_of_network(score) and score is not synflow for score in found)
+
+    def due(self, step: int) -> bool:
+        """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
+        return self._sparsity_due(step) or self.turnover_at(step) > 0.0
+
+    def turnover_at(self, step: int) -> float:
+        """Share of the living to be replaced after ``step``: zero where no replacement is due."""
+        piece = self.turnover.piece(step)
+        begin = piece.begin if piece else self.turnover.end
+        on_time = step > 0 and (step - begin) % int(self.every) == 0
+        return self.turnover(step) if on_time else 0.0
+
+    def _sparsity_due(self, step: int) -> bool:
+        if step == 0:
+            return self.sparsity(0) > 0.0
+        # Not by comparing with the step before: near its end a slow curve moves by less than a float can tell.
+        if any(piece.end == step and piece.moves for piece in self.sparsity.pieces()):
+            return True
+        if any(segment.end == step for segment in self.sparsity.segments):
+            return self.sparsity(step) != self.sparsity(step - 1)
+        piece = self.sparsity.piece(step)
+        return piece is not None and piece.moves and (step - piece.begin) % int(self.every) == 0
+
+    def next_due(self, step: int) -> int | None:
+        """The first step after ``step`` at which a resolved recipe updates the masks, or None if there is none."""
+        mark = self._next_mark(step)
+        while mark is not None and not self.due(mark):
+            mark = self._next_mark(mark)
+        return mark
+
+    def _next_mark(self, step: int) -> int | None:
+        """The first step after ``step`` at which an update may be due."""
+        every = int(self.every)
+        coming = [piece for curve in (self.sparsity, self.turnover) for piece in curve.pieces() if piece.end > step]
+        marks = [piece.end for piece in coming]
+        busy = [p.begin for p in coming if p.moves or (p in self.turnover.pieces() and p.last > 0.0)]
+        if self.turnover.final > 0.0:  # it goes on for ever
+            busy.append(self.turnover.end)
+        for begin in busy:
+            first = max(step + 1, begin)
+            marks.append(first + (begin - first) % every)
+        return min(marks, default=None)
+
+    def in_short(self, steps: int) -> Recipe:
+        """Return the recipe for a trial run of a few steps: every time beyond them is the last of them."""
+        every = max(1, min(to_step(self.every, steps), steps))
+        rewind = self.rewind and replace(self.rewind, to=min(to_step(self.rewind.to, steps), steps))
+        sparsity, turnover = self.sparsity.in_short(steps), self.turnover.in_short(steps)
+        return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
+
+    def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
+        """Draw the density, the phases and the turnover over a training, as :func:`lightning_sparse.drawing.draw` does."""
+        from lightning_sparse.drawing import draw
+
+        return draw(self, total_steps, axes)
+
+    def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
+        """Write down every update of a training, as :func:`lightning_sparse.drawing.table` does."""
+        from lightning_sparse.drawing import table
+
+        return table(self, total_steps, most)
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
+        return {
+            "sparsity": self.sparsity.plain(),
+            "turnover": self.turnover.plain(),
+            "drop": _name(self.drop),
+            "birth": None if self.birth is None else _name(self.birth),
+            "grow": _name(self.grow),
+            "allocation": _name(self.allocation),
+            "every": self.every,
+            "granularity": str(parse_granularity(self.granularity)),
+            "redistribute": self.redistribute,
+            "rounds": self.rounds,
+            "score_batches": self.score_batches,
+            "rewind": [self.rewind.to, self.rewind.reinit] if self.rewind else None,
+            "include": list(self.include) if self.include else None,
+            "exclude": list(self.exclude) if self.exclude else None,
+            "seed": self.seed,
+        }
+
+    def with_times(self, plain: dict[str, Any]) -> Recipe:
+        """Return the recipe with the resolved times of another run's :meth:`plain`."""
+        rewind = self.rewind and replace(self.rewind, to=plain["rewind"][0])
+        sparsity, turnover = from_plain(plain["sparsity"]), from_plain(plain["turnover"])
+        return replace(self, sparsity=sparsity, turnover=turnover, every=plain["every"], rewind=rewind)
+
+
+def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None:
+    if isinstance(value, str):
+        check_choice(argument, value, named)
+    elif not callable(value):
+        raise SparsityError(f"{argument}={value!r} is neither a name ({', '.join(sorted(named))}) nor a function")
+
+
+def _found(choice: Any) -> Any:
+    return DROP.get(choice) if isinstance(choice, str) else choice
+
+
+def _name(choice: str | Callable[..., Any]) -> str:
+    if isinstance(choice, str):
+        return choice
+    if isinstance(choice, partial):
+        return f"{_name(choice.func)}{choice.args}{choice.keywords}"
+    named = choice if hasattr(choice, "__qualname__") else type(choice)
+    if isinstance(choice, LambdaType) and choice.__name__ == "<lambda>":  # nameless: two differ in what they do
+        code = choice.__code__
+        does = repr(
+            (code.co_code, code.co_names, [const for const in code.co_consts if not isinstance(const, CodeType)])
+        )
+        return f"{choice.__module__}.{choice.__qualname__}:{crc32(does.encode()):08x}"
+    if named is not choice and "__repr__" in vars(named):
+        return repr(choice)  # says its settings, where the default would say its address
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,113 @@
+"""Who lives after an update: the scores of one training, what they are shown, and what they choose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation
+from lightning_sparse.engine.gradients import DenseGradients
+from lightning_sparse.engine.granularity import parse as parse_granularity
+from lightning_sparse.engine.layer_rules import LayerRules
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.scores.names import DROP, GROW
+from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
+from lightning_sparse.engine.scores.of_network import Network, is_of_network
+from lightning_sparse.engine.update import ScoresOnce, next_masks
+from lightning_sparse.errors import SparsityError
+
+Look = Callable[[int], AbstractContextManager[Network]]
+
+
+class Choosing:
+    """Scores connections and chooses among them, as a recipe says.
+
+    Args:
+        recipe: whose scores, allocation and granularity.
+        parameters: the sparsifiable parameters, by name.
+        look: opens the network for scores of the whole network, with as many batches as it is told.
+
+    Attributes:
+        gradients: the dense gradients that scores read.
+        watching: whether a score observes every step.
+
+    Raises:
+        SparsityError: if a score of the whole network has nothing to look at.
+    """
+
+    def __init__(self, recipe: Recipe, parameters: Mapping[str, nn.Parameter], look: Look | None) -> None:
+        self._recipe, self._parameters, self._look = recipe, parameters, look
+        self._drop, self._grow = _own(recipe.drop, DROP), _own(recipe.grow, GROW)
+        self._birth = self._drop if recipe.birth is None else _own(recipe.birth, DROP)
+        self._observers = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
+        self._allocation: Allocation = (
+            ALLOCATIONS[recipe.allocation] if isinstance(recipe.allocation, str) else recipe.allocation
+        )
+        if isinstance(self._allocation, LayerRules):
+            self._allocation = self._allocation.towards(recipe.sparsity.highest)
+        self._granularity = parse_granularity(recipe.granularity)
+        self._generator = torch.Generator().manual_seed(recipe.seed)
+        self.gradients = DenseGradients(parameters)
+        self.watching = bool(self._observers)
+        if recipe.network_scores and look is None:
+            raise SparsityError(
+                f"{recipe.network_scores[0]} is computed from training data: give attach() batches=[...] and loss_fn=..."
+            )
+
+    def reads_gradients(self, *, grows: bool) -> bool:
+        """Whether an update, in which connections are born if ``grows``, reads dense gradients."""
+        return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
+
+    def observe(self) -> None:
+        """Show one optimizer step to the scores that remember."""
+        for score in self._observers:
+            for name in self._parameters:
+                score.observe(self._layer(name))
+
+    def choose(
+        self, before: Mapping[str, Tensor], living: int, turnover: float, *, at_birth: bool
+    ) -> tuple[dict[str, Tensor], int, int]:
+        """Score, and return the masks after an update, as :func:`lightning_sparse.engine.update.next_masks` does."""
+        drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
+        moves = self._recipe.redistribute
+        return next_masks(before, living, turnover, drop, grow, self._allocation, self._granularity, moves)
+
+    def _scores(self, score: Any) -> ScoresOnce:
+        if not is_of_network(score):
+            return ScoresOnce(score, self._layer)
+        found: dict[str, Tensor] = {}
+
+        def of_layer(layer: Layer) -> Tensor:
+            if not found and self._look is not None:
+                with self._look(self._recipe.score_batches) as network:
+                    found.update(score(network))
+            return found[layer.name]
+
+        return ScoresOnce(of_layer, self._layer)
+
+    def _layer(self, name: str) -> Layer:
+        return Layer(name, self._parameters[name].detach(), self.gradients.get(name), self._generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random generator, and what the scores remember."""
+        return {
+            "generator": self._generator.get_state(),
+            "scores": [score.state_dict() for score in self._observers],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._generator.set_state(state["generator"])
+        for score, remembered in zip(self._observers, state["scores"], strict=True):
+            score.load_state_dict(remembered)
+
+
+def _own(choice: Any, named: Mapping[str, Any]) -> Any:
+    score = named[choice] if isinstance(choice, str) else choice
+    # A copy, so that a score's memory of one training is not carried into the next.
+    return score() if isinstance(score, type) else copy.deepcopy(score)

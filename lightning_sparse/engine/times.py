@@ -1,0 +1,84 @@
+"""Times in a training: an ``int`` is optimizer steps, a ``float`` a share of the training."""
+
+from __future__ import annotations
+
+from lightning_sparse.errors import SparsityError
+
+Time = int | float
+
+
+def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time:
+    """Return ``value`` if it can be a time, else raise.
+
+    Args:
+        name: the argument's name, for the message.
+        value: an ``int`` >= 0 (optimizer steps) or a ``float`` in [0, 1] (share of the training).
+        one_step_likely: whether an integer 1 makes sense here (an interval of one step does; a schedule that ends at
+            step 1 is almost always a mistyped 1.0).
+
+    Raises:
+        SparsityError: for anything else, and for an integer 1 where the whole training was probably meant.
+
+    Example:
+        >>> check_time("end", 0.75), check_time("end", 5000)
+        (0.75, 5000)
+        >>> check_time("end", 1)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: end=1 is optimizer step 1: write 1.0 for the whole training, or 2 or more for a step
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SparsityError(
+            f"{name}={value!r} is not a time: write an int for optimizer steps or a float in [0, 1] for a share of "
+            "the training"
+        )
+    if isinstance(value, int):
+        if value < 0:
+            raise SparsityError(f"{name}={value} is negative: write a step >= 0, or a float in [0, 1] for a share")
+        if value == 1 and not one_step_likely:
+            raise SparsityError(
+                f"{name}=1 is optimizer step 1: write 1.0 for the whole training, or 2 or more for a step"
+            )
+    elif not 0.0 <= value <= 1.0:
+        hint = f"write {int(value)} for that many optimizer steps" if value > 1 else "write a share such as 0.5"
+        raise SparsityError(f"{name}={value!r} is not a share of the training in [0, 1]: {hint}")
+    return value
+
+
+def check_total(name: str, value: int | None) -> int | None:
+    """Return ``value`` if it can be the length of a training in optimizer steps (or None, not known), else raise.
+
+    Example:
+        >>> check_total("total_steps", 0)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: total_steps=0 is not a number of optimizer steps: write an int >= 1
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise SparsityError(f"{name}={value!r} is not a number of optimizer steps: write an int >= 1")
+    return value
+
+
+def to_step(value: Time, total_steps: int | None) -> int:
+    """Turn a time into an optimizer step.
+
+    Args:
+        value: a checked time.
+        total_steps: optimizer steps of the whole training; None if that is not known.
+
+    Returns:
+        The step, shares rounded to the nearest one.
+
+    Raises:
+        SparsityError: if ``value`` is a share and ``total_steps`` is not known.
+
+    Example:
+        >>> to_step(0.75, 1000), to_step(300, None), to_step(0.0, None)
+        (750, 300, 0)
+    """
+    if isinstance(value, int) or value == 0.0:
+        return int(value)
+    if total_steps is None:
+        raise SparsityError(
+            f"a share of the training ({value!r}) was asked for, but how long the training is cannot be known here: "
+            "write times as int steps, pass total_steps=, or set the Trainer's max_steps"
+        )
+    return round(value * total_steps)

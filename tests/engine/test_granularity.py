@@ -1,0 +1,390 @@
+"""Groups, blocks and channels against loops over the connections of each, written from the same description."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_sparse import Curve, Recipe, attach
+from lightning_sparse.engine.allocation import ALLOCATIONS
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups, parse
+from lightning_sparse.engine.update import allocate, next_masks
+from lightning_sparse.errors import SparsityError
+
+# Outputs, inputs and, for the convolution, kernel positions; sizes of channels differ, and are odd: no two counts of
+# connections are then equally near to what is asked.
+CHANNELS = {"conv": (6, 3, 3, 3), "body": (10, 15), "head": (4, 7)}
+BLOCKS = {"conv": (4, 6, 3, 3), "body": (12, 10), "head": (6, 4)}
+GROUPED = {"conv": (5, 12, 3, 3), "body": (10, 24), "head": (4, 12)}
+
+
+def draw(shapes, seed, whole=False):
+    generator = torch.Generator().manual_seed(seed)
+    if whole:
+        return {name: torch.randint(0, 9, shape, generator=generator).float() for name, shape in shapes.items()}
+    return {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def dense(shapes):
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+
+def asked(shapes, sparsity):
+    total = sum(int(np.prod(shape)) for shape in shapes.values())
+    return total - round(sparsity * total)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("weights", WEIGHTS),
+        ("2:4", Groups(2, 4)),
+        ("1x4", Blocks(1, 4)),
+        ("16x16", Blocks(16, 16)),
+        ("channels", Blocks()),
+    ],
+)
+def test_a_string_and_what_it_stands_for(text, expected):
+    assert parse(text) == parse(expected) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize("text", ["2:2", "0:4", "4:2", "0x4", "4x0", "weight", "2:4:8", "-1x4", "1 x 4", "", None, 4])
+def test_anything_else_is_refused(text):
+    with pytest.raises(SparsityError, match=re.escape(f"granularity={text!r}") + ".* write"):
+        parse(text)
+
+
+def test_a_yaml_file_without_quotes():
+    yaml = pytest.importorskip("yaml")
+    with pytest.raises(SparsityError, match="YAML reads 2:4 without quotes as the number 124: write it with quotes"):
+        parse(yaml.safe_load("granularity: 2:4")["granularity"])
+
+
+PARAMETERS = {
+    "stem.weight": torch.zeros(8, 3, 3, 3),
+    "body.weight": torch.zeros(8, 12),
+    "head.weight": torch.zeros(6, 8),
+}
+FITTING = {name: PARAMETERS[name] for name in ("body.weight", "head.weight")}
+
+
+@pytest.mark.parametrize(
+    ("granularity", "misfits"),
+    [
+        ("2:4", ["stem.weight"]),
+        ("4:8", ["stem.weight", "body.weight"]),
+        ("1x4", ["stem.weight"]),
+        ("4x1", ["head.weight"]),
+        ("4x4", ["stem.weight", "head.weight"]),
+    ],
+)
+def test_every_parameter_that_does_not_fit_is_named(granularity, misfits):
+    with pytest.raises(SparsityError) as error:
+        parse(granularity).check(PARAMETERS, [0.5])
+    assert f"leave them out with exclude={misfits!r}" in str(error.value)
+    assert all(f"{name!r} {tuple(PARAMETERS[name].shape)}" in str(error.value) for name in misfits)
+    parse(granularity).check({n: w for n, w in PARAMETERS.items() if n not in misfits}, [0.5])
+
+
+@pytest.mark.parametrize("text", ["weights", "channels", "2x1"])
+def test_shapes_that_fit(text):
+    parse(text).check(PARAMETERS, [0.0, 0.5], [0.0, 0.3], "erk")
+
+
+def test_vectors_have_no_groups():
+    with pytest.raises(SparsityError, match=r"exclude=\['bias'\]"):
+        parse("1:2").check({"bias": torch.zeros(8)}, [0.5])
+    parse("channels").check({"bias": torch.zeros(8)}, [0.5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.0, 0.51],), r"sparsity 0.51 is more than granularity='2:4' can give.* at most 0.5"),
+        (([0.5], [0.0, 0.3]), "turnover=0.3 and granularity='2:4'.* turnover=0.0"),
+        (([0.5], [0.0], "erk"), "allocation='erk'.* 'global' or 'uniform'.* exclude="),
+    ],
+)
+def test_groups_refuse_what_would_break_them(arguments, message):
+    with pytest.raises(SparsityError, match=message):
+        parse("2:4").check(FITTING, *arguments)
+
+
+def test_groups_of_three_take_two_thirds():
+    parameters = {"a": torch.zeros(1000, 3000)}
+    parse("1:3").check(parameters, [1 - 1 / 3, 2 / 3, 0.6666666], [0.0], "uniform")
+    with pytest.raises(SparsityError, match=r"0\.66667 is more"):
+        parse("1:3").check(parameters, [0.66667])
+
+
+def test_a_layer_keeps_one_whole_channel():
+    """8 rows of 12 and 6 of 8: 20 of 144 connections are one of each, so that at most 1 - 20/144 = 0.861 may die."""
+    parse("channels").check(FITTING, [0.86])
+    with pytest.raises(SparsityError, match=r"leaves 19 of 144 .* 20 connections: ask for at most 0.861111"):
+        parse("channels").check(FITTING, [0.865])
+
+
+def test_units_are_not_redistributed():
+    with pytest.raises(SparsityError, match="redistribute=True and granularity='channels'"):
+        parse("channels").check(FITTING, [0.5], redistribute=True)
+    WEIGHTS.check(FITTING, [0.5], [0.3], redistribute=True)
+
+
+def groups_of(array, m):
+    """Every group as one row: M consecutive entries of dimension 1, at one output and one kernel position."""
+    rows = []
+    for out in range(array.shape[0]):
+        for start in range(0, array.shape[1], m):
+            for place in np.ndindex(array.shape[2:]):
+                rows.append([array[(out, start + i, *place)] for i in range(m)])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform"])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 3), (5, 6), (1, 2)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_group_keeps_its_best(n, m, allocation, whole):
+    weights = draw(GROUPED, seed=m, whole=whole)
+    for name, mask in allocate(weights, 1 - n / m, allocation, f"{n}:{m}").items():
+        scores, kept = groups_of(weights[name].numpy(), m), groups_of(mask.numpy(), m)
+        best = np.zeros_like(kept)
+        for row, order in enumerate(np.argsort(scores, axis=1, kind="stable")):
+            best[row, order[m - n :]] = True
+        assert np.array_equal(kept, best)
+
+
+def pruned_in_groups(before, counts, drop, n, m):
+    """Connection by connection: the lowest score dies, unless it is one of the N best of its group; ``counts`` is of all.
+
+    The protected are known beforehand: whoever is among the N best stays among them as worse ones die.
+    """
+    after = {name: mask.copy() for name, mask in before.items()}
+    mortal = []
+    for place, (name, mask) in enumerate(after.items()):
+        for at in np.argwhere(mask):
+            group = [tuple([at[0], at[1] // m * m + i, *at[2:]]) for i in range(m)]
+            rank = sorted((drop[name][g], g) for g in group if mask[g])
+            if (drop[name][tuple(at)], tuple(at)) not in rank[-n:]:
+                mortal.append((drop[name][tuple(at)], place, tuple(at), name))
+    present = {name: int(mask.sum()) for name, mask in before.items()}
+    for _, _, at, name in sorted(mortal):
+        if sum(present.values()) > counts if isinstance(counts, int) else present[name] > counts[name]:
+            after[name][at] = False
+            present[name] -= 1
+    return after
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform"])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_way_to_the_groups_equals_a_loop(allocation, seed):
+    """Prune, grow a little, and prune to exactly 2:4, with new scores each time; half of the scores are tied."""
+    masks = dense(GROUPED)
+    for step, sparsity in enumerate([0.1, 0.3, 0.45, 0.2, 0.4, 0.49, 0.5]):
+        drop, grow = draw(GROUPED, 10 * seed + step, whole=step % 2 == 1), draw(GROUPED, 99 + step)
+        living, share = asked(GROUPED, sparsity), ALLOCATIONS[allocation]
+        after, _, _ = next_masks(masks, living, 0.0, drop, grow, share, Groups(2, 4))
+        assert sum(int(mask.sum()) for mask in after.values()) == living
+        if living < sum(int(mask.sum()) for mask in masks.values()):
+            counts = living if allocation == "global" else share(drop, masks, living)
+            as_arrays = [{name: tensor.numpy() for name, tensor in each.items()} for each in (masks, drop)]
+            expected = pruned_in_groups(as_arrays[0], counts, as_arrays[1], 2, 4)
+            assert all(np.array_equal(after[name].numpy(), expected[name]) for name in GROUPED)
+        else:  # an ordinary birth
+            plain, _, _ = next_masks(masks, living, 0.0, drop, grow, share)
+            assert all(torch.equal(after[name], plain[name]) for name in GROUPED)
+        assert all(groups_of(mask.numpy(), 4).sum(1).min() >= 2 for mask in after.values())
+        masks = after
+    assert all((groups_of(mask.numpy(), 4).sum(1) == 2).all() for mask in masks.values())
+
+
+def units_of(shape, granularity):
+    """Positions of the weights of each unit, in the order of the matrix of blocks."""
+    rows, columns = granularity.rows, granularity.columns or int(np.prod(shape[1:]))
+    flat = np.arange(np.prod(shape)).reshape(shape[0], -1)
+    return [
+        flat[top : top + rows, left : left + columns].ravel()
+        for top in range(0, flat.shape[0], rows)
+        for left in range(0, flat.shape[1], columns)
+    ]
+
+
+def mean_of(scores, unit):
+    return np.float32(scores.ravel()[unit].sum(dtype=np.float32) / np.float32(len(unit)))
+
+
+class ByHand:
+    """Units as lists of positions, and every choice one unit at a time."""
+
+    def __init__(self, shapes, granularity):
+        self.units = {name: units_of(shape, granularity) for name, shape in shapes.items()}
+        self.alive = {name: [True] * len(units) for name, units in self.units.items()}
+
+    def living(self):
+        return sum(len(u) for n, units in self.units.items() for u, a in zip(units, self.alive[n], strict=True) if a)
+
+    def ranked(self, scores, alive, sign=1):
+        found = [
+            (sign * mean_of(scores[name], unit), place, i, name)
+            for place, (name, units) in enumerate(self.units.items())
+            for i, unit in enumerate(units)
+            if self.alive[name][i] == alive
+        ]
+        return sorted(found)
+
+    def resize_globally(self, living, drop, grow):
+        shrink = living < self.living()
+        ranked = self.ranked(drop, True) if shrink else self.ranked(grow, False, -1)
+        if not shrink and 2 * (living - self.living()) <= max(len(u) for units in self.units.values() for u in units):
+            return
+        for _, _, i, name in ranked:
+            if shrink and sum(self.alive[name]) == 1:
+                continue
+            size, missing = len(self.units[name][i]), (self.living() - living) * (1 if shrink else -1)
+            # To the nearest; half a unit is never missing but among equal blocks, where more living wins.
+            if 2 * missing < size or (shrink and 2 * missing == size):
+                break
+            self.alive[name][i] = not shrink
+
+    def resize_to(self, counts, drop, grow, shrinks):
+        for name, units in self.units.items():
+            size, present = len(units[0]), sum(self.alive[name])
+            whole = max(1, int(np.floor(counts[name] / size + 0.5)))
+            whole = min(whole, present) if shrinks else whole
+            dying = [i for _, _, i, n in self.ranked(drop, True) if n == name]
+            coming = [i for _, _, i, n in self.ranked(grow, False, -1) if n == name]
+            for i in dying[: max(present - whole, 0)]:
+                self.alive[name][i] = False
+            for i in coming[: max(whole - present, 0)]:
+                self.alive[name][i] = True
+
+    def replace(self, before, turnover, drop, grow):
+        replaced = shortfall = 0
+        dying, coming = self.ranked(drop, True), self.ranked(grow, False, -1)
+        for name, units in self.units.items():
+            wanted = round(turnover * sum(self.alive[name]))
+            old = [i for _, _, i, n in dying if n == name and before[name][i]]
+            vacant = [i for _, _, i, n in coming if n == name and not before[name][i]]
+            done = min(wanted, len(old), len(vacant))
+            for i in old[:done]:
+                self.alive[name][i] = False
+            for i in vacant[:done]:
+                self.alive[name][i] = True
+            replaced, shortfall = replaced + done * len(units[0]), shortfall + (wanted - done) * len(units[0])
+        return replaced, shortfall
+
+    def masks(self, shapes):
+        flat = {name: np.zeros(int(np.prod(shape)), bool) for name, shape in shapes.items()}
+        for name, units in self.units.items():
+            for unit, alive in zip(units, self.alive[name], strict=True):
+                flat[name][unit] = alive
+        return {name: flat[name].reshape(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform", "erk", "mine"])
+@pytest.mark.parametrize(
+    ("granularity", "shapes"),
+    [("channels", CHANNELS), ("1x2", BLOCKS), ("2x2", BLOCKS), ("3x1", {"w": (9, 5), "v": (6, 6)})],
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_twenty_updates_in_units_equal_a_loop(granularity, shapes, allocation, seed):
+    units, hand = parse(granularity), ByHand(shapes, parse(granularity))
+    masks, sizes = dense(shapes), {name: float(np.prod(shape)) for name, shape in shapes.items()}
+
+    def mine(scores, masks, living):
+        return {name: round(living * size / sum(sizes.values())) for name, size in sizes.items()}
+
+    for step, sparsity in enumerate([0.2, 0.5, 0.8, 0.8, 0.3, 0.35, 0.6, 0.61, 0.1, 0.4] * 2):
+        turnover = 0.4 if step % 3 == 2 else 0.0
+        drop, grow = (
+            draw(shapes, 100 * seed + step, whole=step % 2 == 0),
+            draw(shapes, 7000 + step, whole=step % 4 == 0),
+        )
+        arrays = [{name: score.numpy() for name, score in scores.items()} for scores in (drop, grow)]
+        living, before = asked(shapes, sparsity), {name: list(alive) for name, alive in hand.alive.items()}
+        shrinks, largest = living < hand.living(), max(len(u[0]) for u in hand.units.values())
+        if allocation == "global":
+            hand.resize_globally(living, *arrays)
+        elif shrinks or living - hand.living() > sum(len(units[0]) for units in hand.units.values()):
+            ideal = mine if allocation == "mine" else ALLOCATIONS[allocation]
+            hand.resize_to(ideal(drop, dense(shapes), living), *arrays, shrinks and allocation != "mine")
+        counts = hand.replace(before, turnover, *arrays)
+        share = mine if allocation == "mine" else ALLOCATIONS[allocation]
+        masks, *replaced = next_masks(masks, living, turnover, drop, grow, share, units)
+        assert tuple(replaced) == counts
+        expected = hand.masks(shapes)
+        assert all(np.array_equal(mask.numpy(), expected[name]) for name, mask in masks.items())
+        if allocation == "global":
+            assert abs(hand.living() - living) <= largest / 2
+        assert all(mask.any() for mask in masks.values())
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.8])
+def test_channels_are_the_rows_with_the_largest_mean_magnitude(sparsity):
+    """Of one layer, that is the L1 norm of Li et al. 2017."""
+    weight = torch.randn(20, 6, 3, 3, generator=torch.Generator().manual_seed(0))
+    norms = weight.numpy().reshape(20, -1)
+    norms = np.abs(norms).sum(1)
+    mask = allocate({"w": weight}, sparsity, granularity="channels")["w"].numpy().reshape(20, -1)
+    best = np.argsort(norms)[round(sparsity * 20) :]
+    assert np.array_equal(np.flatnonzero(mask.all(1)), np.sort(best))
+    assert mask.any(1).sum() == len(best)
+
+
+def test_the_size_of_a_channel_does_not_decide():
+    """Wide channels of weak weights die before narrow ones of strong weights, whose sums are smaller."""
+    weights = {"wide": torch.full((4, 100), 0.2), "narrow": torch.full((4, 3), 1.0)}
+    masks = allocate(weights, 300 / 412, granularity="channels")
+    assert {name: int(mask.all(1).sum()) for name, mask in masks.items()} == {"wide": 1, "narrow": 4}
+
+
+def test_half_precision_scores_are_averaged_in_full():
+    """In float16 the sum of 4096 ones plus a small rest loses the rest."""
+    scores = torch.ones(2, 4096, dtype=torch.float16)
+    scores[1, :8] += 0.25
+    means = Blocks().means(scores)
+    assert means.view(-1).tolist() == [1.0, 1.0 + 2 / 4096]
+
+
+class Counted(dict):
+    """Scores that note who was asked for."""
+
+    def __missing__(self, name):
+        self[name] = torch.rand(CHANNELS[name], generator=torch.Generator().manual_seed(len(self)))
+        return self[name]
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform"])
+def test_pruning_in_units_reads_no_grow_score(allocation):
+    masks = dense(CHANNELS)
+    for sparsity in [0.1, 0.2, 0.3, 0.31, 0.32, 0.4, 0.42, 0.44, 0.46, 0.5, 0.7, 0.8]:
+        drop, grow = Counted(), Counted()
+        masks, _, _ = next_masks(masks, asked(CHANNELS, sparsity), 0.0, drop, grow, ALLOCATIONS[allocation], Blocks())
+        assert not grow
+    assert sum(int(mask.sum()) for mask in masks.values()) < 120
+
+
+@pytest.mark.parametrize(("granularity", "sparsity"), [("2:4", 0.5), ("1x4", 0.8), ("4x4", 0.7), ("channels", 0.6)])
+def test_a_training_ends_in_whole_units_with_exact_zeros(granularity, sparsity):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 16), nn.ReLU(), nn.Linear(16, 8)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    curve = Curve(0.0).then(2).then(12, sparsity, "cubic").then(20)
+    engine = attach(optimizer, model, Recipe(curve, granularity=granularity, every=2))
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(torch.randn(8, 4, 6, 6)).square().mean().backward()
+        optimizer.step()
+    for name, mask in engine.masks.items():
+        assert bool((model.get_parameter(name)[~mask] == 0).all())
+        if granularity == "2:4":
+            assert (groups_of(mask.numpy(), 4).sum(1) == 2).all()
+        else:
+            units = units_of(tuple(mask.shape), parse(granularity))
+            assert {mask.numpy().ravel()[unit].mean() for unit in units} <= {0.0, 1.0}
+    largest = max(parse(granularity).size(mask.shape) for mask in engine.masks.values())
+    assert abs(engine.masks.living - (1 - sparsity) * engine.masks.total) <= largest / 2
