@@ -94,8 +94,8 @@ def _losing_nothing_else(name: str, failed: list[str] | None) -> Iterator[None]:
 
 def same_images(jobs: list[Job]) -> list[Record]:
     """Saliency over the images that all networks of a seed have right, because each network's own images flatter it."""
-    from lightning_sparse.measure.saliency import same_images as right_for_all
-    from lightning_sparse.measure.saliency_rows import records_over
+    from lightning_sparse.measure.explanations.saliency import same_images as right_for_all
+    from lightning_sparse.measure.explanations.saliency_rows import records_over
 
     rows = []
     for group in _groups(jobs, "data", "model", "seed"):
@@ -115,7 +115,7 @@ def same_images(jobs: list[Job]) -> list[Record]:
 
 def dense_agreement(jobs: list[Job]) -> list[Record]:
     """Each network's maps against those of the dense network of its seed; and dense against dense, as the ceiling."""
-    from lightning_sparse.measure.agreement import agreement_records
+    from lightning_sparse.measure.explanations.agreement import agreement_records
 
     rows = []
     parents = {job.run: arrays for job in jobs if job.method == "dense" and (arrays := load(job, "saliency"))}
@@ -161,7 +161,7 @@ def forgotten_images(jobs: list[Job]) -> list[Record]:
 
     And whether the images with the most variable gradients in the dense training are among them.
     """
-    from lightning_sparse.measure.forgotten import measure_forgotten, vog_overlap
+    from lightning_sparse.measure.forgetting.forgotten import measure_forgotten, vog_overlap
 
     rows = []
     for level, dense, (sparse_says, dense_says, labels) in populations(jobs):
@@ -256,7 +256,7 @@ def _on_equal_images(loaded: list[tuple[Job, Arrays]]) -> list[list[tuple[Job, A
 
 
 def _over_methods(compare_maps: Any, mine: Arrays, theirs: Arrays) -> list[Record]:
-    from lightning_sparse.measure.attributions import ATTRIBUTIONS
+    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
 
     shared = [method for method in ATTRIBUTIONS if method in mine and method in theirs]
     return [row for method in shared for row in compare_maps(mine[method], theirs[method], method)]

@@ -48,7 +48,7 @@ def measure_curve(job: Job, trained: Trained, settings: Settings, keys: set[str]
     Yields:
         Key, and what belongs under it: the checks of the model first, because nothing of an eps may count without them.
     """
-    from lightning_sparse.measure.trust import OF_THE_MODEL
+    from lightning_sparse.measure.robustness.trust import OF_THE_MODEL
 
     before, parts = known(job, settings), robust_keys(settings)
     found = robustness(trained, settings, before)

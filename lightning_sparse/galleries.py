@@ -29,7 +29,7 @@ def write_galleries(folder: Path, jobs: list[Job]) -> None:
         jobs: of the sweep; those that are not done are left out.
     """
     from lightning_sparse.building import data_of
-    from lightning_sparse.measure.forgotten import measure_forgotten
+    from lightning_sparse.measure.forgetting.forgotten import measure_forgotten
 
     for old in (folder / "forgotten").glob("*.npz"):
         old.unlink()

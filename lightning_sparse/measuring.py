@@ -136,7 +136,7 @@ def _transfer(trained: Trained, settings: Settings) -> Measured:
 
 def _cost(trained: Trained, settings: Settings) -> Measured:
     from lightning_sparse.measure import measure_cost
-    from lightning_sparse.measure.description_length import measure_description_length
+    from lightning_sparse.measure.description.description_length import measure_description_length
 
     size = len(trained.data.sample("train"))
     sample = trained.other("train", settings["images"])
@@ -192,10 +192,10 @@ def check(kind: str, settings: Settings, data: ImageData) -> None:
 
 
 def _check_robust(settings: Settings) -> None:
-    from lightning_sparse.measure.balls import check_norm
-    from lightning_sparse.measure.projected_gradient import check_steps
-    from lightning_sparse.measure.robustness import check_attacks, check_radii
-    from lightning_sparse.measure.tiers import check_tier
+    from lightning_sparse.measure.robustness.balls import check_norm
+    from lightning_sparse.measure.robustness.pgd import check_steps
+    from lightning_sparse.measure.robustness.robust_accuracy import check_attacks, check_radii
+    from lightning_sparse.measure.robustness.tiers import check_tier
 
     check_radii(settings["eps"], check_norm(settings["norm"]))
     check_tier(settings["tier"])
@@ -207,16 +207,16 @@ def _check_robust(settings: Settings) -> None:
 
 
 def _check_transfer(settings: Settings) -> None:
-    from lightning_sparse.measure.balls import check_eps
-    from lightning_sparse.measure.projected_gradient import check_steps
+    from lightning_sparse.measure.robustness.balls import check_eps
+    from lightning_sparse.measure.robustness.pgd import check_steps
 
     check_eps("transfer.eps", settings["eps"], settings["norm"])
     check_steps(settings["steps"], "transfer.steps")
 
 
 def _check_saliency(settings: Settings) -> None:
-    from lightning_sparse.measure.attributions import ATTRIBUTIONS
-    from lightning_sparse.measure.map_numbers import MEASURES
+    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
+    from lightning_sparse.measure.explanations.map_numbers import MEASURES
 
     for name, allowed in (("methods", ATTRIBUTIONS), ("max_sensitivity", ATTRIBUTIONS), ("measures", MEASURES)):
         for asked in settings[name]:

@@ -30,7 +30,7 @@ def transfers(jobs: list[Job]) -> list[Record]:
         on; and a ``trust_transfer`` for each network.
     """
     from lightning_sparse.building import rebuilt_as_measured
-    from lightning_sparse.measure.transfer import measure_transfer
+    from lightning_sparse.measure.robustness.transfer import measure_transfer
 
     crafted = {job.run: arrays for job in jobs if job.checkpoint.exists() and (arrays := load(job, "transfer"))}
     rows = []

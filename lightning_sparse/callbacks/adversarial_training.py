@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.attackable import attackable, seeded
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.balls import check_eps, check_norm, project, random_start, steepest
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import Forward
-from lightning_sparse.measure.projected_gradient import check_steps
+from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
+from lightning_sparse.measure.robustness.pgd import check_steps
 
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 

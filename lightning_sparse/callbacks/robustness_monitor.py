@@ -14,7 +14,7 @@ from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.robustness import check_radii, measure_robustness
+from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
 
 class RobustnessMonitor(Callback):

@@ -18,8 +18,7 @@ from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward
-from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.gradient_variance import (
+from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
     mean_record,
@@ -27,6 +26,7 @@ from lightning_sparse.measure.gradient_variance import (
     stability_record,
     true_class_gradients,
 )
+from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured
 
 WINDOWS = ("whole", "early", "late")

@@ -6,7 +6,8 @@ Example:
     >>> import torch
     >>> from lightning_sparse import measure
     >>> images, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
-    >>> found = measure.measure_accuracy(torch.nn.Flatten(), (images, labels))
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LogSoftmax(1))  # says: the brightest pixel's number
+    >>> found = measure.measure_accuracy(model, (images, labels))
     >>> found.records[0].metric, found.records[0].value
     ('clean_accuracy', 0.75)
 """

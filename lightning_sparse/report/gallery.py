@@ -56,7 +56,7 @@ def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array,
         images: (n, C, H, W) in [0, 1], one channel or three.
         labels: (n,).
         dense_pred: (n,), the class that most dense networks give, -1 for a tie: ``dense_mode`` of
-            :func:`~lightning_sparse.measure.forgotten.forgotten`.
+            :func:`~lightning_sparse.measure.forgetting.forgotten.forgotten`.
         sparse_pred: (n,), likewise of the sparse networks.
         title: of the figure: which networks.
 

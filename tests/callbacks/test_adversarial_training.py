@@ -17,7 +17,7 @@ import settings
 from lightning_sparse import GradualPruning, SparsityError, SparsityMonitor
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
-from lightning_sparse.measure.projected_gradient import pgd
+from lightning_sparse.measure.robustness.pgd import pgd
 from lightning_sparse.models import Classifier, small_cnn
 from settings import SAFE
 

@@ -15,7 +15,7 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
 from lightning_sparse.callbacks.robustness_monitor import RobustnessMonitor
 from lightning_sparse.data import ImageData
-from lightning_sparse.measure.projected_gradient import pgd
+from lightning_sparse.measure.robustness.pgd import pgd
 from settings import SAFE
 
 # Resuming without the ModelCheckpoint that saved is what a test here does.

@@ -18,7 +18,7 @@ import settings
 from lightning_sparse import GradualPruning, SparsityError
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.data import ImageData
-from lightning_sparse.measure.gradient_variance import class_normalised, true_class_gradients
+from lightning_sparse.measure.forgetting.gradient_variance import class_normalised, true_class_gradients
 from settings import SAFE
 
 pytestmark = [

@@ -1,0 +1,1 @@
+"""How many bits, bytes and FLOPs a network needs."""

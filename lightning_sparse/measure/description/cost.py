@@ -1,0 +1,139 @@
+"""What a network costs to keep and to run: parameters, FLOPs, memory and bytes on disk, dense and under its masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.anatomy.layer_calls import Calls
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import Forward, as_classifier, batches
+from lightning_sparse.measure.description.peak_memory import peak_memory
+from lightning_sparse.measure.description.storage import living_of, storage_formats
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.results.records import Measured, Record
+
+
+def measure_cost(
+    model: nn.Module,
+    data: Data,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    batch_size: int = 64,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> Measured:
+    """Count parameters, FLOPs of a forward pass, peak memory and storage. Nothing is timed.
+
+    FLOPs are those of Linear, Conv, recurrent and attention weights, two a multiply-add (``anatomy/flops.py``).
+    The sparse count is what kernels that skip every dead connection would do; dense kernels do the dense count, and hold
+    dead weights in memory, so that peak memory is the same at every sparsity.
+
+    Args:
+        model: any module; it is left as it was.
+        data: images and labels; the first ``batch_size`` are used, the labels not at all.
+        masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
+        batch_size: images in the one batch whose memory is measured. More than 1, or BatchNorm may have nothing to train on.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar over the four parts.
+
+    Returns:
+        Records: ``cost_parameters``; ``cost_living`` (parameters without the dead connections); ``cost_flops_dense`` and
+        ``cost_flops``, of one image; ``cost_peak_memory_inference`` and ``cost_peak_memory_training``, in bytes
+        (:func:`~lightning_sparse.measure.description.peak_memory.peak_memory`); and the ``cost_bytes_*`` of
+        :func:`~lightning_sparse.measure.storage_formats`. No arrays.
+
+    Raises:
+        SparsityError: if masks, images or ``batch_size`` are not what they should be.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> net[1].weight.data[:, :48] = 0
+        >>> found = measure_cost(net, (torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.long)))
+        >>> [(row.metric, row.value) for row in found.records[:4]]
+        [('cost_parameters', 650), ('cost_living', 170), ('cost_flops_dense', 1280.0), ('cost_flops', 320.0)]
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 64")
+    images, labels = gathered(data, batch_size)
+    check_images(images, labels)
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    counts = {name: (int(alive.sum()), alive.numel()) for name, (_, alive) in living_of(model, masks).items()}
+    with tqdm(total=4, desc="cost", disable=not progress, leave=False) as bar:
+        rows = [*_parameters(model, counts), *_flops(classifier, model, counts, images)]
+        for training in (False, True):
+            bar.update()
+            rows.append(_peak(classifier, images, training))
+        bar.update()
+        rows += storage_formats(model, masks).records
+        bar.update()
+    return Measured(rows)
+
+
+def _parameters(model: nn.Module, counts: Mapping[str, tuple[int, int]]) -> list[Record]:
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    living, total = (sum(column) for column in zip(*counts.values(), strict=True))
+    aside = f"{living} of {total} sparsifiable connections live; {everything - total} other parameters all count"
+    return [
+        Record("cost_parameters", everything, 0, detail="tied ones once"),
+        Record("cost_living", everything - total + living, 0, detail=aside),
+    ]
+
+
+def _flops(
+    classifier: nn.Module, model: nn.Module, counts: Mapping[str, tuple[int, int]], images: Tensor
+) -> list[Record]:
+    dense, sparse, seen = 0.0, 0.0, set()
+    eager = torch.compiler.set_stance("force_eager")  # calls inside a compiled graph cannot be seen
+    with untouched(classifier), torch.no_grad(), eager, Calls(model) as calls:
+        (batch,) = next(batches(len(images), device_of(classifier), images))
+        with (
+            warnings.catch_warnings()
+        ):  # that the hook fires for the shell of a compiled module too, which is not counted
+            warnings.filterwarnings(
+                "ignore", r"Using `torch\.compile\(module\)` when there are global hooks", UserWarning
+            )
+            classifier(batch)
+    for call in calls.made:
+        living, total = counts.get(call.name, (1, 1))
+        dense, sparse = dense + call.flops / len(images), sparse + call.flops / len(images) * living / total
+        seen.add(call.name)
+    detail = "of one image, forward pass, two a multiply-add of the weights"
+    if unseen := sorted(counts.keys() - seen):
+        detail += f"; without {', '.join(unseen)}, used by no layer that can be seen"
+    return [
+        Record("cost_flops_dense", dense, len(images), detail=detail),
+        Record(
+            "cost_flops", sparse, len(images), detail=f"{detail}; living connections only, which no dense kernel saves"
+        ),
+    ]
+
+
+def _peak(classifier: nn.Module, images: Tensor, training: bool) -> Record:
+    name = "training" if training else "inference"
+    try:
+        value = peak_memory(classifier, images, training=training)
+    except ValueError as error:
+        if len(images) > 1 or not training:
+            raise
+        raise SparsityError(
+            f"the model cannot train on 1 image ({error}): give 2 images or more, batch_size=64"
+        ) from error
+    passes = "forward and backward, no optimizer" if training else "forward in eval mode, no gradients"
+    on = (
+        "torch's allocator on CUDA"
+        if device_of(classifier).type == "cuda"
+        else "tensors alive, kernels' workspaces unseen"
+    )
+    detail = f"bytes, batch size {len(images)}, {passes}; {on}; dead weights take their place like living ones"
+    return Record(f"cost_peak_memory_{name}", value, len(images), detail=detail)

@@ -1,0 +1,247 @@
+"""How many bits it takes to write down a network, and the labels that it leaves unexplained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.description.storage import living_of, rest_of
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval
+
+_NAN = float("nan")
+
+Floats = npt.NDArray[np.float64]
+
+
+def measure_description_length(
+    model: nn.Module,
+    train_data: Data,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    max_bits: int = 8,
+    train_size: int | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> Measured:
+    """Measure the two-part code of the training labels: the network, and then the labels given network and images.
+
+    The shortest description that explains the data is the one to believe (Rissanen 1978; for networks Hinton & van Camp
+    1993; measured on modern ones by Blier & Ollivier 2018, arXiv 1802.07044, who find codes of this kind far from the best
+    known). Per layer of N connections with k living ones:
+
+    - mask: log2 C(N, k) + log2(N + 1) bits. A dense layer still pays the second term, for saying that k = N;
+    - values: k H(q) + 32 * 2^b, where q are the living values rounded to 2^b levels evenly spaced from the smallest to the
+      largest of the layer, and H their empirical entropy. The codebook's 32 bits a level pay for how often each occurs;
+      the layer's two ends, 64 bits, are not counted;
+    - b is one number for the whole network: the smallest at which the mean loss on ``train_data`` rises by no more than one
+      standard error of that mean. If no b up to ``max_bits`` does, the values cost 32 bits each;
+    - everything else that a checkpoint holds as floats (biases, norms, statistics): 16 bits each, and rounded to that;
+    - labels: the sum of -log2 p(label | image) under the network so rounded, on training images.
+
+    The architecture is not counted: it is the same at every sparsity.
+
+    Args:
+        model: any module; it is left as it was, bit for bit.
+        train_data: training images and labels, without augmentation: all of them, or a sample.
+        masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
+        max_bits: the largest b to try, in [1, 16].
+        train_size: number of training images, if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
+        batch_size: images per forward pass.
+        seed: of random states inside.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar over the values of b.
+
+    Returns:
+        Records, in bits: ``cost_bits`` (the sum), ``cost_bits_mask``, ``cost_bits_values``, ``cost_bits_other``,
+        ``cost_bits_labels``; and ``cost_value_bits``, which is b, or 32. Those with labels in them have an interval if
+        ``train_data`` is a sample. Arrays: ``label_bits`` (n,), the bits of each image's label, float32.
+
+    Raises:
+        SparsityError: if an argument does not fit, or masks or images are not what they should be.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> images, labels = torch.rand(50, 1, 8, 8), torch.arange(50) % 2
+        >>> found = {row.metric: row.value for row in measure_description_length(net, (images, labels)).records}
+        >>> round(found["cost_bits_mask"], 2), found["cost_bits_other"]  # log2(128 + 1), and two biases
+        (7.01, 32.0)
+    """
+    images, labels = gathered(train_data)
+    n = len(labels)
+    _check(n, max_bits, train_size)
+    size = train_size or n
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    layers = living_of(model, masks)
+    rest = [tensor for tensor in rest_of(model, layers) if tensor.is_floating_point()]
+
+    def losses() -> Floats:
+        logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        return F.cross_entropy(logits.double(), labels.cpu().long(), reduction="none").numpy()
+
+    with untouched(classifier, seed), _put_back([*rest, *(weight for weight, _ in layers.values())]):
+        found = _shortest(list(layers.values()), rest, losses, max_bits, progress)
+
+    counts = [(weight.numel(), int(alive.sum())) for weight, alive in layers.values()]
+    bits = {
+        "mask": sum(mask_bits(total, living) for total, living in counts),
+        "values": found.value_bits,
+        "other": 16.0 * sum(tensor.numel() for tensor in rest),
+    }
+    network, label_bits = sum(bits.values()), found.losses / math.log(2)
+    of_labels, low, high = (size * end for end in mean_interval(label_bits))
+    if n == size:  # the code of these very labels, not an estimate
+        low = high = _NAN
+    sample = f"{n} training images" + (f", scaled to {size}" if n < size else "")
+    total, living = (sum(column) for column in zip(*counts, strict=True))
+    alone = size * code_bits(labels.cpu().numpy(), 0) / n
+    details = {
+        "mask": f"log2 C(N, k) + log2(N + 1) a layer, {len(counts)} layers; {living} of {total} connections live",
+        "values": f"{'k H(q) + 32 * 2^b a layer, uniform levels' if found.width < 32 else '32 a value'}; {found.words}",
+        "other": "biases, norms and buffers at 16 bits a float; integers are not counted",
+    }
+    of_all = (
+        f"mask + values + other + labels; {found.words}; {sample}; without a network the labels take {alone:.0f} bits"
+    )
+    return Measured(
+        [
+            Record("cost_bits", network + of_labels, n, network + low, network + high, detail=of_all),
+            *(Record(f"cost_bits_{part}", bits[part], n, detail=detail) for part, detail in details.items()),
+            Record(
+                "cost_bits_labels", of_labels, n, low, high, detail=f"-log2 p(label) under the rounded net; {sample}"
+            ),
+            Record("cost_value_bits", float(found.width), n, detail=found.words),
+        ],
+        {"label_bits": label_bits.astype(np.float32)},
+    )
+
+
+def mask_bits(total: int, living: int) -> float:
+    """Count the bits that say which ``living`` of ``total`` connections live, and how many: log2 C(N, k) + log2(N + 1).
+
+    Example:
+        >>> round(mask_bits(4, 2), 3)  # log2(6) + log2(5)
+        4.907
+    """
+    ways = math.lgamma(total + 1) - math.lgamma(living + 1) - math.lgamma(total - living + 1)
+    return ways / math.log(2) + math.log2(total + 1)
+
+
+def code_bits(symbols: npt.NDArray[np.integer], codebook: int) -> float:
+    """Count the bits of symbols coded at their empirical entropy, with a codebook of so many entries of 32 bits.
+
+    Example:
+        >>> code_bits(np.array([0, 0, 1, 3]), codebook=4)  # 4 symbols of 1.5 bits, and 128
+        134.0
+    """
+    if len(symbols) == 0:
+        return 0.0
+    _, counts = np.unique(symbols, return_counts=True)
+    return float((counts * np.log2(len(symbols) / counts)).sum()) + 32 * codebook
+
+
+def quantise(values: Floats, width: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Round values to 2^width evenly spaced levels, the first at their minimum and the last at their maximum.
+
+    Args:
+        values: (k,).
+        width: in bits.
+
+    Returns:
+        The number of each value's level, and the value of that level.
+
+    Example:
+        >>> levels, rounded = quantise(np.array([0.0, 0.9, 2.2, 3.0]), 2)
+        >>> levels.tolist(), rounded.tolist()
+        ([0, 1, 2, 3], [0.0, 1.0, 2.0, 3.0])
+    """
+    if len(values) == 0 or values.min() == values.max():
+        return np.zeros(len(values), dtype=np.int64), values
+    low, step = values.min(), (values.max() - values.min()) / (2**width - 1)
+    levels = np.rint((values - low) / step).astype(np.int64)
+    return levels, low + levels * step
+
+
+class _Found(NamedTuple):
+    width: int
+    value_bits: float
+    losses: Floats  # of each image, under the rounded network, in nats
+    words: str
+
+
+def _shortest(
+    layers: list[tuple[Tensor, Tensor]], rest: list[Tensor], losses: Callable[[], Floats], max_bits: int, progress: bool
+) -> _Found:
+    """Round the network in place, ever finer, until its loss is as good as before."""
+    originals = [weight[alive] for weight, alive in layers]
+    before = losses()
+    slack = float(before.std(ddof=1)) / math.sqrt(len(before))
+    for tensor in rest:
+        tensor.data.copy_(_in_16_bits(tensor))
+    for width in tqdm([*range(1, max_bits + 1), 32], "bits a value", disable=not progress, leave=False):
+        value_bits = 0.0
+        for (weight, alive), original in zip(layers, originals, strict=True):
+            if width < 32:
+                levels, rounded = quantise(original.double().cpu().numpy(), width)
+                value_bits += code_bits(levels, 2**width)
+                weight.data[alive] = torch.from_numpy(rounded).to(weight)
+            else:  # nothing coarser would do: the values as they are
+                value_bits += 32.0 * len(original)
+                weight.data[alive] = original
+        after = losses()
+        if width == 32 or after.mean() - before.mean() <= slack:
+            break
+    words = (
+        f"b = {width} bits in all layers{'' if width < 32 else f', since none up to {max_bits} would do'}: mean loss "
+        f"{before.mean():.4g} nats as trained, {after.mean():.4g} rounded, one standard error {slack:.2g}"
+    )
+    return _Found(width, value_bits, after, words)
+
+
+def _in_16_bits(tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    return half if bool(half.isfinite().all()) else tensor.bfloat16()
+
+
+@contextmanager
+def _put_back(tensors: list[Tensor]) -> Iterator[None]:
+    """Put tensors back bit for bit; through ``.data``, so that no autograd graph takes notice."""
+    saved = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, before in zip(tensors, saved, strict=True):
+            tensor.data.copy_(before)
+
+
+def _check(n: int, max_bits: int, train_size: int | None) -> None:
+    if isinstance(max_bits, bool) or not isinstance(max_bits, int) or not 1 <= max_bits <= 16:
+        raise SparsityError(f"max_bits={max_bits!r} is not an integer in [1, 16]: write max_bits=8")
+    if train_size is not None and (isinstance(train_size, bool) or not isinstance(train_size, int) or train_size < n):
+        raise SparsityError(
+            f"train_size={train_size!r} is not an integer of at least the {n} images given: write the size of the whole "
+            "training set, or None if these are all"
+        )
+    if n < 2:
+        raise SparsityError(
+            "train_data holds 1 image, and a standard error needs 2: give training images, 1000 or more"
+        )

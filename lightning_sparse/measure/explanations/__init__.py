@@ -1,0 +1,1 @@
+"""Saliency maps and what they are worth."""

@@ -1,0 +1,132 @@
+"""Agreement: do two models give the same reasons for the same images?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import need
+from lightning_sparse.measure.explanations.maps import Maps, flat, mean_record, ranks
+from lightning_sparse.results.records import Record
+
+_TOP = 0.1  # of the pixels
+
+
+def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
+    """Compute Spearman's rank correlation of the absolute values of two models' maps of the same images.
+
+    Args:
+        maps_a: (n, H, W).
+        maps_b: (n, H, W), of the same images in the same order.
+
+    Returns:
+        (n,), in [-1, 1], 1 where both put the pixels in the same order; NaN where one map is constant.
+
+    Raises:
+        SparsityError: if the shapes differ, or scipy is missing.
+
+    Example:
+        >>> a = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> rank_agreement(a, 10 * a**3), rank_agreement(a, 1 / a)
+        (array([1.]), array([-1.]))
+    """
+    a, b = _both(maps_a, maps_b)
+    rankdata = need("scipy.stats").rankdata
+    ranks_a, ranks_b = (rankdata(values, axis=1) for values in (a, b))
+    ranks_a -= ranks_a.mean(axis=1, keepdims=True)
+    ranks_b -= ranks_b.mean(axis=1, keepdims=True)
+    spread = np.sqrt((ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
+    result = np.full(len(a), np.nan)
+    np.divide((ranks_a * ranks_b).sum(axis=1), spread, out=result, where=spread > 0)
+    return result
+
+
+def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Compute how far two models' most important tenth of the pixels is the same: intersection over union.
+
+    Args:
+        maps_a: (n, H, W).
+        maps_b: (n, H, W), of the same images in the same order.
+        seed: of the order of equal values, drawn for each map apart: pixels that neither model tells from others agree
+            only by chance.
+
+    Returns:
+        (n,), in [0, 1]: of k chosen pixels of d, 1 if both choose the same; NaN where one map is constant. Orders drawn at
+        random come to about k / (2 d - k), which is 0.05.
+
+    Raises:
+        SparsityError: if the shapes differ.
+
+    Example:
+        >>> a = np.zeros((1, 4, 5))
+        >>> a[0, 0, :3] = 3, 2, 1
+        >>> b = np.roll(a, 1)  # two of twenty pixels count, and one is the same
+        >>> round(float(top_agreement(a, b)[0]), 3)
+        0.333
+    """
+    a, b = _both(maps_a, maps_b)
+    most = max(1, round(_TOP * a.shape[1]))
+    chosen_a, chosen_b = (
+        (ranks(torch.from_numpy(values), tie_seed) < most).numpy() for values, tie_seed in ((a, seed), (b, seed + 1))
+    )
+    result: npt.NDArray[np.float64] = (chosen_a & chosen_b).sum(axis=1) / (chosen_a | chosen_b).sum(axis=1)
+    result[_constant(a) | _constant(b)] = np.nan
+    return result
+
+
+def agreement_records(
+    maps_a: Maps, maps_b: Maps, attribution: str, *, keep: npt.NDArray[np.bool_] | None = None, seed: int = 0
+) -> list[Record]:
+    """Record how far a model's maps agree with those of the dense model.
+
+    The ceiling is the same comparison between two dense models of different seeds: a sparse model that agrees as much
+    with its dense parent as these do with each other has changed no more than a new seed does.
+
+    Args:
+        maps_a: (n, H, W), the model's.
+        maps_b: (n, H, W), the dense model's, of the same images.
+        attribution: the method that made both, for the record.
+        keep: (n,), which images to take, as :func:`~lightning_sparse.measure.same_images` gives them; None takes
+            all.
+        seed: see :func:`top_agreement`.
+
+    Returns:
+        ``dense_agreement`` and ``dense_agreement_top10``: means of :func:`rank_agreement` and :func:`top_agreement` over
+        images where they are defined.
+
+    Raises:
+        SparsityError: if the shapes differ, or scipy is missing.
+
+    Example:
+        >>> a = np.arange(20.0).reshape(1, 4, 5)
+        >>> [(row.metric, row.value) for row in agreement_records(a, a, "gradient")]
+        [('dense_agreement', 1.0), ('dense_agreement_top10', 1.0)]
+    """
+    found = {
+        "dense_agreement": (rank_agreement(maps_a, maps_b), "Spearman of absolute maps, per image"),
+        "dense_agreement_top10": (
+            top_agreement(maps_a, maps_b, seed=seed),
+            f"intersection over union of the highest tenth of the pixels, per image; random orders give 0.05; seed {seed}",
+        ),
+    }
+    rows = []
+    for metric, (values, detail) in found.items():
+        chosen = values if keep is None else values[keep]
+        if keep is not None:
+            detail += f"; {len(chosen)} of {len(values)} images"
+        rows.append(mean_record(metric, chosen, attribution, detail))
+    return rows
+
+
+def _both(maps_a: Maps, maps_b: Maps) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    a, b = np.abs(flat("maps_a", maps_a)), np.abs(flat("maps_b", maps_b))
+    if np.shape(maps_a) != np.shape(maps_b):
+        raise SparsityError(f"maps_a {np.shape(maps_a)} and maps_b {np.shape(maps_b)} differ: give the same images")
+    return a, b
+
+
+def _constant(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    constant: npt.NDArray[np.bool_] = ~(values.max(axis=1) > values.min(axis=1))
+    return constant

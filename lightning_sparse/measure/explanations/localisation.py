@@ -1,0 +1,118 @@
+"""Localisation: where it is known which pixels decide the class, does the map point at them?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.explanations.maps import Maps, flat, ranks
+
+Masks = Tensor | npt.NDArray[np.bool_]
+
+
+def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Compute the relevance rank accuracy (Arras et al. 2022, arXiv 2003.07258): of the highest pixels, how many are true.
+
+    With K true pixels, the share of the map's K highest ones that are among them.
+
+    Args:
+        maps: (n, H, W), absolute values are taken.
+        masks: (n, H, W), booleans: the true pixels of each image.
+        seed: of the order of equal values.
+
+    Returns:
+        (n,), in [0, 1]; NaN for a map of zeros or a mask without a pixel.
+
+    Raises:
+        SparsityError: if the shapes differ or the masks are not booleans.
+
+    Example:
+        >>> maps = np.array([[[4.0, 3.0], [2.0, 1.0]]])
+        >>> rank_accuracy(maps, np.array([[[True, False], [True, False]]]))
+        array([0.5])
+    """
+    values, true = _both(maps, masks)
+    order = ranks(torch.from_numpy(values), seed).numpy()
+    wanted = true.sum(axis=1)
+    hits = (true & (order < wanted[:, None])).sum(axis=1)
+    return _divide(hits, wanted, values)
+
+
+def mass_accuracy(maps: Maps, masks: Masks) -> npt.NDArray[np.float64]:
+    """Compute the relevance mass accuracy (Arras et al. 2022, arXiv 2003.07258): how much of the map lies on true pixels.
+
+    Args:
+        maps: (n, H, W), absolute values are taken.
+        masks: (n, H, W), booleans: the true pixels of each image.
+
+    Returns:
+        (n,), in [0, 1]; NaN for a map of zeros or a mask without a pixel.
+
+    Raises:
+        SparsityError: if the shapes differ or the masks are not booleans.
+
+    Example:
+        >>> maps = np.array([[[4.0, 3.0], [2.0, 1.0]]])
+        >>> mass_accuracy(maps, np.array([[[True, False], [True, False]]]))
+        array([0.6])
+    """
+    values, true = _both(maps, masks)
+    result = _divide((values * true).sum(axis=1), values.sum(axis=1), values)
+    result[~true.any(axis=1)] = np.nan
+    return result
+
+
+def chance(masks: Masks) -> npt.NDArray[np.float64]:
+    """Compute what a map that is drawn at random comes to in both measures: the share of true pixels.
+
+    Args:
+        masks: (n, H, W), booleans.
+
+    Returns:
+        (n,), in (0, 1]; NaN for a mask without a pixel.
+
+    Example:
+        >>> chance(np.array([[[True, False], [False, False]]]))
+        array([0.25])
+    """
+    share: npt.NDArray[np.float64] = flat("masks", masks).mean(axis=1)
+    share[share == 0] = np.nan
+    return share
+
+
+def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
+    """Refuse masks that are not booleans, or not one for each map.
+
+    Raises:
+        SparsityError: naming what is wrong.
+
+    Example:
+        >>> check_masks("masks", np.ones((1, 2, 2)), (1, 2, 2))
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: masks are float64, not booleans: write masks > 0
+    """
+    if masks.dtype not in (np.bool_, torch.bool):
+        raise SparsityError(f"{name} are {masks.dtype}, not booleans: write {name} > 0")
+    if tuple(masks.shape) != tuple(shape):
+        raise SparsityError(
+            f"{name} have shape {tuple(masks.shape)}, not {tuple(shape)}: give one mask of pixels per image"
+        )
+
+
+def _both(maps: Maps, masks: Masks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    values = np.abs(flat("maps", maps))
+    check_masks("masks", masks, tuple(maps.shape))
+    return values, flat("masks", masks) > 0
+
+
+def _divide(
+    part: npt.NDArray[np.floating] | npt.NDArray[np.integer],
+    whole: npt.NDArray[np.floating] | npt.NDArray[np.integer],
+    values: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    result = np.full(len(values), np.nan)
+    np.divide(part, whole, out=result, where=(whole > 0) & values.any(axis=1))
+    return result

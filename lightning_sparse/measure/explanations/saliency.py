@@ -1,0 +1,195 @@
+"""Saliency of a trained classifier: how concentrated its maps are, how faithful, how steady, and where they point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.measure.calibration import fit_temperature
+from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
+from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
+from lightning_sparse.measure.explanations.localisation import check_masks
+from lightning_sparse.measure.explanations.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
+from lightning_sparse.measure.explanations.saliency_rows import Arrays, records_over
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.results.records import Measured, Record
+
+_SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
+
+
+def measure_saliency(
+    model: nn.Module,
+    data: Data,
+    *,
+    methods: Sequence[str] = ("gradient", "integrated_gradients", "smoothgrad"),
+    measures: Sequence[str] = MEASURES,
+    truth: Mapping[str, Tensor] | None = None,
+    calibration: Data | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> Measured:
+    """Measure the saliency maps of the true class on these images, right and wrong ones alike.
+
+    Args:
+        model: any module; it is left as it was.
+        data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
+            of such batches.
+        methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
+            a convolution to show gives rows of NaN that say why, and no array.
+        measures: names from ``MEASURES`` of ``map_numbers.py``. ``"max_sensitivity"`` costs eleven more attributions of each
+            image, ``"randomisation"`` one more, the others none.
+        truth: masks (n, H, W), booleans, by name: which pixels are known to matter. Without any, nothing is localised.
+        calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
+            None fits it on the measured ones.
+        batch_size: images per forward pass where there is no gradient.
+        seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
+            the weights.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar on stderr.
+
+    Returns:
+        Rows for each method, means over the ``n`` images where they are defined, with normal intervals: ``gini``;
+        ``insertion_deletion_gap``; ``max_sensitivity``; ``convergence_delta`` for integrated gradients alone;
+        ``localisation_rank_NAME`` and ``localisation_mass_NAME`` for each mask; ``randomisation_similarity``, whose
+        ``trust`` is the verdict, and ``randomisation_complexity_rise``. As lines of reference, ``gini`` and localisation
+        of the images themselves (attribution ``"input"``), and ``localisation_chance_NAME`` (``"uniform"``).
+
+        Arrays, first axis the image: ``images`` (float16, NCHW), ``labels``, ``prediction``, ``confidence`` (float32:
+        calibrated probability of the prediction), ``temperature`` (float64, the same for all); for each method its maps
+        (n, H, W), float32; and under ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
+
+    Raises:
+        SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> measured = measure_saliency(model, (images, labels), methods=["gradient"], measures=["gini"])
+        >>> [record.chart for record in measured.records]
+        ['saliency/input/gini', 'saliency/gradient/gini']
+        >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
+        ((6, 2, 2), (6,))
+    """
+    methods, measures = _names("methods", methods, ATTRIBUTIONS), _names("measures", measures, MEASURES)
+    images, labels = gathered(data)
+    masks = truth if truth and "localisation" in measures else {}
+    for name, mask in masks.items():
+        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    missing: dict[str, str] = {}
+    with untouched(classifier, seed):
+        logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        known, known_labels = (images, labels) if calibration is None else gathered(calibration)
+        temperature = fit_temperature(
+            logits if calibration is None else logits_of(classifier, known, known_labels, batch_size=batch_size),
+            known_labels,
+        )
+        confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "images": images.detach().cpu().to(torch.float16).numpy(),
+            "labels": labels.cpu().long().numpy(),
+            "prediction": prediction.numpy(),
+            "confidence": confidence.float().numpy(),
+            "temperature": np.full(len(images), temperature),
+        }
+        for attribution, found in references(images, measures, masks, seed).items():
+            arrays |= {f"{attribution}/{metric}": values for metric, values in found.items()}
+        for method in tqdm(methods, "saliency", disable=not progress, leave=False):
+            if method == "grad_cam" and (reason := _no_grad_cam(classifier, images)):
+                missing[method] = reason
+                continue
+            maps, deltas = attribute(classifier, images, labels, method, seed=seed)
+            found = numbers_of_maps(maps, measures, masks, seed)
+            found |= numbers_of_model(
+                classifier,
+                images,
+                labels,
+                method,
+                maps,
+                deltas,
+                measures=measures,
+                temperature=temperature,
+                seed=seed,
+            )
+            arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
+    source = "the images measured" if calibration is None else f"{len(known_labels)} calibration images"
+    records = []
+    for record in records_over(arrays):
+        said = [f"fitted on {source}"] * (record.metric == "insertion_deletion_gap")
+        said += [f"seed {seed}"] * (record.metric.startswith(_SEEDED) or record.attribution == "smoothgrad")
+        records.append(replace(record, detail="; ".join([record.detail, *said])))
+    of_measure = {
+        "convergence_delta": [],
+        "localisation": [f"localisation_{kind}_{name}" for name in masks for kind in ("rank", "mass")],
+        "randomisation": ["randomisation_similarity", "randomisation_complexity_rise"],
+    }
+    for method, reason in missing.items():
+        for metric in (metric for measure in measures for metric in of_measure.get(measure, [measure])):
+            records.append(Record(metric, float("nan"), 0, attribution=method, detail=f"left out: {reason}"))
+    return Measured(records, arrays)
+
+
+def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
+    """Find the images that all of several models classify correctly.
+
+    Maps of images that a model has wrong explain a class that it did not choose, and each model has others wrong: compare
+    on these. Their number shrinks as models get worse, and what is left is the easy ones: say how many.
+
+    Args:
+        several: arrays of :func:`measure_saliency`, one of each model, of the same images.
+
+    Returns:
+        (n,), true where all are right.
+
+    Raises:
+        SparsityError: if there is none, or images or labels differ.
+
+    Example:
+        >>> images, labels = np.zeros((3, 1, 2, 2)), np.array([0, 1, 1])
+        >>> several = [
+        ...     {"images": images, "labels": labels, "prediction": np.array(said)} for said in ([0, 1, 0], [1, 1, 1])
+        ... ]
+        >>> same_images(several)
+        array([False,  True, False])
+    """
+    if len(several) == 0:
+        raise SparsityError("several is empty: give the arrays of at least one model")
+    first = several[0]
+    for place, arrays in enumerate(several):
+        for name in ("images", "labels"):
+            if not np.array_equal(arrays[name], first[name]):
+                raise SparsityError(f"{name} of model {place} are not those of model 0: measure all on the same images")
+    right: npt.NDArray[np.bool_] = np.all([arrays["prediction"] == arrays["labels"] for arrays in several], axis=0)
+    return right
+
+
+def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
+    """Why the model has no Grad-CAM, or nothing."""
+    try:
+        grad_cam_layer(classifier, next(batches(1, device_of(classifier), images))[0])
+    except SparsityError as error:
+        return str(error)
+    return ""
+
+
+def _names(what: str, names: Sequence[str], allowed: Iterable[str]) -> list[str]:
+    options = list(allowed)
+    if isinstance(names, str) or len(names) == 0:
+        raise SparsityError(f"{what}={names!r} is not a list of names: write {what}=[{options[0]!r}]")
+    return [check_choice(what, name, options) for name in names]

@@ -1,0 +1,1 @@
+"""Attacks, robust accuracy, and whether it can be trusted."""

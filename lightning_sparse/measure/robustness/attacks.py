@@ -1,0 +1,208 @@
+"""Adversarial attacks in the L-inf and L2 balls: our own PGD, and torchattacks behind an adapter that makes it honest.
+
+torchattacks (Kim 2020) is the provider of everything but PGD: its PGD goes on attacking images that it has already
+broken, which is where most of the time goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.robustness.balls import (
+    check_eps,
+    check_norm,
+    distance,
+    tolerance,
+    uniform_point,
+    whole_image,
+)
+from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
+from lightning_sparse.measure.robustness.pgd import check_steps, pgd
+
+QUERIES_PER_STEP = 50
+"""Square's queries for one gradient step of the others, so that 100 steps stand beside the published 5000 queries."""
+
+
+class Attack(Protocol):
+    """``attack(classifier, images, labels, eps=..., norm=..., steps=..., restarts=..., seed=..., start=...)``.
+
+    It returns adversarial images, like ``images``, and which of them the classifier gets wrong, (n,), bool. What an
+    attack has no use for (FGSM has one step) it leaves alone.
+    """
+
+    def __call__(
+        self,
+        classifier: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        eps: float,
+        norm: str = "Linf",
+        steps: int = 20,
+        restarts: int = 1,
+        seed: int = 0,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attack the images."""
+
+
+class _Setting(NamedTuple):
+    eps: float
+    norm: str
+    steps: int
+    restarts: int
+    seed: int
+    start: Tensor | None
+
+
+_Method = Callable[[nn.Module, Tensor, Tensor, _Setting], tuple[Tensor, Tensor]]
+
+
+def _honest(name: str, method: _Method) -> Attack:
+    """Check what goes into an attack and what comes out of it, and let it leave no trace."""
+
+    def attack(
+        classifier: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        eps: float,
+        norm: str = "Linf",
+        steps: int = 20,
+        restarts: int = 1,
+        seed: int = 0,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        check_images(images, labels)
+        radius = check_eps("eps", eps, check_norm(norm))
+        setting = _Setting(radius, norm, check_steps(steps), check_steps(restarts, "restarts"), seed, start)
+        if radius > whole_image(images, norm):
+            raise SparsityError(
+                f"eps={eps:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart "
+                f"in {norm}: write a smaller one, for pixels in [0, 1]"
+            )
+        with untouched(classifier, seed):
+            device = device_of(classifier)
+            # Copies, because tensors born under inference_mode cannot carry gradients.
+            clean = images.to(device, torch.float32, copy=True)
+            targets = labels.to(device, torch.int64, copy=True)
+            adversarial, broken = method(classifier, clean.clone(), targets, setting)
+            adversarial = adversarial.detach()
+            excess = float(distance(adversarial, clean, norm).max()) - radius
+            low, high = float(adversarial.min()), float(adversarial.max())
+        # Negated so that NaN fails too.
+        if not (excess <= tolerance(radius, norm) and low >= 0 and high <= 1):
+            raise SparsityError(
+                f"attack {name!r} left its ball: {excess:g} beyond eps={eps:g} in {norm}, pixels in [{low:g}, {high:g}]: "
+                "its number would mean nothing"
+            )
+        return adversarial, broken
+
+    return attack
+
+
+def _fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, steps=1, step_size=at.eps, random_start=False)
+
+
+def _pgd(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, **walks)
+
+
+def _margin(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss="margin", **walks)
+
+
+def _published(name: str) -> _Method:
+    def run(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+        steps = at.steps * QUERIES_PER_STEP if name == "square" else at.steps
+        return published(name, classifier, images, labels, eps=at.eps, norm=at.norm, steps=steps, seed=at.seed)
+
+    return run
+
+
+def _fab(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    found, away = nearest(classifier, images, labels, norm=at.norm, steps=at.steps, enough=at.eps)
+    broken = away <= at.eps
+    return torch.where(broken.view(-1, 1, 1, 1), found, images), broken
+
+
+def _noise(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    for _ in range(at.steps):
+        active = (~broken).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        point = uniform_point(images[active], at.eps, at.norm)
+        with torch.no_grad():
+            wrong = classifier(point).argmax(dim=1) != labels[active]
+        result[active], broken[active] = point, wrong
+    return result, broken
+
+
+_METHODS: dict[str, _Method] = {
+    "fgsm": _fgsm,
+    "pgd": _pgd,
+    "pgd-margin": _margin,
+    "apgd-ce": _published("apgd-ce"),
+    "apgd-dlr": _published("apgd-dlr"),
+    "apgd-t": _published("apgd-t"),
+    "fab-t": _fab,
+    "square": _published("square"),
+    "noise": _noise,
+}
+
+ATTACKS: dict[str, Attack] = {name: _honest(name, method) for name, method in _METHODS.items()}
+"""All attacks by name. Each checks its inputs, stays in its ball, and leaves model and random states untouched.
+
+``fgsm`` is one step of eps (Goodfellow et al. 2015); ``pgd`` and ``pgd-margin`` are :func:`pgd` with either loss;
+``apgd-ce`` and ``apgd-dlr`` are Auto-PGD on cross-entropy and on the scale-free DLR loss, ``apgd-t`` the same on targeted
+DLR towards each of the 9 likeliest other classes (Croce & Hein 2020a; DLR needs 4 classes or more); ``fab-t`` looks for
+the nearest adversarial image in those directions (Croce & Hein 2020b); ``square`` sees logits only (Andriushchenko et al.
+2020), 50 queries for each step; ``noise`` draws ``steps`` uniform points of the ball. Only ``pgd`` and ``pgd-margin`` make
+use of ``restarts`` and ``start``.
+"""
+
+
+def attack_name(name: str, classes: int) -> str:
+    """Say which attack runs where ``name`` is asked for: DLR needs 4 classes, the margin loss stands in below that.
+
+    Example:
+        >>> attack_name("apgd-dlr", classes=10), attack_name("apgd-dlr", classes=3)
+        ('apgd-dlr', 'pgd-margin')
+    """
+    return "pgd-margin" if name in ("apgd-dlr", "apgd-t") and classes < 4 else name
+
+
+def attack_detail(name: str, *, norm: str, steps: int, restarts: int, seed: int, classes: int) -> str:
+    """Describe an attack of ``ATTACKS`` in words, for a record.
+
+    Example:
+        >>> attack_detail("pgd", norm="Linf", steps=20, restarts=1, seed=0, classes=10)
+        'Linf, PGD on cross-entropy, 20 steps of 2.5*eps/20, 1 random start, seed 0, broken images left out'
+    """
+    starts = f"{restarts} random start{'s' if restarts > 1 else ''}"
+    walk = f"{steps} steps of 2.5*eps/{steps}, {starts}, seed {seed}, broken images left out"
+    adaptive = f"steps of adaptive size, 1 restart, seed {seed}"
+    targets = f"{min(9, classes - 1)} targets x {steps}"
+    words = {
+        "fgsm": "FGSM, one step of eps on cross-entropy from the clean image",
+        "pgd": f"PGD on cross-entropy, {walk}",
+        "pgd-margin": f"PGD on the logit margin, {walk}",
+        "apgd-ce": f"APGD (torchattacks) on cross-entropy, {steps} {adaptive}",
+        "apgd-dlr": f"APGD (torchattacks) on DLR, {steps} {adaptive}",
+        "apgd-t": f"APGD (torchattacks) on targeted DLR, {targets} {adaptive}",
+        "fab-t": f"FAB (torchattacks) targeted, {targets} steps, alpha_max 0.1, eta 1.05, beta 0.9, from the clean image",
+        "square": f"Square (torchattacks), {steps * QUERIES_PER_STEP} queries, p 0.8, fixed schedule, margin, seed {seed}",
+        "noise": f"{steps} uniform draws from the ball, seed {seed}",
+    }
+    return f"{norm}, {words[name]}"

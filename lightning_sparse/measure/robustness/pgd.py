@@ -1,0 +1,134 @@
+"""Projected gradient ascent that spends its steps on the images that still stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, steepest
+from lightning_sparse.measure.robustness.balls import random_start as draw_start
+
+
+def check_steps(steps: object, name: str = "steps") -> int:
+    """Return ``steps`` if it is an integer of at least 1, else raise.
+
+    Example:
+        >>> check_steps(20)
+        20
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise SparsityError(f"{name}={steps!r} is not an integer of at least 1: write {20 if name == 'steps' else 1}")
+    return steps
+
+
+def pgd(
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    loss: Literal["ce", "margin"] = "ce",
+    random_start: bool = True,
+    start: Tensor | None = None,
+    keep_broken: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Attack by projected gradient ascent in the L-inf or L2 ball (Madry et al. 2018).
+
+    An image counts as broken as soon as any iterate is misclassified; it then leaves the loop with that iterate and is
+    never looked at again. What still stands after the last step is looked at once more, and attacked from a new random
+    start if there are any left. With ``keep_broken`` it equals ``torchattacks.PGD`` and ``torchattacks.PGDL2``.
+
+    It draws its random start from torch's global generator and wants the model in eval mode: call it inside
+    :func:`~lightning_sparse.untouched`, or use ``ATTACKS["pgd"]``, which does both.
+
+    Args:
+        classifier: pixels in [0, 1] to logits.
+        images: (n, C, H, W), float32 in [0, 1], on the classifier's device.
+        labels: (n,), integers in [0, classes).
+        eps: radius of the ball: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
+        norm: ``"Linf"``, with steps along the sign of the gradient, or ``"L2"``, along the gradient divided by its norm.
+        steps: number of gradient steps of each start.
+        step_size: in the units of eps; None is 2.5 * eps / steps, which scales with eps and reaches the ball's far side.
+        restarts: number of starts, at least 1.
+        loss: ``"ce"`` (cross-entropy) or ``"margin"`` (largest other logit minus the true one), whose gradient does
+            not vanish when logits are large.
+        random_start: start at a random point of the ball instead of at the image.
+        start: like ``images``: where the first walk begins instead, projected into the ball. Where a walk in a smaller ball
+            has ended is most of the way already.
+        keep_broken: go on attacking broken images and return the last iterate, as torchattacks does. More work for a
+            weaker attack: for comparison only.
+
+    Returns:
+        Adversarial images, like ``images``, within eps of them and in [0, 1]; and which of them the classifier gets
+        wrong, (n,), bool.
+
+    Raises:
+        SparsityError: if ``eps``, ``norm``, ``steps``, ``step_size``, ``restarts`` or ``loss`` is not allowed.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+        >>> adversarial, broken = pgd(model, images, labels, eps=0.1)
+        >>> bool(((adversarial - images).abs() <= 0.1 + 1e-6).all())
+        True
+        >>> torch.equal(model(adversarial).argmax(1) != labels, broken)
+        True
+    """
+    eps, steps = check_eps("eps", eps, check_norm(norm)), check_steps(steps)
+    restarts = check_steps(restarts, "restarts")
+    objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
+    size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
+
+    images = images.detach()
+    result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    for walk in range(restarts):
+        # The images still attacked, by their place in the batch. `point` is theirs alone, so the work shrinks with them.
+        active = (~broken).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        clean, targets = images[active], labels[active]
+        if walk == 0 and start is not None:
+            point = project(start[active].detach(), clean, eps, norm)
+        else:
+            point = draw_start(clean, eps, norm) if random_start else clean.clone()
+        for _ in range(steps):
+            point.requires_grad_(True)
+            logits: Tensor = classifier(point)
+            standing = torch.ones_like(active, dtype=torch.bool) if keep_broken else logits.argmax(dim=1) == targets
+            if not bool(standing.any()):
+                break
+            (gradient,) = torch.autograd.grad(objective(logits[standing], targets[standing]), point)
+            if not bool(standing.all()):
+                gone = active[~standing]
+                result[gone], broken[gone] = point.detach()[~standing], True
+                active, clean, targets = active[standing], clean[standing], targets[standing]
+                gradient = gradient[standing]
+            point = project(point.detach()[standing] + size * steepest(gradient, norm), clean, eps, norm).detach()
+        else:
+            with torch.no_grad():
+                standing = classifier(point).argmax(dim=1) == targets
+        result[active], broken[active] = point.detach(), ~standing
+    return result, broken
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    # Summed, so that an image's gradient does not depend on how many others share its batch.
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    index = labels.unsqueeze(1)
+    others = logits.scatter(1, index, float("-inf")).amax(dim=1)
+    return (others - logits.gather(1, index).squeeze(1)).sum()
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _cross_entropy, "margin": _margin}

@@ -1,0 +1,210 @@
+"""Adversarial robustness as an honest worst case: per image, over all attacks and all smaller perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.robustness.attacks import ATTACKS
+from lightning_sparse.measure.robustness.balls import check_eps, check_norm, whole_image
+from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
+from lightning_sparse.measure.robustness.counting import counted
+from lightning_sparse.measure.robustness.earlier import earlier_of
+from lightning_sparse.measure.robustness.pgd import check_steps
+from lightning_sparse.measure.robustness.tiers import check_tier
+from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
+from lightning_sparse.measure.robustness.victim import Victim
+from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.statistics.intervals import mean_interval
+
+WITHOUT_GRADIENT = {"square", "noise"}
+
+
+def measure_robustness(
+    model: nn.Module,
+    data: Data,
+    *,
+    eps: Sequence[float],
+    norm: str = "Linf",
+    tier: str = "sweep",
+    attacks: Sequence[str] | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+    known: Measured | None = None,
+) -> Measured:
+    """Measure robust accuracy: the share of all images that are right on clean and under every attack.
+
+    The attacks are a cascade. From the smallest eps up, and at each eps in their order, each attack gets only the images
+    that are right on clean and that nothing has broken yet: what breaks in a ball is broken in every larger one. So the
+    row of an attack says what is left after it and all before it, and the last one's is the worst case.
+
+    Args:
+        model: any module; it is left as it was.
+        data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
+            of such batches.
+        eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
+        norm: ``"Linf"`` or ``"L2"``.
+        tier: ``"monitor"``, ``"sweep"`` or ``"reference"``, see :data:`~lightning_sparse.measure.TIERS`.
+        attacks: names from :data:`~lightning_sparse.measure.ATTACKS` in place of the tier's. Keep two losses among
+            them: large logits alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4
+            classes ``"pgd-margin"`` stands in for attacks on DLR, and the record says so.
+        steps: gradient steps in place of the tier's.
+        restarts: random starts of PGD in place of the tier's.
+        batch_size: images per batch; 128 to 256 is fastest on a CPU.
+        seed: of the random starts and samples.
+        mean: see :func:`~lightning_sparse.measure.as_classifier`.
+        std: see there.
+        forward: see there.
+        progress: show a bar on stderr.
+        known: what this function returned for the same model, images and settings at other eps. There nothing is attacked
+            again, and the rows stay as they are. At a new eps, what broke at a smaller known one is broken without an attack,
+            and PGD starts anew. Checks of the model are not repeated, but for Square if a new eps is nearest half of clean.
+
+    Returns:
+        Records: for each eps, ascending, a ``robust_accuracy`` of each attack and one of ``attack="worst"``, with Wilson
+        intervals; ``robust_curve_area``, the area under the worst case over eps from 0 (clean) to the largest, divided by
+        the largest, with a normal interval; ``robust_eps_half``, the eps at which the worst case falls to half of clean,
+        interpolated, NaN if it does not; and the ``trust_`` rows of the checks. ``trust`` of every number says what they
+        came to. The sum of ``samples`` is all that went through the model. Arrays: ``labels`` (n,), ``correct`` (n,),
+        bool, right on clean; ``survives`` (n, len(eps)), bool; ``eps`` (len(eps),).
+
+    Raises:
+        SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> data = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> measured = measure_robustness(model, data, eps=[0.1, 1.0], tier="monitor")
+        >>> [record.chart for record in measured.records]  # doctest: +NORMALIZE_WHITESPACE
+        ['robust/pgd/eps=0.1', 'robust/worst/eps=0.1', 'robust/pgd/eps=1', 'robust/worst/eps=1',
+         'robust/curve_area/worst', 'robust/eps_half/worst']
+    """
+    radii, chosen = check_radii(eps, norm), check_tier(tier)
+    chosen = replace(
+        chosen,
+        attacks=chosen.attacks if attacks is None else tuple(check_attacks(attacks)),
+        steps=chosen.steps if steps is None else check_steps(steps),
+        restarts=chosen.restarts if restarts is None else check_steps(restarts, "restarts"),
+    )
+    images, labels = gathered(data)
+    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    with untouched(classifier, seed), counted(classifier) as samples:
+        logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        _check_reach(images, radii, norm)
+        if chosen.checks or not set(chosen.attacks) <= WITHOUT_GRADIENT:
+            _check_gradient(classifier, images)
+        targets = labels.cpu().long()
+        correct = logits.argmax(dim=1) == targets
+        clean_pass = samples.since()
+        names = attack_names(chosen.attacks, logits.shape[1])
+        chosen = replace(chosen, attacks=tuple(names))
+        victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
+        earlier = earlier_of(known, targets)
+        new = [radius for radius in radii if radius not in earlier.survives]
+        rows: list[Record] = []
+        made: list[Record] = []
+        stand = dict(earlier.survives)
+        if new:
+            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, earlier)
+            stand |= zip(new, survives.T, strict=True)
+            if chosen.checks:
+                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, earlier)
+    kept = [row for row in earlier.rows if row.eps in radii or row.metric in OF_THE_MODEL]
+    checks = [*(row for row in kept if row.metric.startswith("trust_")), *made]
+    rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
+    rows += [row for row in kept if row.metric == "robust_accuracy"]
+    survives = torch.stack([stand[radius] for radius in radii], dim=1)
+    area, half = _curve(correct.numpy(), survives.numpy(), radii, norm)
+    curve = [replace(area, trust=verdict(checks), samples=clean_pass), replace(half, trust=verdict(checks))]
+    arrays = {
+        "labels": targets.numpy(),
+        "correct": correct.numpy(),
+        "survives": survives.numpy(),
+        "eps": np.array(radii),
+    }
+    return Measured([*sorted(rows, key=lambda row: row.eps or 0.0), *curve, *checks], arrays)
+
+
+def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: str) -> tuple[Record, Record]:
+    """The two numbers about the whole curve of the worst case; ``correct`` (n,) and ``survives`` (n, radii), bool."""
+    grid = np.array([0.0, *radii])
+    # In two calls, attacks may have missed in a ball what they found in a smaller one.
+    nested = np.logical_and.accumulate(np.column_stack([correct, survives]), axis=1)
+    missed = int((survives & ~nested[:, 1:]).sum())
+    curves = nested.astype(float)
+    # One area per image: their mean is the area under the mean curve, and their spread its interval.
+    areas = ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / grid[-1]
+    value, low, high = mean_interval(areas)
+    n, mean = len(curves), curves.mean(axis=0)
+    over = f"worst-case robust accuracy at eps 0 (clean), {', '.join(f'{radius:.4g}' for radius in radii)}"
+    if missed:
+        over += f" (less {missed} that stood at an eps in one call and broke at a smaller one in another)"
+    area = Record(
+        "robust_curve_area",
+        value,
+        n,
+        low,
+        high,
+        attack="worst",
+        norm=norm,
+        detail=f"trapezoid under {over}, divided by {radii[-1]:.4g}; its samples are the clean pass",
+    )
+    below = np.flatnonzero(mean <= mean[0] / 2)
+    crossing = float("nan")
+    what = f"eps at which {over} falls to half of clean, by straight lines between them"
+    if mean[0] == 0:
+        what += "; undefined: nothing is right on clean"
+    elif len(below) == 0:
+        what += f"; undefined: {mean[-1]:.4g} is left at the largest eps, more than half of {mean[0]:.4g}"
+    else:
+        right = int(below[0])
+        share = (mean[right - 1] - mean[0] / 2) / (mean[right - 1] - mean[right])
+        crossing = float(grid[right - 1] + share * (grid[right] - grid[right - 1]))
+    return area, Record("robust_eps_half", crossing, n, attack="worst", norm=norm, detail=what)
+
+
+def _check_reach(images: torch.Tensor, radii: list[float], norm: str) -> None:
+    if radii[-1] > whole_image(images, norm):
+        raise SparsityError(
+            f"eps={radii[-1]:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart in "
+            f"{norm}: write a smaller one, for pixels in [0, 1]"
+        )
+
+
+def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
+    pixels = images[:1].to(device_of(classifier), torch.float32, copy=True).requires_grad_(True)
+    if not classifier(pixels).requires_grad:
+        raise SparsityError(
+            "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
+            "by gradient cannot run: write attacks=['square'] with tier='monitor', or forward= with a way that keeps it"
+        )
+
+
+def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
+    """Return the radii ascending and without doubles, or raise a SparsityError if one cannot be a radius."""
+    check_norm(norm)
+    if isinstance(eps, int | float | str) or len(eps) == 0:
+        example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
+        raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
+    return sorted({check_eps("eps", radius, norm) for radius in eps})
+
+
+def check_attacks(attacks: Sequence[str]) -> list[str]:
+    """Return the names of attacks, or raise a SparsityError if one does not exist."""
+    if isinstance(attacks, str) or len(attacks) == 0:
+        raise SparsityError(f"attacks={attacks!r} is not a list of names: write attacks=['pgd', 'apgd-dlr']")
+    return [check_choice("attacks", name, ATTACKS) for name in attacks]

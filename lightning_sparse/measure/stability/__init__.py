@@ -1,0 +1,1 @@
+"""What small changes of images and weights do to a network."""
