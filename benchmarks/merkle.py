@@ -18,8 +18,8 @@ from torch import nn
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.building import rebuilt
 from lightning_sparse.data import ImageData
+from lightning_sparse.drawing.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.measure import pgd
-from lightning_sparse.report.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.results.jobs import Job, job_files, read_job
 from lightning_sparse.statistics import t_interval
 

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lightning_sparse.report.style import MARKERS, PALETTE, WIDTH, density_axis, save, style
+from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, save, style
+from lightning_sparse.report.style import density_axis
 from lightning_sparse.results.jobs import job_files, read_job
 from lightning_sparse.statistics import t_interval
 

@@ -26,7 +26,7 @@ from lightning_sparse import (
     Static,
     SynFlow,
 )
-from lightning_sparse.report.style import style
+from lightning_sparse.drawing.style import style
 
 steps = 2000
 out = Path(__file__).parents[1] / "docs" / "images" / "methods"

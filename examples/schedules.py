@@ -22,9 +22,10 @@ from lightning_sparse import (
     RigL,
     SparseTraining,
     Static,
+    plot_schedule,
+    schedule_table,
 )
-from lightning_sparse.drawing import draw, table
-from lightning_sparse.report.style import style
+from lightning_sparse.drawing.style import style
 
 steps = 1000
 out = Path("outputs/schedules.png")
@@ -57,12 +58,12 @@ with style():
     figure = Figure(figsize=(8, 8.5), layout="constrained")
     grid = figure.subplots(5, 3, sharex=True, sharey=True, gridspec_kw={"wspace": 0.03}).flat
     for axes, (name, method) in zip(grid, methods.items(), strict=True):
-        draw(method, steps, axes)
+        plot_schedule(method, steps, axes)
         axes.set_title(name)
         axes.label_outer()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
 
-print(table(methods["BrainDevelopment"], steps))
+print(schedule_table(methods["BrainDevelopment"], steps))
 print(f"results: {out}")

@@ -28,6 +28,8 @@ from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.static import Static as Static
 from .callbacks.synflow import SynFlow as SynFlow
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
+from .drawing.schedules import plot_schedule as plot_schedule
+from .drawing.schedules import schedule_table as schedule_table
 from .engine.allocation import layer_table as layer_table
 from .engine.attach import attach as attach
 from .engine.engine import Engine as Engine

@@ -177,16 +177,16 @@ class SparseTraining(Callback):
         return self.engine is not None and self.engine.at_target
 
     def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
-        """Draw the density, the phases and the turnover over a training, as :func:`lightning_sparse.drawing.draw` does."""
-        from lightning_sparse.drawing import draw
+        """Draw the density, the phases and the turnover over a training: :func:`~lightning_sparse.plot_schedule`."""
+        from lightning_sparse.drawing.schedules import plot_schedule
 
-        return draw(self.recipe, total_steps, axes)
+        return plot_schedule(self.recipe, total_steps, axes)
 
     def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
-        """Write down every update of a training, as :func:`lightning_sparse.drawing.table` does."""
-        from lightning_sparse.drawing import table
+        """Write down every update of a training: :func:`~lightning_sparse.schedule_table`."""
+        from lightning_sparse.drawing.schedules import schedule_table
 
-        return table(self.recipe, total_steps, most)
+        return schedule_table(self.recipe, total_steps, most)
 
     @property
     def state_key(self) -> str:

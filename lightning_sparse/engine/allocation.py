@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.selection import extremes, is_empty, lowest, marked
-from lightning_sparse.errors import SparsityError
 
 Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
 
@@ -194,15 +192,3 @@ def layer_table(masks: Mapping[str, Tensor]) -> str:
     sides = "<<>>>"
     lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)) for row in cells]
     return "\n".join(lines)
-
-
-def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
-    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
-    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
-    top = sparsity.highest
-    living = total - round(top * total)
-    if living < layers:
-        raise SparsityError(
-            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
-            f"at most {1 - layers / total:.6g}, or exclude layers"
-        )

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_room
+from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation
 from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.engine.granularity import parse as parse_granularity
 from lightning_sparse.engine.layer_rules import LayerRules
@@ -23,8 +23,6 @@ from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
 from lightning_sparse.errors import SparsityError, check_choice
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NO_TURNOVER = Curve(0.0)
 
@@ -216,18 +214,6 @@ class Recipe:
         sparsity, turnover = self.sparsity.in_short(steps), self.turnover.in_short(steps)
         return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
 
-    def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
-        """Draw the density, the phases and the turnover over a training, as :func:`lightning_sparse.drawing.draw` does."""
-        from lightning_sparse.drawing import draw
-
-        return draw(self, total_steps, axes)
-
-    def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
-        """Write down every update of a training, as :func:`lightning_sparse.drawing.table` does."""
-        from lightning_sparse.drawing import table
-
-        return table(self, total_steps, most)
-
     def plain(self) -> dict[str, Any]:
         """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
         return {
@@ -281,3 +267,15 @@ def _name(choice: str | Callable[..., Any]) -> str:
     if named is not choice and "__repr__" in vars(named):
         return repr(choice)  # says its settings, where the default would say its address
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
+    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
+    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
+    top = sparsity.highest
+    living = total - round(top * total)
+    if living < layers:
+        raise SparsityError(
+            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
+            f"at most {1 - layers / total:.6g}, or exclude layers"
+        )

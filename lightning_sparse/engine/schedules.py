@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lightning_sparse.engine.times import Time, check_time, to_step
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # The value on the way from a to b when a share p of the time has passed, p in [0, 1). Resumed runs need every bit of it.
 SHAPES: dict[str, Callable[[float, float, float], float]] = {
@@ -144,12 +142,6 @@ class Curve:
         names = [f"{name} {i}" if name else "" for i in range(count + 1)]
         steps = [Segment(*stair) for stair in zip(times, values, ["jump"] * (count + 1), names, strict=True)]
         return replace(self, segments=(*self.segments, *steps))
-
-    def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
-        """Draw the curve with its phases, as :func:`lightning_sparse.drawing.draw` does."""
-        from lightning_sparse.drawing import draw
-
-        return draw(self, total_steps, axes)
 
     @property
     def final(self) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.names import dense_of, is_dense
-from lightning_sparse.report.style import caption
 from lightning_sparse.results.jobs import arrays_file
 
 if TYPE_CHECKING:

@@ -42,11 +42,11 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
         sweep: as :func:`~lightning_sparse.report.collect.by_subject` gives it.
         folder: where figures go, ``<folder>/<name>.png`` and ``.svg``.
     """
+    from lightning_sparse.drawing.style import style
     from lightning_sparse.report.contact_sheet import attributions, contact_sheet
     from lightning_sparse.report.contents import FIGURES
     from lightning_sparse.report.gallery import forgotten, variable
     from lightning_sparse.report.names import is_control, is_dense
-    from lightning_sparse.report.style import style
     from lightning_sparse.report.transfer import transfer
 
     pictures: dict[str, Callable[[], Figure | None]] = {"vog": partial(variable, sweep)}
@@ -86,11 +86,11 @@ def _guarded(stem: Path, make: Callable[..., Picture | None], *arguments: Any) -
 
 
 def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Picture | None:
+    from lightning_sparse.drawing.style import save
     from lightning_sparse.report.figures import draw
     from lightning_sparse.report.gaps import holes
     from lightning_sparse.report.interactive import interactive
     from lightning_sparse.report.notes import notes
-    from lightning_sparse.report.style import save
 
     contents = make(sweep)
     if contents is None:
@@ -101,7 +101,7 @@ def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Pic
 
 
 def _of_images(stem: Path, make: Callable[[], Figure | None]) -> Picture | None:
-    from lightning_sparse.report.style import save
+    from lightning_sparse.drawing.style import save
 
     figure = make()
     if figure is None:

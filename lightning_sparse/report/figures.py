@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.drawing.style import WIDTH, caption, inches, legend, lowest, panels, spaced
 from lightning_sparse.report.contents import (
     COLUMN,
     DENSITY,
@@ -17,20 +18,7 @@ from lightning_sparse.report.contents import (
     clip,
 )
 from lightning_sparse.report.names import is_dense
-from lightning_sparse.report.style import (
-    DENSE,
-    WIDTH,
-    caption,
-    dense_dashes,
-    density_axis,
-    inches,
-    legend,
-    level_colors,
-    looks,
-    lowest,
-    panels,
-    spaced,
-)
+from lightning_sparse.report.style import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from math import ceil, floor, log10
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.drawing.style import spaced
 from lightning_sparse.report.contents import (
     COLUMN,
     DENSITY,
@@ -24,7 +25,7 @@ from lightning_sparse.report.contents import (
 )
 from lightning_sparse.report.hover import hover
 from lightning_sparse.report.names import is_dense
-from lightning_sparse.report.style import DENSE, dense_dashes, densities, density_names, level_colors, looks, spaced
+from lightning_sparse.report.style import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.style import caption
+from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.words import eps_text
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lightning_sparse.drawing.style import save, style
 from lightning_sparse.report.gallery import WRONG, gallery, vog_gallery
-from lightning_sparse.report.style import save, style
 
 
 def texts(figure):

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.drawing.style import PALETTE, style
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.report.style import PALETTE, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ HEADS = ("step", "training %", "phase", "sparsity %", "density %", "turnover %")
 SIDES = ">><>>>"  # numbers to the right
 
 
-def draw(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
+def plot_schedule(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
     """Draw a recipe: the density that the masks will have, the phases, and the share that each update replaces.
 
     The line is the density asked for, held from one update of the masks to the next; a bar is the turnover at an update, a
@@ -45,7 +45,7 @@ def draw(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None
         >>> from matplotlib.figure import Figure
         >>> from lightning_sparse.engine.schedules import cubic
         >>> recipe = Recipe(cubic(0.9, end=0.75), every=0.25)
-        >>> line = draw(recipe, total_steps=8, axes=Figure().subplots()).lines[0]
+        >>> line = plot_schedule(recipe, total_steps=8, axes=Figure().subplots()).lines[0]
         >>> [(int(step), round(float(density), 4)) for step, density in line.get_xydata()]
         [(0, 1.0), (2, 0.3667), (4, 0.1333), (6, 0.1), (8, 0.1)]
     """
@@ -75,12 +75,12 @@ def draw(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None
     return panel
 
 
-def table(schedule: Any, total_steps: int | None = 1000, most: int | None = 20) -> str:
+def schedule_table(schedule: Any, total_steps: int | None = 1000, most: int | None = 20) -> str:
     """Write a recipe down: one line for each update of the masks.
 
     Args:
         schedule: a :class:`~lightning_sparse.Recipe` or a sparsity callback.
-        total_steps: optimizer steps of the training, as in :func:`draw`.
+        total_steps: optimizer steps of the training, as in :func:`plot_schedule`.
         most: how many lines at most, spread evenly over the updates; None for all. The first update, the first of each
             phase and the last are always there.
 
@@ -96,7 +96,7 @@ def table(schedule: Any, total_steps: int | None = 1000, most: int | None = 20) 
     Example:
         >>> sparsity = Curve(0.0).stairs(0.8, 0.9, 2, name="prune")
         >>> turnover = Curve(0.0).then(0.8).then(1.0, 0.2)
-        >>> print(table(Recipe(sparsity, turnover=turnover, every=0.05), total_steps=100))
+        >>> print(schedule_table(Recipe(sparsity, turnover=turnover, every=0.05), total_steps=100))
         step  training %  phase    sparsity %  density %  turnover %
           40        40.0  prune 1       45.00      55.00        0.00
           80        80.0  prune 2       90.00      10.00       20.00
