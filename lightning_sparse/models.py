@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_sparse.callbacks.lottery_ticket import steps_of_one_training
+from lightning_sparse.callbacks.methods.lottery_ticket import steps_of_one_training
 from lightning_sparse.errors import check_choice
 from lightning_sparse.networks import lenet5 as lenet5
 from lightning_sparse.networks import lenet_300_100 as lenet_300_100

@@ -1,1 +1,1 @@
-"""The engine wired to the Lightning Trainer, and one short file per recipe or monitor."""
+"""Sparse training clinging to a Trainer, and what watches it."""

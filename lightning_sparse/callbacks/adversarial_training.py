@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_sparse.callbacks.attackable import attackable, seeded
+from lightning_sparse.callbacks.trainer.attackable import attackable, seeded
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import Forward

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_sparse.callbacks.mailbox import Mailbox
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import Forward

@@ -11,17 +11,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.callbacks.averages import Averages, mask_tensors
-from lightning_sparse.callbacks.mailbox import Mailbox
-from lightning_sparse.callbacks.refusals import (
+from lightning_sparse.callbacks.trainer.averages import Averages, mask_tensors
+from lightning_sparse.callbacks.trainer.mailbox import Mailbox
+from lightning_sparse.callbacks.trainer.refusals import (
     refuse_by_hand,
     refuse_rewinding_beside,
     refuse_sharded,
     refuse_shared,
 )
-from lightning_sparse.callbacks.rewound_schedulers import RewoundSchedulers
-from lightning_sparse.callbacks.score_data import ScoreData
-from lightning_sparse.callbacks.shortfalls import warn_of_shortfalls
+from lightning_sparse.callbacks.trainer.rewound_schedulers import RewoundSchedulers
+from lightning_sparse.callbacks.trainer.score_data import ScoreData
+from lightning_sparse.callbacks.trainer.shortfalls import warn_of_shortfalls
 from lightning_sparse.engine.allocation import Allocation
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.granularity import Granularity

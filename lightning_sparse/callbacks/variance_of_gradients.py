@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.callbacks.refusals import refuse_sharded
+from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import CodeType, LambdaType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 from torch import Tensor
@@ -22,7 +22,6 @@ from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
 from lightning_sparse.errors import SparsityError, check_choice
-
 
 NO_TURNOVER = Curve(0.0)
 

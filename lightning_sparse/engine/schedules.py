@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_sparse.engine.times import Time, check_time, to_step
 from lightning_sparse.errors import SparsityError, check_choice, check_share
-
 
 # The value on the way from a to b when a share p of the time has passed, p in [0, 1). Resumed runs need every bit of it.
 SHAPES: dict[str, Callable[[float, float, float], float]] = {

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 import settings
 from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
-from lightning_sparse.callbacks.mailbox import Mailbox
+from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 
 # Saving and resuming with other callbacks is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sparse.callbacks.one_shot import OneShot
+from lightning_sparse.callbacks.methods.one_shot import OneShot
 
 
 class SynFlow(OneShot):

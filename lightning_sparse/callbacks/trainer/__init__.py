@@ -1,0 +1,1 @@
+"""What the callbacks have to know of Lightning: its loops, strategies, averages and what it refuses."""
