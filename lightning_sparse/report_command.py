@@ -45,7 +45,7 @@ def _report(folders: list[Path], output: str | None) -> Path:
 
         return rebuild(different[0])
     from lightning_sparse.report import write
-    from lightning_sparse.report.several import together
+    from lightning_sparse.tables.several import together
 
     return write(together(different, output or "comparison"))
 

@@ -22,7 +22,7 @@ def rebuild(folder: Path) -> Path:
         SparsityError: if the folder does not exist or holds no job.
     """
     from lightning_sparse.report import write_report
-    from lightning_sparse.report.collect import jobs_below
+    from lightning_sparse.tables.collect import jobs_below
 
     jobs_below(folder)  # before anything is written
     with FileLock(folder / ".lock"):  # another launch may end at the same moment

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 __all__ = ["write_report"]
 
@@ -27,7 +27,7 @@ def write_report(folder: str | Path) -> Path:
     Raises:
         SparsityError: if the folder does not exist or holds no job.
     """
-    from lightning_sparse.report.collect import collect
+    from lightning_sparse.tables.collect import collect
 
     return write(collect(folder))
 
@@ -38,11 +38,11 @@ def write(sweep: Sweep) -> Path:
     Returns:
         Path of ``report.html``.
     """
-    from lightning_sparse.report.collect import by_subject
-    from lightning_sparse.report.drawn import draw_all, file_name
+    from lightning_sparse.report.all_figures import draw_all, file_name
     from lightning_sparse.report.page import page
-    from lightning_sparse.report.table import write_csv
     from lightning_sparse.results.files import write_whole
+    from lightning_sparse.tables.collect import by_subject
+    from lightning_sparse.tables.table import write_csv
 
     write_csv(sweep)
     parts = by_subject(sweep)

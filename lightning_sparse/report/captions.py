@@ -9,7 +9,7 @@ from lightning_sparse.report.words import NAMES, eps_text, range_text, seeds_tex
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 
 def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
@@ -17,7 +17,7 @@ def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
 
     Args:
         sweep: the sweep, for its name.
-        kept: the lines of :func:`~lightning_sparse.report.table.over_seeds` that the figure shows.
+        kept: the lines of :func:`~lightning_sparse.tables.table.over_seeds` that the figure shows.
     """
     subjects = sorted({f"{data}, {model}" for data, model in zip(kept["data"], kept["model"], strict=True)})
     counts = {

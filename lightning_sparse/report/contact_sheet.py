@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from lightning_sparse.drawing.style import caption
-from lightning_sparse.report.names import dense_of, is_dense
 from lightning_sparse.results.jobs import arrays_file
+from lightning_sparse.tables.method_names import dense_of, is_dense
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
     Saved = dict[str, np.ndarray[Any, Any]]
 

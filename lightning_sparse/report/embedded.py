@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_sparse.report.drawn import Picture
+    from lightning_sparse.report.all_figures import Picture
 
 SVG_AT_MOST = 1.5  # times the bytes of the PNG: pictures made of many small squares are smaller as such
 # With plotly (4.8 million characters) and the tables the page stays below 10 MB, which mail programs still carry.

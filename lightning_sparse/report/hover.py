@@ -5,15 +5,15 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.words import POINTS, SHARES, name_of, number, seeds_text
+from lightning_sparse.tables.method_names import is_dense
 
 
 def hover(line: dict[Any, Any]) -> str:
     """What is said of a point: the mean, its interval and single seeds, how many images and seeds, and failed checks.
 
     Args:
-        line: of :func:`~lightning_sparse.report.table.over_seeds`.
+        line: of :func:`~lightning_sparse.tables.table.over_seeds`.
     """
     metric = line["metric"]
     level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"

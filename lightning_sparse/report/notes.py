@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.names import is_dense
+from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +17,8 @@ def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     """Warn of single seeds, of failed checks of trust and of holes.
 
     Args:
-        shown: lines of :func:`~lightning_sparse.report.table.over_seeds` that a figure shows.
-        gaps: :func:`~lightning_sparse.report.gaps.holes` of the part of the sweep.
+        shown: lines of :func:`~lightning_sparse.tables.table.over_seeds` that a figure shows.
+        gaps: :func:`~lightning_sparse.tables.gaps.holes` of the part of the sweep.
     """
     said = []
     seeds: dict[str, int] = {}

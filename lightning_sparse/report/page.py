@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.embedded import Embedded, plotly_js
-from lightning_sparse.report.gaps import EXACT, holes, warnings
 from lightning_sparse.report.headline import headline
-from lightning_sparse.report.launched import in_words
-from lightning_sparse.report.lines import job_details, opened
-from lightning_sparse.report.names import base
-from lightning_sparse.report.table import summarise
-from lightning_sparse.report.trust import trust_table
-from lightning_sparse.report.verdicts import is_worst
+from lightning_sparse.report.opened_lines import job_details, opened
+from lightning_sparse.report.trust_table import trust_table
 from lightning_sparse.report.words import EXPLAINED, NOTHING, SHARES, eps_text, name_of, number
+from lightning_sparse.tables.gaps import EXACT, holes, warnings
+from lightning_sparse.tables.method_names import base
+from lightning_sparse.tables.not_started import in_words
+from lightning_sparse.tables.table import summarise
+from lightning_sparse.tables.verdicts import is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_sparse.report.collect import Sweep
-    from lightning_sparse.report.drawn import Picture
+    from lightning_sparse.report.all_figures import Picture
+    from lightning_sparse.tables.collect import Sweep
 
 MAIN = "Accuracy and robustness"
 SAME = "same images"
@@ -68,8 +68,8 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
 
     Args:
         sweep: the whole sweep, for the title and the list of jobs.
-        parts: its parts by title, as :func:`~lightning_sparse.report.collect.by_subject` returns them.
-        pictures: for every part its figures, as :func:`~lightning_sparse.report.drawn.draw_all` returns them.
+        parts: its parts by title, as :func:`~lightning_sparse.tables.collect.by_subject` returns them.
+        pictures: for every part its figures, as :func:`~lightning_sparse.report.all_figures.draw_all` returns them.
 
     Returns:
         The HTML, which loads nothing from outside itself.

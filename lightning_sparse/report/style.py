@@ -8,7 +8,7 @@ from math import log10
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, inches, spaced
-from lightning_sparse.report.names import CONTROL_NAMES, base, is_control, is_dense
+from lightning_sparse.tables.method_names import CONTROL_NAMES, base, is_control, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

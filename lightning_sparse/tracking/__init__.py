@@ -15,7 +15,7 @@ A job's run, from before training to after measurement::
 With ``mode="disabled"`` the run is None, every function takes that None, and wandb need not be installed.
 """
 
-from lightning_sparse.tracking.measured import log_job, log_records
+from lightning_sparse.tracking.job_log import log_job, log_records
 from lightning_sparse.tracking.runs import MODES, finish, job_run, lightning_logger
 from lightning_sparse.tracking.summary import summary_run
 

@@ -15,7 +15,7 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
     """Make all charts of one data set and model.
 
     Args:
-        averages: as :func:`~lightning_sparse.report.table.over_seeds` gives them.
+        averages: as :func:`~lightning_sparse.tables.table.over_seeds` gives them.
         title: of the data set and model; empty if the sweep has only one.
 
     Returns:
@@ -68,7 +68,7 @@ def _against_density(lines: pd.DataFrame) -> Series:
 
 def _security(averages: pd.DataFrame) -> dict[str, Series]:
     """Per method, one line per sparsity over eps, dense among them; clean accuracy is that at eps 0."""
-    from lightning_sparse.report.verdicts import is_worst
+    from lightning_sparse.tables.verdicts import is_worst
 
     kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)].fillna({"eps": 0.0})
     if not kept["eps"].any():
@@ -89,7 +89,7 @@ def _curve(line: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 def _pareto(averages: pd.DataFrame) -> dict[float, Series]:
     """Per eps, one line per method through its levels, and the front of those that no check of trust has failed."""
-    from lightning_sparse.report.verdicts import is_worst
+    from lightning_sparse.tables.verdicts import is_worst
 
     level = ["method", "sparsity_asked"]
     bits = averages[averages["metric"] == "cost_bits"].set_index(level)["mean"].rename("bits")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import wandb
     from wandb import Run
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 NUMBERS = ("records.csv", "table.csv")
 Points = dict[float, dict[str, Any]]
@@ -45,7 +45,7 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
     """
     if check_choice("mode", mode, MODES) == "disabled":
         return
-    from lightning_sparse.report.collect import collect
+    from lightning_sparse.tables.collect import collect
 
     folder = Path(folder)
     sweep = collect(folder)
@@ -89,9 +89,9 @@ def _told_before(folder: Path, name: str) -> bool:
 def _log(run: Run, sweep: Sweep) -> None:
     import wandb
 
-    from lightning_sparse.report.collect import by_subject
-    from lightning_sparse.report.gaps import holes
-    from lightning_sparse.report.table import over_seeds, summarise
+    from lightning_sparse.tables.collect import by_subject
+    from lightning_sparse.tables.gaps import holes
+    from lightning_sparse.tables.table import over_seeds, summarise
     from lightning_sparse.tracking.artifacts import keep
 
     logged: dict[str, Any] = {

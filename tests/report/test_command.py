@@ -7,9 +7,9 @@ import sys
 import pandas as pd
 import pytest
 
-from lightning_sparse.report.contents import FIGURES
-from lightning_sparse.report.several import together
+from lightning_sparse.report.figure_contents import FIGURES
 from lightning_sparse.report_command import main
+from lightning_sparse.tables.several import together
 
 
 def test_a_sweep_is_reported_while_it_runs(make_sweep, write_job, capsys):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lightning_sparse.drawing.style import style
-from lightning_sparse.report.collect import collect
 from lightning_sparse.report.contact_sheet import contact_sheet
+from lightning_sparse.tables.collect import collect
 
 
 def test_maps_of_other_images_are_not_shown_beside_these(make_sweep):

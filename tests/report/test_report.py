@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from lightning_sparse.report import write_report
-from lightning_sparse.report.collect import collect
 from lightning_sparse.report.embedded import plotly_js
 from lightning_sparse.report.headline import headline
+from lightning_sparse.tables.collect import collect
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

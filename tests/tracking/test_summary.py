@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.report.collect import collect
-from lightning_sparse.report.table import write_csv
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Record
+from lightning_sparse.tables.collect import collect
+from lightning_sparse.tables.table import write_csv
 from lightning_sparse.tracking import summary_run
 from lightning_sparse.tracking.charts import front
 from offline_runs import artifacts, folders, history, lines, started, told_by

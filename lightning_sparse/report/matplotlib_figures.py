@@ -1,11 +1,11 @@
-"""The figures that print: what :mod:`~lightning_sparse.report.contents` says, drawn with matplotlib."""
+"""The figures that print: what :mod:`~lightning_sparse.report.figure_contents` says, drawn with matplotlib."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import WIDTH, caption, inches, legend, lowest, panels, spaced
-from lightning_sparse.report.contents import (
+from lightning_sparse.report.figure_contents import (
     COLUMN,
     DENSITY,
     EPS,
@@ -17,16 +17,16 @@ from lightning_sparse.report.contents import (
     by_level,
     clip,
 )
-from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.style import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 BAND = 0.16  # opacity of an interval
 

@@ -6,10 +6,10 @@ import warnings
 import plotly.graph_objects as go
 import pytest
 
-from lightning_sparse.report.collect import collect
-from lightning_sparse.report.contents import FIGURES
-from lightning_sparse.report.interactive import interactive
+from lightning_sparse.report.figure_contents import FIGURES
+from lightning_sparse.report.plotly_figures import interactive
 from lightning_sparse.results.records import Record, append
+from lightning_sparse.tables.collect import collect
 
 HALF = 4.302652729911275 * 0.01 / math.sqrt(3)  # of three seeds at m - 0.01, m, m + 0.01
 

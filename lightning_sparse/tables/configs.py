@@ -24,7 +24,7 @@ def differing(sweep: Path, jobs: pd.DataFrame) -> dict[str, dict[str, str]]:
 
     Args:
         sweep: the sweep's folder.
-        jobs: as :func:`~lightning_sparse.report.collect.collect` returns them.
+        jobs: as :func:`~lightning_sparse.tables.collect.collect` returns them.
 
     Returns:
         By folder of a job, dotted names of those settings with their values; a setting that a job does not have is left out.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.report.launched import NOT_STARTED, never_started
 from lightning_sparse.results.jobs import job_files
 from lightning_sparse.results.records import Record, read
+from lightning_sparse.tables.not_started import NOT_STARTED, never_started
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +57,8 @@ class Sweep:
 
     @cached_property
     def averages(self) -> pd.DataFrame:
-        """:func:`~lightning_sparse.report.table.over_seeds` of the records, computed once for table and figures."""
-        from lightning_sparse.report.table import over_seeds
+        """:func:`~lightning_sparse.tables.table.over_seeds` of the records, computed once for table and figures."""
+        from lightning_sparse.tables.table import over_seeds
 
         return over_seeds(self.frame)
 

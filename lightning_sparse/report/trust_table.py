@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.collect import latest
-from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.words import name_of
+from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
     """Make the traffic lights: one line per method and sparsity, one column per check.
 
     Args:
-        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them, of one data set and model.
+        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them, of one data set and model.
 
     Returns:
         ``columns`` (names of checks) and ``lines``, each with ``method``, ``sparsity_asked`` and ``cells``: the largest

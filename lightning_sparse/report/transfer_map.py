@@ -10,7 +10,7 @@ from lightning_sparse.report.words import eps_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 
 def transfer(sweep: Sweep, method: str) -> Figure | None:

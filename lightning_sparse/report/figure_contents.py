@@ -11,15 +11,15 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import attacks, marks, subject
-from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.style import looks
-from lightning_sparse.report.verdicts import is_worst
 from lightning_sparse.report.words import NAMES, eps_text, name_of
+from lightning_sparse.tables.method_names import is_dense
+from lightning_sparse.tables.verdicts import is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 Limits = tuple[float, float]
 SHARE: Limits = (0.0, 1.0)
@@ -52,7 +52,7 @@ class Panel:
 
     Attributes:
         title: what stands over it.
-        lines: of :func:`~lightning_sparse.report.table.over_seeds`, with a column named as the figure's x.
+        lines: of :func:`~lightning_sparse.tables.table.over_seeds`, with a column named as the figure's x.
         limits: the smallest and largest value that the quantity can have; intervals are cut there.
         front: in a Pareto figure, those of the lines that no other beats.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.report.collect import Sweep, collect
+from lightning_sparse.tables.collect import Sweep, collect
 
 if TYPE_CHECKING:
     import pandas as pd

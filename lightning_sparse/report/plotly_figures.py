@@ -1,4 +1,4 @@
-"""The figures that answer to the mouse: what :mod:`~lightning_sparse.report.contents` says, as plotly draws it.
+"""The figures that answer to the mouse: what :mod:`~lightning_sparse.report.figure_contents` says, as plotly draws it.
 
 Only plotly's description of a figure is made here, from the same numbers as the printed one; plotly.js draws it in the page.
 """
@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import spaced
-from lightning_sparse.report.contents import (
+from lightning_sparse.report.figure_contents import (
     COLUMN,
     DENSITY,
     EPS,
@@ -24,14 +24,14 @@ from lightning_sparse.report.contents import (
     clip,
 )
 from lightning_sparse.report.hover import hover
-from lightning_sparse.report.names import is_dense
 from lightning_sparse.report.style import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 Trace = dict[str, Any]
 Look = dict[str, Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.configs import common, differing, overrides, traceback_of
+from lightning_sparse.tables.configs import common, differing, overrides, traceback_of
 
 if TYPE_CHECKING:
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 
 def job_details(sweep: Sweep) -> dict[str, dict[str, Any]]:

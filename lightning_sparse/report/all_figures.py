@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Picture:
     Attributes:
         stem: where it lies, without ``.png`` and ``.svg``.
         says: its caption.
-        plot: what :func:`~lightning_sparse.report.interactive.interactive` makes of it; None if it is a picture alone.
+        plot: what :func:`~lightning_sparse.report.plotly_figures.interactive` makes of it; None if it is a picture alone.
         notes: what must be known before it is believed.
         problem: why it could not be drawn; empty if it was.
     """
@@ -39,15 +39,15 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
     """Draw and save what the records of one data set and one model allow.
 
     Args:
-        sweep: as :func:`~lightning_sparse.report.collect.by_subject` gives it.
+        sweep: as :func:`~lightning_sparse.tables.collect.by_subject` gives it.
         folder: where figures go, ``<folder>/<name>.png`` and ``.svg``.
     """
     from lightning_sparse.drawing.style import style
     from lightning_sparse.report.contact_sheet import attributions, contact_sheet
-    from lightning_sparse.report.contents import FIGURES
+    from lightning_sparse.report.figure_contents import FIGURES
     from lightning_sparse.report.gallery import forgotten, variable
-    from lightning_sparse.report.names import is_control, is_dense
-    from lightning_sparse.report.transfer import transfer
+    from lightning_sparse.report.transfer_map import transfer
+    from lightning_sparse.tables.method_names import is_control, is_dense
 
     pictures: dict[str, Callable[[], Figure | None]] = {"vog": partial(variable, sweep)}
     saved = attributions(sweep)
@@ -87,10 +87,10 @@ def _guarded(stem: Path, make: Callable[..., Picture | None], *arguments: Any) -
 
 def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Picture | None:
     from lightning_sparse.drawing.style import save
-    from lightning_sparse.report.figures import draw
-    from lightning_sparse.report.gaps import holes
-    from lightning_sparse.report.interactive import interactive
+    from lightning_sparse.report.matplotlib_figures import draw
     from lightning_sparse.report.notes import notes
+    from lightning_sparse.report.plotly_figures import interactive
+    from lightning_sparse.tables.gaps import holes
 
     contents = make(sweep)
     if contents is None:

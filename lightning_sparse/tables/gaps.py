@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_sparse.report.collect import latest
-from lightning_sparse.report.verdicts import failed_checks, is_worst
+from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.verdicts import failed_checks, is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """List the jobs that failed, did not end, measured nothing, or that the last launch never came to.
 
     Args:
-        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
         jobs: jobs, likewise.
 
     Returns:

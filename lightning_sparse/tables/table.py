@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.collect import latest
-from lightning_sparse.report.gaps import holes
-from lightning_sparse.report.names import is_dense
-from lightning_sparse.report.verdicts import failed_checks
 from lightning_sparse.results.files import write_whole
+from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.gaps import holes
+from lightning_sparse.tables.method_names import is_dense
+from lightning_sparse.tables.verdicts import failed_checks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_sparse.report.collect import Sweep
+    from lightning_sparse.tables.collect import Sweep
 
 LINE = ["data", "model", "method", "sparsity_asked"]
 QUANTITY = ["chart", "metric", "attack", "norm", "eps", "attribution", "condition"]
@@ -23,7 +23,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Average every quantity over seeds.
 
     Args:
-        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
 
     Returns:
         One line per data set, model, method, sparsity and quantity. ``mean``, ``low``, ``high`` and ``half`` (half
@@ -66,7 +66,7 @@ def summarise(frame: pd.DataFrame, jobs: pd.DataFrame, averages: pd.DataFrame | 
     """Make the table of a sweep: one line per method and sparsity, and no line lost because its jobs failed.
 
     Args:
-        frame: records as :func:`~lightning_sparse.report.collect.collect` returns them.
+        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
         jobs: jobs, likewise.
         averages: :func:`over_seeds` of the records, where that is at hand.
 

@@ -1,0 +1,1 @@
+"""From rows to means, intervals and tables: pandas, and nothing that draws."""
