@@ -17,7 +17,7 @@ def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
 
     Args:
         sweep: the sweep, for its name.
-        kept: the lines of :func:`~lightning_sparse.tables.table.over_seeds` that the figure shows.
+        kept: the lines of :func:`~lightning_sparse.tables.averages.over_seeds` that the figure shows.
     """
     subjects = sorted({f"{data}, {model}" for data, model in zip(kept["data"], kept["model"], strict=True)})
     counts = {

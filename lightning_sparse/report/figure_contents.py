@@ -52,7 +52,7 @@ class Panel:
 
     Attributes:
         title: what stands over it.
-        lines: of :func:`~lightning_sparse.tables.table.over_seeds`, with a column named as the figure's x.
+        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x.
         limits: the smallest and largest value that the quantity can have; intervals are cut there.
         front: in a Pareto figure, those of the lines that no other beats.
     """

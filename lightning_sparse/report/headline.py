@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import eps_text, number, range_text
-from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.averages import interval
+from lightning_sparse.tables.frames import latest
 from lightning_sparse.tables.method_names import dense_of, is_dense
-from lightning_sparse.tables.table import interval
 from lightning_sparse.tables.verdicts import is_worst
 
 if TYPE_CHECKING:

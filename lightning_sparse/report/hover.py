@@ -13,7 +13,7 @@ def hover(line: dict[Any, Any]) -> str:
     """What is said of a point: the mean, its interval and single seeds, how many images and seeds, and failed checks.
 
     Args:
-        line: of :func:`~lightning_sparse.tables.table.over_seeds`.
+        line: of :func:`~lightning_sparse.tables.averages.over_seeds`.
     """
     metric = line["metric"]
     level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"

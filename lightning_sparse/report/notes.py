@@ -17,7 +17,7 @@ def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     """Warn of single seeds, of failed checks of trust and of holes.
 
     Args:
-        shown: lines of :func:`~lightning_sparse.tables.table.over_seeds` that a figure shows.
+        shown: lines of :func:`~lightning_sparse.tables.averages.over_seeds` that a figure shows.
         gaps: :func:`~lightning_sparse.tables.gaps.holes` of the part of the sweep.
     """
     said = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import name_of
-from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.frames import latest
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:

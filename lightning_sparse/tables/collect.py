@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import job_files
 from lightning_sparse.results.records import Record, read
+from lightning_sparse.tables.frames import frame_of
 from lightning_sparse.tables.not_started import NOT_STARTED, never_started
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ JOB_DEFAULTS: dict[str, Any] = {
     "keys": [],
     "folder": "",
 }
-NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Sweep:
 
     @cached_property
     def averages(self) -> pd.DataFrame:
-        """:func:`~lightning_sparse.tables.table.over_seeds` of the records, computed once for table and figures."""
-        from lightning_sparse.tables.table import over_seeds
+        """:func:`~lightning_sparse.tables.averages.over_seeds` of the records, computed once for table and figures."""
+        from lightning_sparse.tables.averages import over_seeds
 
         return over_seeds(self.frame)
 
@@ -142,27 +142,6 @@ def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Rec
         return replace(row, trust=before + "transfer")
 
     return [judged(row) for row in rows]
-
-
-def frame_of(records: list[Record]) -> pd.DataFrame:
-    """Turn records into a DataFrame, one line each; no records give no lines but every column.
-
-    Example:
-        >>> frame = frame_of([Record("gini", 0.5, 10, attribution="gradient")])
-        >>> frame[["chart", "value", "n"]].to_dict("records")
-        [{'chart': 'saliency/gradient/gini', 'value': 0.5, 'n': 10}]
-    """
-    import pandas as pd
-
-    columns = [field.name for field in fields(Record)] + ["chart"]
-    frame = pd.DataFrame([asdict(record) | {"chart": record.chart} for record in records], columns=columns)
-    # Without this a column of None alone (no attack was run) is of objects, and an empty frame has no numbers at all.
-    return frame.astype(NUMBERS)
-
-
-def latest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
-    return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
 
 
 def by_subject(sweep: Sweep) -> dict[str, Sweep]:

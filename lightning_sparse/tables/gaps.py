@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_sparse.tables.collect import latest
+from lightning_sparse.tables.frames import latest
 from lightning_sparse.tables.verdicts import failed_checks, is_worst
 
 if TYPE_CHECKING:

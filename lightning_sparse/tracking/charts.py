@@ -15,7 +15,7 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
     """Make all charts of one data set and model.
 
     Args:
-        averages: as :func:`~lightning_sparse.tables.table.over_seeds` gives them.
+        averages: as :func:`~lightning_sparse.tables.averages.over_seeds` gives them.
         title: of the data set and model; empty if the sweep has only one.
 
     Returns:

@@ -89,9 +89,10 @@ def _told_before(folder: Path, name: str) -> bool:
 def _log(run: Run, sweep: Sweep) -> None:
     import wandb
 
+    from lightning_sparse.tables.averages import over_seeds
     from lightning_sparse.tables.collect import by_subject
     from lightning_sparse.tables.gaps import holes
-    from lightning_sparse.tables.table import over_seeds, summarise
+    from lightning_sparse.tables.table import summarise
     from lightning_sparse.tracking.artifacts import keep
 
     logged: dict[str, Any] = {

@@ -10,9 +10,10 @@ import pytest
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.records import Record, append, read
+from lightning_sparse.tables.averages import over_seeds
 from lightning_sparse.tables.collect import by_subject, collect
 from lightning_sparse.tables.gaps import holes, warnings
-from lightning_sparse.tables.table import over_seeds, summarise, write_csv
+from lightning_sparse.tables.table import summarise, write_csv
 
 T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of freedom, from a printed table
 T_1 = 12.706204736432095

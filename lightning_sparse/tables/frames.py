@@ -1,0 +1,35 @@
+"""Records as a table: one line each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
+
+from lightning_sparse.results.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
+
+
+def frame_of(records: list[Record]) -> pd.DataFrame:
+    """Turn records into a DataFrame, one line each; no records give no lines but every column.
+
+    Example:
+        >>> frame = frame_of([Record("gini", 0.5, 10, attribution="gradient")])
+        >>> frame[["chart", "value", "n"]].to_dict("records")
+        [{'chart': 'saliency/gradient/gini', 'value': 0.5, 'n': 10}]
+    """
+    import pandas as pd
+
+    columns = [field.name for field in fields(Record)] + ["chart"]
+    frame = pd.DataFrame([asdict(record) | {"chart": record.chart} for record in records], columns=columns)
+    # Without this a column of None alone (no attack was run) is of objects, and an empty frame has no numbers at all.
+    return frame.astype(NUMBERS)
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
+    return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
