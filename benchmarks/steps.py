@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_sparse.models import lenet_300_100, resnet18
+from lightning_sparse.models.networks import lenet_300_100, resnet18
 
 Step = Callable[[], None]
 

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, recalibrate_batchnorm
-from lightning_sparse.models import small_width
+from lightning_sparse.models.networks import small_width
 
 
 def build_model(config: DictConfig) -> LightningModule:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lightning_sparse import measuring
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.curves import measure_curve
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.measuring import MEASUREMENTS, Trained
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Measured, Record

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.records import Measured
@@ -95,8 +95,8 @@ def _saliency(trained: Trained, settings: Settings) -> Measured:
 
 
 def _shortcut(trained: Trained, settings: Settings) -> Measured:
+    from lightning_sparse.data.planted_digits import shortcut_versions
     from lightning_sparse.measure import measure_shortcut
-    from lightning_sparse.planted import shortcut_versions
 
     truth = trained.data.truth("test")
     assert truth is not None  # only planted digits are asked for this

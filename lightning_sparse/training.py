@@ -13,7 +13,7 @@ from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochChec
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_scores

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images, update
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.experiment import prepare
 from lightning_sparse.measuring import Trained
 from lightning_sparse.results import records

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_sparse import experiment
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.measuring import Trained
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lightning_sparse import Masks, SparsityError
-from lightning_sparse.models import Classifier
+from lightning_sparse.models.classifier import Classifier
 from lightning_sparse.training import counted_sparsity
 
 

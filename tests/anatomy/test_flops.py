@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_sparse.anatomy.flops import LayerFlops, TrainingFlops, elements, layer_flops
 from lightning_sparse.anatomy.layer_calls import Calls
-from lightning_sparse.models import lenet_300_100, resnet20, small_cnn
+from lightning_sparse.models.networks import lenet_300_100, resnet20, small_cnn
 
 
 def global_hooks():

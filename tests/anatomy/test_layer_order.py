@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_sparse.anatomy.layer_calls import Calls
 from lightning_sparse.anatomy.layer_order import Wiring, wiring
-from lightning_sparse.models import lenet_300_100, resnet18, resnet20, small_cnn
+from lightning_sparse.models.networks import lenet_300_100, resnet18, resnet20, small_cnn
 
 
 class Net(nn.Module):

@@ -18,7 +18,8 @@ from lightning_sparse import GradualPruning, SparsityError, SparsityMonitor
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
 from lightning_sparse.measure.robustness.pgd import pgd
-from lightning_sparse.models import Classifier, small_cnn
+from lightning_sparse.models.classifier import Classifier
+from lightning_sparse.models.networks import small_cnn
 from settings import SAFE
 
 # Resuming without the ModelCheckpoint that saved is what some tests here do.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lightning_sparse import GradualPruning, RandomState
 from lightning_sparse.callbacks import epoch_checkpoint
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 
 
 class Busy(LightningModule):

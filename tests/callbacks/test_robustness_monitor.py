@@ -14,7 +14,7 @@ from lightning_sparse import GradualPruning, SparsityError
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
 from lightning_sparse.callbacks.robustness_monitor import RobustnessMonitor
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.measure.robustness.pgd import pgd
 from settings import SAFE
 

@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounter
 import settings
 from lightning_sparse import GradualPruning, SparsityError
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.measure.forgetting.gradient_variance import class_normalised, true_class_gradients
 from settings import SAFE
 

@@ -11,7 +11,8 @@ from torch import nn
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
 from lightning_sparse.measure.batchnorm import batchnorm_in_words, has_batchnorm, recalibrate_batchnorm
-from lightning_sparse.models import Classifier, resnet20
+from lightning_sparse.models.classifier import Classifier
+from lightning_sparse.models.networks import resnet20
 
 
 def net():

@@ -37,7 +37,7 @@ def measure_shortcut(
     Args:
         model: any module; it is left as it was.
         data: ``"aligned"``, ``"absent"`` and ``"conflicting"``: the same images in the same order, as
-            :func:`lightning_sparse.planted.shortcut_versions` makes them. Each ``(images, labels)`` or a loader.
+            :func:`lightning_sparse.data.shortcut_versions` makes them. Each ``(images, labels)`` or a loader.
         batch_size: images per forward pass.
         mean: see :func:`~lightning_sparse.measure.as_classifier`.
         std: see there.

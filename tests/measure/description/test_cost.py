@@ -13,7 +13,8 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.description.cost import measure_cost
 from lightning_sparse.measure.description.peak_memory import peak_memory
 from lightning_sparse.measure.description.storage import storage_formats
-from lightning_sparse.models import Classifier, resnet20, small_cnn
+from lightning_sparse.models.classifier import Classifier
+from lightning_sparse.models.networks import resnet20, small_cnn
 
 
 def values(measured):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.description.peak_memory import peak_memory
-from lightning_sparse.models import lenet5, lenet_300_100
+from lightning_sparse.models.networks import lenet5, lenet_300_100
 
 BYTES = 4  # of a float32
 

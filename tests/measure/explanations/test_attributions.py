@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import as_classifier, attribute
-from lightning_sparse.models import small_cnn
+from lightning_sparse.models.networks import small_cnn
 
 
 def test_gradient_is_the_true_class_logits(digits):

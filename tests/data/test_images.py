@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lightning_sparse import SparsityError
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
 
 DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
 MNIST = {"shape": (1, 28, 28), "classes": 10, "mean": [0.1307], "std": [0.3081]}

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lightning_sparse import SparsityError, sparsifiable
-from lightning_sparse.models import Classifier, lenet5, lenet_300_100, resnet18, resnet20, small_cnn, small_width
+from lightning_sparse.models.classifier import Classifier
+from lightning_sparse.models.networks import lenet5, lenet_300_100, resnet18, resnet20, small_cnn, small_width
 
 
 @pytest.mark.parametrize(

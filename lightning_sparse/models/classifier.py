@@ -13,12 +13,6 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.methods.lottery_ticket import steps_of_one_training
 from lightning_sparse.errors import check_choice
-from lightning_sparse.networks import lenet5 as lenet5
-from lightning_sparse.networks import lenet_300_100 as lenet_300_100
-from lightning_sparse.networks import resnet18 as resnet18
-from lightning_sparse.networks import resnet20 as resnet20
-from lightning_sparse.networks import small_cnn as small_cnn
-from lightning_sparse.networks import small_width as small_width
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -34,6 +28,7 @@ class Classifier(LightningModule):
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
 
     Example:
+        >>> from lightning_sparse.models import lenet_300_100
         >>> model = Classifier(lenet_300_100((1, 8, 8), 10), mean=[0.3], std=[0.4])
         >>> model(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])

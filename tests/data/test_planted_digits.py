@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_sparse.data import ImageData
+from lightning_sparse.data.images import ImageData
+from lightning_sparse.data.planted_digits import patches, plant, planted, shortcut_versions
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.stability.shortcut import measure_shortcut
-from lightning_sparse.planted import patches, plant, planted, shortcut_versions
 
 SHAPE = {"shape": (1, 16, 16), "classes": 10, "mean": [0.0763], "std": [0.2299]}
 

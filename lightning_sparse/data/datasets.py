@@ -1,0 +1,109 @@
+"""Data sets that give a whole batch at once, the order of an epoch, and splits by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lightning_sparse.errors import SparsityError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class EpochShuffle(Sampler[int]):
+    """A random order that is a function of seed and epoch: a run resumed at an epoch's end sees what it would have seen.
+
+    Example:
+        >>> sampler = EpochShuffle(4, seed=0)
+        >>> first = list(sampler); sampler.set_epoch(1); second = list(sampler); sampler.set_epoch(0)
+        >>> first == list(sampler), first == second
+        (True, False)
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.length, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Images(Dataset[Batch]):
+    """A data set that gives a whole batch at once: floats in [0, 1], shape (n, channels, height, width), and labels."""
+
+    labels: Tensor
+    truth: Mapping[str, Tensor] = MappingProxyType({})
+    """Masks (n, height, width) of the pixels that are known to matter, by name; empty where nobody knows."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """What a DataLoader asks for, so that a batch costs one indexing and not one for each image."""
+        return self[indices]
+
+    def subset(self, indices: Tensor) -> Images:
+        """Keep only some images."""
+        raise NotImplementedError
+
+
+class InMemory(Images):
+    """Images held as one tensor, scaled to [0, 1] a batch at a time."""
+
+    def __init__(
+        self, pixels: Tensor, labels: Tensor, largest: float, truth: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.pixels, self.labels, self.largest = pixels, labels, largest
+        self.truth = truth or {}
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices)
+        return self.pixels[chosen].float() / self.largest, self.labels[chosen]
+
+    def subset(self, indices: Tensor) -> InMemory:
+        """Keep only some images."""
+        truth = {name: mask[indices] for name, mask in self.truth.items()}
+        return InMemory(self.pixels[indices], self.labels[indices], self.largest, truth)
+
+
+class OnDisk(Images):
+    """Images of a torchvision ImageFolder, read when they are asked for."""
+
+    def __init__(self, folder: Any, indices: Tensor) -> None:
+        self.folder, self.indices = folder, indices
+        self.labels = torch.tensor(folder.targets)[indices]
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        chosen = [int(self.indices[index]) for index in indices]
+        return torch.stack([self.folder[index][0] for index in chosen]), self.labels[torch.as_tensor(indices)]
+
+    def subset(self, indices: Tensor) -> OnDisk:
+        """Keep only some images."""
+        return OnDisk(self.folder, self.indices[indices])
+
+
+def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return two sorted, disjoint index tensors; the second holds ``size`` (a share, or an int: so many) of all classes.
+
+    Raises:
+        SparsityError: if a class is too small to be split.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        rest, chosen = train_test_split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise SparsityError(f"{len(labels)} images cannot be split by class, {size:g} aside: {error}") from error
+    return rest.sort().values, chosen.sort().values
