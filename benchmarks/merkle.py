@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.building import rebuilt
+from lightning_sparse.app.build import rebuilt
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.drawing.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.measure import pgd

@@ -17,7 +17,7 @@ def main() -> None:
     if problem:
         print(f"lightning-sparse: {problem}", file=sys.stderr)
         sys.exit(2)
-    from lightning_sparse.app import run
+    from lightning_sparse.app.task import run
 
     run()
 

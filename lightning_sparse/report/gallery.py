@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_sparse.drawing.style import WIDTH, caption
-from lightning_sparse.galleries import forgotten_file
+from lightning_sparse.results.arrays import forgotten_file
 from lightning_sparse.results.jobs import arrays_file
 
 if TYPE_CHECKING:

@@ -13,9 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import lightning_sparse.carry_out
-import lightning_sparse.sweep  # noqa: F401  imported here once
-from lightning_sparse import app
+from lightning_sparse.app import task as app
 
 FOLDER = Path("outputs/runs")
 

@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
-from lightning_sparse import SparsityError, app  # app registers the resolver and the search path
+from lightning_sparse import SparsityError  # app registers the resolver and the search path
+from lightning_sparse.app import task as app
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_controls_are_one_flag():
 
 
 def test_a_small_dense_network_has_the_weights_of_a_sparse_one_and_the_same_seed_the_same_weights():
-    from lightning_sparse.building import build_model, sparsity_of_small
+    from lightning_sparse.app.build import build_model, sparsity_of_small
 
     config = composed("sparsity=small_dense", "sparsity.final_sparsity=0.9", "model=small_cnn")
     torch.manual_seed(0)
@@ -197,7 +198,7 @@ def test_a_name_that_holds_a_slash_is_one_folder():
 
 
 def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():
-    from lightning_sparse.wanted import measurements
+    from lightning_sparse.app.measuring.asked import measurements
 
     def keys(*overrides):
         config = OmegaConf.to_container(composed(*overrides), resolve=True)

@@ -2,7 +2,7 @@
 
 import json
 
-from lightning_sparse.progress import Progress
+from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
 
 ASKED = [[f"seed={seed}"] for seed in range(4)]

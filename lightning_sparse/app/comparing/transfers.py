@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_sparse.comparisons import key_of_kind, load, signed, survivors
+from lightning_sparse.app.comparing.grouping import signed
+from lightning_sparse.results.arrays import key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
 
@@ -29,7 +30,7 @@ def transfers(jobs: list[Job]) -> list[Record]:
         Rows ``transfer_accuracy``, of the network attacked, ``condition`` naming the network that the images were crafted
         on; and a ``trust_transfer`` for each network.
     """
-    from lightning_sparse.building import rebuilt_as_measured
+    from lightning_sparse.app.build import rebuilt_as_measured
     from lightning_sparse.measure.robustness.transfer import measure_transfer
 
     crafted = {job.run: arrays for job in jobs if job.checkpoint.exists() and (arrays := load(job, "transfer"))}

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_sparse import experiment
+from lightning_sparse.app.measuring import missing as experiment
+from lightning_sparse.app.measuring.asked import measurements
+from lightning_sparse.app.measuring.kinds import Trained
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.measuring import Trained
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
-from lightning_sparse.wanted import measurements
 
 LOW, MIDDLE, HIGH = 0.05, 0.1, 0.2
 NOTHING = {

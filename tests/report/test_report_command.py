@@ -7,8 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
+from lightning_sparse.app.report_command import main
 from lightning_sparse.report.figure_contents import FIGURES
-from lightning_sparse.report_command import main
 from lightning_sparse.tables.several import together
 
 
@@ -113,6 +113,6 @@ def test_bad_input_is_one_line_and_exit_code_2(make_sweep, write_job, tmp_path, 
 
 def test_help_is_fast():
     slow = "{'pandas', 'matplotlib', 'jinja2', 'plotly', 'torch', 'hydra'}"
-    code = f"import sys, lightning_sparse.report_command; print(sorted({slow} & set(sys.modules)))"
+    code = f"import sys, lightning_sparse.app.report_command; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

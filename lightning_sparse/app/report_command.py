@@ -41,7 +41,7 @@ def _report(folders: list[Path], output: str | None) -> Path:
             raise SparsityError(
                 f"--output={output} is for several sweeps: leave it out, and the report goes into {different[0]}"
             )
-        from lightning_sparse.sweep import rebuild
+        from lightning_sparse.app.finish import rebuild
 
         return rebuild(different[0])
     from lightning_sparse.report import write

@@ -1,6 +1,6 @@
 from omegaconf import OmegaConf
 
-from lightning_sparse.controls import CONTROLS, with_controls
+from lightning_sparse.app.controls import CONTROLS, with_controls
 
 
 def test_missing_controls_are_appended_once():

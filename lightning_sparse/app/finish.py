@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lightning_sparse.comparisons import update
+from lightning_sparse.app.comparing.together import update
 from lightning_sparse.results.jobs import Job, job_files, read_job
 
 

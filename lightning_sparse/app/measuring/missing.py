@@ -12,14 +12,14 @@ import numpy as np
 from lightning.pytorch import Callback
 from tqdm import tqdm
 
-from lightning_sparse import measuring
+from lightning_sparse.app.measuring import kinds as measuring
+from lightning_sparse.app.measuring.asked import Measurement
+from lightning_sparse.app.measuring.kinds import MEASUREMENTS, Trained
+from lightning_sparse.app.measuring.robust import measure_curve
 from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
-from lightning_sparse.curves import measure_curve
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.measuring import MEASUREMENTS, Trained
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.wanted import Measurement
 
 
 def check(data: ImageData, wanted: list[Measurement]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_sparse.wanted import measurements, robust_keys
+from lightning_sparse.app.measuring.asked import measurements, robust_keys
 
 CONFIG = {
     "data": {"name": "digits"},

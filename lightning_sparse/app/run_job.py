@@ -17,12 +17,15 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse import building, experiment, tracking, training
+from lightning_sparse import tracking
+from lightning_sparse.app import build as building
+from lightning_sparse.app import train as training
+from lightning_sparse.app.measuring import missing as experiment
+from lightning_sparse.app.measuring.asked import Measurement
+from lightning_sparse.app.measuring.kinds import Trained
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measuring import Trained
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
-from lightning_sparse.wanted import Measurement
 
 
 def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:

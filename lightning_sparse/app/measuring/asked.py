@@ -14,7 +14,7 @@ class Measurement:
     """One measurement that a configuration asks for.
 
     Attributes:
-        kind: what is measured, as :data:`lightning_sparse.measuring.MEASUREMENTS` lists it, ``"robust"`` or ``"vog"``.
+        kind: what is measured, as ``MEASUREMENTS`` in ``kinds.py`` lists it, ``"robust"`` or ``"vog"``.
         settings: with which settings; the measurements that a robust accuracy consists of share theirs.
         key: under which its rows lie; rows under this key are not measured again.
     """

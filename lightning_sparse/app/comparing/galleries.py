@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
-from lightning_sparse.comparisons import populations
+from lightning_sparse.app.comparing.images import populations
+from lightning_sparse.results.arrays import forgotten_file
 from lightning_sparse.results.jobs import Job
 
 MOST = 500  # images kept of each level
-
-
-def forgotten_file(folder: Path, data: str, model: str, method: str) -> Path:
-    """Where the forgotten images of a method lie, if there are any."""
-    return folder / "forgotten" / (re.sub(r"[^\w.-]+", "-", f"{data}-{model}-{method}") + ".npz")
 
 
 def write_galleries(folder: Path, jobs: list[Job]) -> None:
@@ -28,7 +23,7 @@ def write_galleries(folder: Path, jobs: list[Job]) -> None:
         folder: the sweep's folder.
         jobs: of the sweep; those that are not done are left out.
     """
-    from lightning_sparse.building import data_of
+    from lightning_sparse.app.build import data_of
     from lightning_sparse.measure.forgetting.forgotten import measure_forgotten
 
     for old in (folder / "forgotten").glob("*.npz"):

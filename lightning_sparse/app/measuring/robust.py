@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lightning_sparse.measuring import Settings, Trained, robustness
+from lightning_sparse.app.measuring.asked import robust_keys
+from lightning_sparse.app.measuring.kinds import Settings, Trained, robustness
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Measured
-from lightning_sparse.wanted import robust_keys
 
 
 def known(job: Job, settings: Settings) -> Measured:

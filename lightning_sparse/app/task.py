@@ -1,10 +1,9 @@
-"""Everything that knows Hydra: the task of one job, named sweeps, and what happens when a sweep has ended."""
+"""The task that Hydra runs for each job: done before, failed before, or to be carried out under a lock."""
 
 from __future__ import annotations
 
 import atexit
 import gc
-import os
 import sys
 import time
 import traceback
@@ -16,116 +15,21 @@ from typing import Any
 
 import hydra
 from filelock import FileLock, Timeout
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-from hydra.core.plugins import Plugins
-from hydra.experimental.callback import Callback
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from lightning_sparse.controls import with_controls
+from lightning_sparse.app.hydra_parts import SweepWatcher, job_from, plain, refuse_moved_folders
+from lightning_sparse.app.measuring.asked import Measurement, measurements
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.progress import Progress
 from lightning_sparse.results import launches
-from lightning_sparse.results.jobs import Job, job_of, since
-from lightning_sparse.wanted import Measurement, measurements
+from lightning_sparse.results.jobs import Job, since
 
 Tell = Callable[..., None]
 
 
-class NamedSweeps(SearchPathPlugin):
-    """Makes the files in ``sweeps/`` primary configurations: ``lightning-sparse -cn NAME``."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add the folder that ships with this package."""
-        search_path.append("lightning_sparse", "pkg://lightning_sparse.sweeps")
-
-
-class SweepWatcher(Callback):
-    """Notes in the launching process that a sweep has begun, where it writes, and which jobs it has."""
-
-    folder: Path | None = None
-    logger: dict[str, Any] | None = None
-    progress: Progress | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before the first job."""
-        if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
-            os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
-        asked = _asked(config)
-        _refuse_moved_folders(config.hydra)
-        SweepWatcher.folder = Path(config.hydra.sweep.dir)
-        SweepWatcher.logger = _plain(config.logger)
-        launch = launches.launch(SweepWatcher.folder, asked)
-        print(f"{SweepWatcher.folder}: {'some' if asked is None else len(asked)} jobs", flush=True)
-        SweepWatcher.progress = Progress(SweepWatcher.folder, launch, None if asked is None else len(asked))
-
-
-def _refuse_moved_folders(hydra_config: Any) -> None:
-    """Results lie where the name of a sweep and of a job say, or nobody finds them again."""
-    plain: Any = OmegaConf.to_container(hydra_config, resolve=False)
-    own = {
-        "hydra.run.dir": (plain["run"]["dir"], "${output}/${name}/${job_folder:}"),
-        "hydra.sweep.dir": (plain["sweep"]["dir"], "${output}/${name}"),
-        "hydra.sweep.subdir": (plain["sweep"]["subdir"], "${job_folder:}"),
-        "hydra.job.chdir": (plain["job"]["chdir"] or None, None),
-        "hydra.output_subdir": (plain["output_subdir"], ".hydra"),
-        "hydra.sweeper.max_batch_size": (plain["sweeper"].get("max_batch_size"), None),
-    }
-    for name, (value, allowed) in own.items():
-        if value != allowed:
-            print(
-                f"lightning-sparse: {name}={value} cannot be changed: a sweep lies in output/name, each job in a folder "
-                "named by what trains it, and a job that fails stops no other. Write output=... or name=...",
-                file=sys.stderr,
-            )
-            raise SystemExit(2)
-
-
-def _asked(config: DictConfig) -> list[list[str]] | None:
-    """The overrides of every job; None where Hydra alone can tell, and for sweepers that decide as they go."""
-    if not config.hydra.sweeper._target_.endswith("DistinctSweeper"):
-        return None
-    axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task])
-    if any(isinstance(override.value(), Glob) for override in overrides):
-        return None
-    return DistinctSweeper.split_arguments(overrides, None)[0]
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _job(config: DictConfig, choices: Any) -> Job:
-    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", "vog")
-    plain = {name: _plain(config[name]) for name in names}
-    return job_of(plain, choices, Path(config.output) / config.name)
-
-
-def _job_folder(*, _root_: DictConfig) -> str:
-    return _job(_root_, _root_.hydra.runtime.choices).run
-
-
-def _methods(*names: str, _root_: DictConfig) -> str:
-    """The methods of a sweep, beside dense; with ``controls=true`` beside all controls."""
-    return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
-
-
 # What decides which measurements a job makes, and their keys.
 MEASURED = ("data", "attack", "saliency", "stability", "transfer", "cost", "vog", "batchnorm")
-
-Plugins.instance().register(NamedSweeps)
-# Not before: the first call has run the module of Hydra's sweeper, its base class, anew.
-from hydra_plugins.lightning_sparse.distinct_sweeper import DistinctSweeper  # noqa: E402
-
-Plugins.instance().register(DistinctSweeper)  # Hydra finds it by itself, but not in an editable install
-OmegaConf.register_new_resolver("methods", _methods, replace=True)
-OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
-OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)
 
 
 def run() -> None:
@@ -145,7 +49,7 @@ def run() -> None:
 
 
 def _finish(folder: Path, logger: dict[str, Any]) -> None:
-    from lightning_sparse.sweep import finish
+    from lightning_sparse.app.finish import finish
 
     try:
         finish(folder, logger)
@@ -170,10 +74,10 @@ def task(config: DictConfig) -> float | None:
     """
     gc.collect()  # Trainer, module and data of the job before are one cycle: 10 to 60 MB a job
     runtime = HydraConfig.get()
-    job = _job(config, runtime.runtime.choices)
+    job = job_from(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
     if not multirun:
-        _refuse_moved_folders(runtime)
+        refuse_moved_folders(runtime)
     job.folder.mkdir(parents=True, exist_ok=True)
 
     def tell(event: str, how: str = "", says: str = "") -> None:
@@ -183,7 +87,7 @@ def task(config: DictConfig) -> float | None:
             print(f"{job.run}: {says}", flush=True)
 
     with _alone(job, tell):
-        wanted = measurements({name: _plain(config[name]) for name in MEASURED})
+        wanted = measurements({name: plain(config[name]) for name in MEASURED})
         job = replace(job, keys=tuple(measurement.key for measurement in wanted))
         stored = job.stored()
         if stored and stored.status == "done" and set(job.keys) <= job.measured():
@@ -208,7 +112,7 @@ def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, 
     """Carry a job out; what fails is left in its folder, and told to the launch if it is one of several jobs."""
     if not gc.get_freeze_count():
         _import_all(with_wandb=config.logger.kind == "wandb")
-    from lightning_sparse.carry_out import carry_out
+    from lightning_sparse.app.run_job import carry_out
 
     start, failure, refused = time.monotonic(), "", None
     try:
@@ -243,7 +147,7 @@ def _import_all(*, with_wandb: bool) -> None:
         if with_wandb:
             with suppress(ModuleNotFoundError):  # which is said when the run is started
                 import wandb.apis.public  # noqa: F401  its first run imports that too, with many more modules to search
-        import lightning_sparse.carry_out  # noqa: F401
+        import lightning_sparse.app.run_job  # noqa: F401
     finally:
         gc.enable()
     gc.freeze()

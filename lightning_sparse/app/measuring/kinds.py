@@ -162,8 +162,8 @@ MEASUREMENTS: dict[str, Callable[[Trained, Settings], Measured]] = {
     "transfer": _transfer,
     "cost": _cost,
 }
-"""By kind, as :func:`lightning_sparse.wanted.measurements` lists them. Two are not among them: ``"vog"``, which its callback
-measures, and ``"robust"``, which is measured an eps at a time by :mod:`lightning_sparse.curves`."""
+"""By kind, as ``measurements`` in ``asked.py`` lists them. Two are not among them: ``"vog"``, which its callback measures,
+and ``"robust"``, which is measured an eps at a time in ``robust.py``."""
 
 
 def check(kind: str, settings: Settings, data: ImageData) -> None:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lightning_sparse import Masks, SparsityError
+from lightning_sparse.app.train import counted_sparsity
 from lightning_sparse.models.classifier import Classifier
-from lightning_sparse.training import counted_sparsity
 
 
 def test_sparsity_is_counted_in_the_model_and_a_rewritten_weight_is_named():

@@ -7,15 +7,17 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lightning_sparse.comparisons import compare, differences, forgotten_images, populations, same_images, update
+from lightning_sparse.app.comparing.against_dense import differences
+from lightning_sparse.app.comparing.images import forgotten_images, populations, same_images
+from lightning_sparse.app.comparing.together import compare, update
+from lightning_sparse.app.finish import jobs_in
+from lightning_sparse.app.measuring.asked import Measurement
+from lightning_sparse.app.measuring.kinds import Trained
+from lightning_sparse.app.measuring.missing import prepare
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.experiment import prepare
-from lightning_sparse.measuring import Trained
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
-from lightning_sparse.sweep import jobs_in
-from lightning_sparse.wanted import Measurement
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 EPS = (0.1, 0.2)

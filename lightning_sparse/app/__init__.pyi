@@ -1,0 +1,1 @@
+from .hydra_parts import SweepWatcher as SweepWatcher

@@ -1,0 +1,1 @@
+"""What takes several jobs, computed once a sweep has ended."""

@@ -1,0 +1,80 @@
+"""Each sparse network beside the dense one of its seed: maps, and accuracy on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
+from lightning_sparse.results.arrays import Arrays, key_of_kind, load, survivors
+from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.records import Record
+
+
+def dense_agreement(jobs: list[Job]) -> list[Record]:
+    """Each network's maps against those of the dense network of its seed; and dense against dense, as the ceiling."""
+    from lightning_sparse.measure.explanations.agreement import agreement_records
+
+    rows = []
+    parents = {job.run: arrays for job in jobs if job.method == "dense" and (arrays := load(job, "saliency"))}
+    for job, dense in _pairs_with_dense(jobs):
+        mine, theirs = load(job, "saliency"), parents.get(dense.run)
+        same = key_of_kind(job, "saliency") == key_of_kind(dense, "saliency")
+        if mine and theirs and same and equal_images(mine, theirs):
+            rows += signed(job, _over_methods(agreement_records, mine, theirs))
+    for group in groups([job for job in jobs if job.run in parents], "data", "model"):
+        for one, other in pairwise([*group, group[0]] if len(group) > 2 else group):
+            mine, theirs = parents[one.run], parents[other.run]
+            if equal_images(mine, theirs):
+                found = _over_methods(agreement_records, mine, theirs)
+                ceiling = f"two dense networks, seeds {one.seed} and {other.seed}: the ceiling"
+                rows += signed(one, [replace(row, detail=f"{row.detail}; {ceiling}") for row in found])
+    return rows
+
+
+def differences(jobs: list[Job]) -> list[Record]:
+    """Accuracy, clean and under attack, less that of the dense network of the same seed, on the same images."""
+    from lightning_sparse.statistics.paired import mcnemar
+
+    rows = []
+    for job, dense in _pairs_with_dense(jobs):
+        mine, theirs = load(job, "clean"), load(dense, "clean")
+        if mine and theirs and key_of_kind(job, "clean") == key_of_kind(dense, "clean"):
+            right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
+            rows += signed(job, [_difference("difference_clean_accuracy", mcnemar(*right), len(right[0]))])
+        stood, stood_there = survivors(job), survivors(dense)
+        worst = [row for one in (job, dense) for row in one.current_rows() if row.attack == "worst" and row.eps]
+        for key, eps in sorted(stood.keys() & stood_there.keys(), key=lambda which: which[1]):
+            one, other = stood[key, eps], stood_there[key, eps]
+            row = _difference("difference_robust_accuracy", mcnemar(one, other), len(one))
+            about = [row for row in worst if row.key == key and np.isclose(row.eps or 0.0, eps)]
+            trust = next((row.trust for row in about if row.trust.startswith("failed")), "")
+            norm = next((row.norm for row in about), "Linf")
+            rows += signed(job, [replace(row, norm=norm, eps=eps, trust=trust)])
+    return rows
+
+
+def _pairs_with_dense(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
+    parents = {(job.data, job.model, job.seed): job for job in jobs if job.method == "dense"}
+    for job in jobs:
+        parent = parents.get((job.data, job.model, job.seed))
+        if parent is not None and parent is not job:
+            yield job, parent
+
+
+def _over_methods(compare_maps: Any, mine: Arrays, theirs: Arrays) -> list[Record]:
+    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
+
+    shared = [method for method in ATTRIBUTIONS if method in mine and method in theirs]
+    return [row for method in shared for row in compare_maps(mine[method], theirs[method], method)]
+
+
+def _difference(metric: str, found: tuple[float, float, float, float], n: int) -> Record:
+    difference, low, high, p = found
+    return Record(
+        metric, difference, n, low, high, detail=f"less dense of the same seed, same images, McNemar p = {p:.3g}"
+    )

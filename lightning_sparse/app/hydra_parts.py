@@ -1,0 +1,111 @@
+"""What Hydra is told of this library: where sweeps lie, what a launch is, and how a job's folder is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sparse.app.controls import with_controls
+from lightning_sparse.app.progress import Progress
+from lightning_sparse.results import launches
+from lightning_sparse.results.jobs import Job, job_of
+
+
+class NamedSweeps(SearchPathPlugin):
+    """Makes the files in ``sweeps/`` primary configurations: ``lightning-sparse -cn NAME``."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add the folder that ships with this package."""
+        search_path.append("lightning_sparse", "pkg://lightning_sparse.sweeps")
+
+
+class SweepWatcher(Callback):
+    """Notes in the launching process that a sweep has begun, where it writes, and which jobs it has."""
+
+    folder: Path | None = None
+    logger: dict[str, Any] | None = None
+    progress: Progress | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before the first job."""
+        if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
+            os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+        asked = _asked(config)
+        refuse_moved_folders(config.hydra)
+        SweepWatcher.folder = Path(config.hydra.sweep.dir)
+        SweepWatcher.logger = plain(config.logger)
+        launch = launches.launch(SweepWatcher.folder, asked)
+        print(f"{SweepWatcher.folder}: {'some' if asked is None else len(asked)} jobs", flush=True)
+        SweepWatcher.progress = Progress(SweepWatcher.folder, launch, None if asked is None else len(asked))
+
+
+def refuse_moved_folders(hydra_config: Any) -> None:
+    """Results lie where the name of a sweep and of a job say, or nobody finds them again."""
+    plain: Any = OmegaConf.to_container(hydra_config, resolve=False)
+    own = {
+        "hydra.run.dir": (plain["run"]["dir"], "${output}/${name}/${job_folder:}"),
+        "hydra.sweep.dir": (plain["sweep"]["dir"], "${output}/${name}"),
+        "hydra.sweep.subdir": (plain["sweep"]["subdir"], "${job_folder:}"),
+        "hydra.job.chdir": (plain["job"]["chdir"] or None, None),
+        "hydra.output_subdir": (plain["output_subdir"], ".hydra"),
+        "hydra.sweeper.max_batch_size": (plain["sweeper"].get("max_batch_size"), None),
+    }
+    for name, (value, allowed) in own.items():
+        if value != allowed:
+            print(
+                f"lightning-sparse: {name}={value} cannot be changed: a sweep lies in output/name, each job in a folder "
+                "named by what trains it, and a job that fails stops no other. Write output=... or name=...",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+
+
+def _asked(config: DictConfig) -> list[list[str]] | None:
+    """The overrides of every job; None where Hydra alone can tell, and for sweepers that decide as they go."""
+    if not config.hydra.sweeper._target_.endswith("DistinctSweeper"):
+        return None
+    axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task])
+    if any(isinstance(override.value(), Glob) for override in overrides):
+        return None
+    return DistinctSweeper.split_arguments(overrides, None)[0]
+
+
+def plain(node: Any) -> Any:
+    """A node of a configuration as dicts, lists, numbers and strings, its interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def job_from(config: DictConfig, choices: Any) -> Job:
+    """The job that a configuration and the choices in its groups describe."""
+    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", "vog")
+    return job_of({name: plain(config[name]) for name in names}, choices, Path(config.output) / config.name)
+
+
+def _job_folder(*, _root_: DictConfig) -> str:
+    return job_from(_root_, _root_.hydra.runtime.choices).run
+
+
+def _methods(*names: str, _root_: DictConfig) -> str:
+    """The methods of a sweep, beside dense; with ``controls=true`` beside all controls."""
+    return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
+
+
+Plugins.instance().register(NamedSweeps)
+# Not before: the first call has run the module of Hydra's sweeper, its base class, anew.
+from hydra_plugins.lightning_sparse.distinct_sweeper import DistinctSweeper  # noqa: E402
+
+Plugins.instance().register(DistinctSweeper)  # Hydra finds it by itself, but not in an editable install
+OmegaConf.register_new_resolver("methods", _methods, replace=True)
+OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)

@@ -1,0 +1,1 @@
+"""What a job can be asked to measure, and measuring what is missing of it."""
