@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 import lightning_sparse
 import settings
 from lightning_sparse import LayerRules, SparseTraining  # app registers the resolvers
-from lightning_sparse.app import task as app
+from lightning_sparse.app import hydra_parts  # noqa: F401  which registers the resolvers
 from lightning_sparse.engine.scores.names import DROP, GROW
 
 ROOT = Path(__file__).parents[1]

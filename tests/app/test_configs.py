@@ -10,7 +10,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
 from lightning_sparse import SparsityError  # app registers the resolver and the search path
-from lightning_sparse.app import task as app
+from lightning_sparse.app import hydra_parts, task  # which register the resolvers and the search path
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 
 ROOT = Path(__file__).parents[2]
@@ -101,21 +101,21 @@ def test_dense_is_one_job_at_every_level():
 
 
 def test_a_sweep_has_dense_once_a_seed():
-    names = [job_name(*job) for job in app._asked(composed(name="quick"))]
+    names = [job_name(*job) for job in hydra_parts._asked(composed(name="quick"))]
     assert len(names) == len(set(names)) == 3 + 2 * 5 * 3
 
 
 def test_sweepers_of_others_decide_for_themselves():
     config = composed(name="quick")
     config.hydra.overrides.task = ["sparsity=glob(*)"]
-    assert app._asked(config) is None
-    assert app._asked(composed("hydra/sweeper=basic", name="quick")) is None
+    assert hydra_parts._asked(config) is None
+    assert hydra_parts._asked(composed("hydra/sweeper=basic", name="quick")) is None
 
 
 def test_bad_values_in_a_config_are_refused_by_the_callback():
     with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
         instantiate(composed("sparsity=brain_development", "sparsity.final_sparsity=1.5").sparsity)
-    assert isinstance(app._sparsity_error(error.value), SparsityError)
+    assert isinstance(task._sparsity_error(error.value), SparsityError)
 
 
 def test_controls_are_one_flag():
@@ -146,12 +146,12 @@ def test_a_small_dense_network_has_the_weights_of_a_sparse_one_and_the_same_seed
 
 def test_a_network_trained_against_attacks_is_another_subject():
     config = composed("adversarial=fgsm", "adversarial.eps=0.1", "seed=1")
-    job = app._job(config, {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn", "adversarial": "fgsm"})
-    plain = app._job(composed("seed=1"), plain_choices())
+    job = hydra_parts.job_from(config, {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn", "adversarial": "fgsm"})
+    plain = hydra_parts.job_from(composed("seed=1"), plain_choices())
     assert (job.model, plain.model) == ("cnn (fgsm-trained)", "cnn")
     assert job.run.startswith("gradual_pruning-0.9-fgsm-seed1-")
     assert job.run != plain.run
-    assert plain.run == app._job(composed("seed=1", "adversarial=none", "vog=none"), plain_choices()).run
+    assert plain.run == hydra_parts.job_from(composed("seed=1", "adversarial=none", "vog=none"), plain_choices()).run
 
 
 def plain_choices():
@@ -169,16 +169,16 @@ def plain_choices():
     ],
 )
 def test_results_cannot_be_sent_where_nobody_finds_them(override, capsys):
-    app._refuse_moved_folders(composed(name="quick").hydra)
+    hydra_parts.refuse_moved_folders(composed(name="quick").hydra)
     with pytest.raises(SystemExit) as left:
-        app._refuse_moved_folders(composed(override, name="quick").hydra)
+        hydra_parts.refuse_moved_folders(composed(override, name="quick").hydra)
     assert left.value.code == 2
     assert f"{override.partition('=')[0]}=" in capsys.readouterr().err
 
 
 def test_seeds_of_one_training_can_be_told_from_those_of_two():
     def training(*overrides):
-        return app._job(composed(*overrides), plain_choices()).training
+        return hydra_parts.job_from(composed(*overrides), plain_choices()).training
 
     assert training("seed=0") == training("seed=1")
     assert training("seed=0") != training("seed=1", "trainer.max_epochs=3")
@@ -186,7 +186,7 @@ def test_seeds_of_one_training_can_be_told_from_those_of_two():
 
 def test_devices_are_part_of_a_training_that_shares_its_batches_among_them():
     def run(*overrides):
-        return app._job(composed(*overrides), plain_choices()).run
+        return hydra_parts.job_from(composed(*overrides), plain_choices()).run
 
     assert run("trainer.devices=2") == run("trainer.devices=1")
     spawned = "+trainer.strategy=ddp_spawn"
@@ -194,7 +194,7 @@ def test_devices_are_part_of_a_training_that_shares_its_batches_among_them():
 
 
 def test_a_name_that_holds_a_slash_is_one_folder():
-    assert "/" not in app._job(composed("label=a/b"), plain_choices()).run
+    assert "/" not in hydra_parts.job_from(composed("label=a/b"), plain_choices()).run
 
 
 def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():
