@@ -146,7 +146,8 @@ def test_a_small_dense_network_has_the_weights_of_a_sparse_one_and_the_same_seed
 
 def test_a_network_trained_against_attacks_is_another_subject():
     config = composed("adversarial=fgsm", "adversarial.eps=0.1", "seed=1")
-    job = hydra_parts.job_from(config, {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn", "adversarial": "fgsm"})
+    choices = {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn", "adversarial": "fgsm"}
+    job = hydra_parts.job_from(config, choices)
     plain = hydra_parts.job_from(composed("seed=1"), plain_choices())
     assert (job.model, plain.model) == ("cnn (fgsm-trained)", "cnn")
     assert job.run.startswith("gradual_pruning-0.9-fgsm-seed1-")
