@@ -45,7 +45,7 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device_of(model).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_random_states(seed))
+        stack.enter_context(fork_random_states(seed))
         stack.enter_context(_model_state(model))
         model.eval()
         for parameter in model.parameters():
@@ -73,7 +73,7 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device_of(model).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_random_states(None))
+        stack.enter_context(fork_random_states(None))
         stack.enter_context(_model_state(model))
         for parameter in model.parameters():
             parameter.grad = None  # or a backward pass inside would add to it
@@ -93,7 +93,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _random_states(seed: int | None) -> Iterator[None]:
+def fork_random_states(seed: int | None) -> Iterator[None]:
+    """Draw from the global random states of torch, numpy and ``random``, which go on afterwards as if nothing had been drawn.
+
+    Args:
+        seed: where they start inside; None goes on from where they are.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with fork_random_states(0):
+        ...     _ = torch.rand(3)
+        >>> bool((torch.get_rng_state() == before).all())
+        True
+    """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
@@ -95,14 +96,8 @@ class RobustnessMonitor(Callback):
             self._rows, self._updates = [], {}
         if self.data is not None:
             self._looked_at = gathered(self.data, self.images)
-            return
-        split = getattr(trainer.datamodule, "split", None)  # type: ignore[attr-defined]
-        if split is None:
-            raise SparsityError(
-                "data=None, and the Trainer has no data module with a split(name, most): write data=(images, labels), of the "
-                "validation split"
-            )
-        self._looked_at = split("validation", self.images)
+        else:
+            self._looked_at = images_of_split(trainer, "validation", self.images, argument="data")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if the masks have changed and it is time."""
