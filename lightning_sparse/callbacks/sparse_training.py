@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.callbacks.trainer.averages import Averages, mask_tensors
 from lightning_sparse.callbacks.trainer.mailbox import Mailbox
+from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
     refuse_by_hand,
     refuse_rewinding_beside,
@@ -246,8 +247,7 @@ class SparseTraining(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
         assert self.engine is not None
-        # In the epoch that stochastic weight averaging adds, Lightning steps without a backward pass.
-        self.engine.idle = bool(getattr(trainer.fit_loop, "_skip_backward", False))
+        self.engine.idle = steps_without_backward(trainer)
         self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -6,12 +6,12 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_sparse.callbacks.trainer.private import first_batches, moved_to_device
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.errors import SparsityError
 
@@ -54,31 +54,12 @@ class ScoreData:
     @contextmanager
     def look(self, count: int) -> Iterator[Network]:
         """Yield the network with ``count`` batches, or as many as there are."""
-        batches = list(self._recent) or self._first(count)
+        batches = list(self._recent)
+        if not batches:
+            first = first_batches(self._trainer, count)
+            batches = [moved_to_device(self._trainer, self._module, batch) for batch in first]
         with looking_at(self._module, self._parameters, batches, self._loss) as network, _no_logging(self._module):
             yield network
-
-    def _first(self, count: int) -> list[Any]:
-        fetcher: Any = self._trainer.fit_loop._data_fetcher
-        ahead = [*getattr(fetcher, "batches", ())]  # of a stream, Lightning has fetched one already
-        rest = _rest(fetcher.iterator)
-        taken = list(islice(rest, max(0, count - len(ahead))))
-        fetcher.iterator = chain(taken, rest)
-        return [self._moved(batch) for batch, _, _ in (ahead + taken)[:count]]
-
-    def _moved(self, batch: Any) -> Any:
-        batch = self._trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def _rest(iterator: Any) -> Iterator[Any]:
-    """What is left of an iterator, without asking it for one: Lightning's starts anew then."""
-    while True:
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
 
 
 @contextmanager
