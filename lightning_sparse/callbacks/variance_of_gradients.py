@@ -100,12 +100,7 @@ class VarianceOfGradients(Callback):
         if stage != "fit":
             return
         need("scipy.stats")
-        try:
-            refuse_sharded(trainer)
-        except SparsityError as error:
-            raise SparsityError(
-                "VarianceOfGradients needs the whole model on one rank: use strategy='ddp', or one device"
-            ) from error
+        refuse_sharded(trainer, "VarianceOfGradients cannot ask the whole model")
         if self.probe is None:
             self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
         else:

@@ -1,4 +1,4 @@
-"""What a score of the whole network reads: the Trainer's own batches, and the loss of ``training_step``."""
+"""The batches that a score of the whole network reads, which are the Trainer's own, and the loss of ``training_step``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.errors import SparsityError
 
 
-class ScoreData:
+class ScoreBatches:
     """Opens the network for scores: before the first step on the loader's first batches, later on the last ones trained.
 
     Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again. (So
@@ -43,7 +43,7 @@ class ScoreData:
         self._loss = loss_fn or _training_loss
         self._recent: deque[Any] = deque(maxlen=most)
 
-    def saw(self, batch: Any) -> None:
+    def remember(self, batch: Any) -> None:
         """Remember a batch that is being trained on."""
         self._recent.append(batch)
 
