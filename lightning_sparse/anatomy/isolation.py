@@ -136,12 +136,12 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    metrics = [(module, _gathered(module)) for module in model.modules()]
+    metrics = [(module, _metric_state(module)) for module in model.modules()]
     try:
         yield
     finally:
-        for module, gathered in metrics:
-            vars(module).update(gathered)
+        for module, state in metrics:
+            vars(module).update(state)
         for module, training in flags:
             # Set one by one: module.train() would also switch its children.
             module.training = training
@@ -155,7 +155,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(saved)
 
 
-def _gathered(module: nn.Module) -> dict[str, object]:
+def _metric_state(module: nn.Module) -> dict[str, object]:
     """What a torchmetrics module has gathered so far: not in its buffers, and updated in place."""
     names = (
         [*getattr(module, "_defaults", ()), "_update_count", "_computed"] if hasattr(module, "_update_count") else []
