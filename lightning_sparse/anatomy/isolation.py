@@ -39,27 +39,19 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
         >>> [module.training for module in model]
         [True, False]
     """
-    with ExitStack() as stack:
-        # inference_mode first: under it, requires_grad cannot be changed and enable_grad alone has no effect.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in {"cpu", device_of(model).type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(fork_random_states(seed))
-        stack.enter_context(_model_state(model))
+    with as_it_was(model, seed):
         model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-            parameter.grad = None
         yield
 
 
 @contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
+def as_it_was(model: nn.Module, seed: int | None = None) -> Iterator[None]:
     """Score ``model`` inside this context in the modes that it is in, with gradients; it leaves no trace outside.
 
-    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and random numbers go on
-    from where they are. What torchmetrics modules have gathered comes back too.
+    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and without a seed random
+    numbers go on from where they are. What torchmetrics modules have gathered comes back too.
 
     Example:
         >>> model = torch.nn.BatchNorm1d(2)
@@ -69,11 +61,12 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
         (True, 0)
     """
     with ExitStack() as stack:
+        # First: under inference_mode, requires_grad cannot be changed and enable_grad alone has no effect.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device_of(model).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(fork_random_states(None))
+        stack.enter_context(fork_random_states(seed))
         stack.enter_context(_model_state(model))
         for parameter in model.parameters():
             parameter.grad = None  # or a backward pass inside would add to it

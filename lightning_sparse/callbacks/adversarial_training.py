@@ -153,17 +153,8 @@ class AdversarialTraining(Callback):
         """Give the batch its own images back."""
         self._put_back()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise: a module that skips the rest of an epoch ends no batch."""
-        self._put_back()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Likewise."""
-        self._put_back()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Likewise."""
-        self._put_back()
+    # Likewise where no batch ends: a module may skip the rest of an epoch, or fail.
+    on_train_epoch_end = on_exception = teardown = on_train_batch_end
 
     def _put_back(self) -> None:
         if self._clean is not None:
