@@ -21,11 +21,8 @@ from lightning_sparse import (
 )
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 
-# The sparsity that a saved best network had is not the last one; and a loader of workers is what some tests are about.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
-]
+# Two trainings in one folder, because Lightning adds a ModelCheckpoint of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 
 
 class Drawing(settings.Module):
@@ -137,3 +134,4 @@ def test_the_training_is_the_same_without_it(name, make, data, on, tmp_path, mon
     assert also_seen == seen
     assert settings.same_state(with_it, without)
     assert also_states == states
+    assert with_it.training == without.training
