@@ -28,7 +28,7 @@ def dead_units(
         model: what the masks belong to.
         masks: boolean masks by parameter name; a layer of a chain that has none is dense. Those of one dimension, which
             have no units, are left out.
-        chains: names of weights in order, as in :class:`~lightning_sparse.anatomy.layer_order.Wiring`.
+        chains: names of weights in order, as in :class:`~lightning_sparse.anatomy.layer_order.LayerOrder`.
 
     Returns:
         For each name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.
@@ -54,7 +54,7 @@ def dead_units(
     return {name: ~_any(link, 1) for name, link in links.items()}
 
 
-def cut_off(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str, str]:
+def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str, str]:
     """What a user should be told of dead units, by name of the layer.
 
     Dead hidden units are what sparse training leaves behind as a matter of course. A layer whose units are all dead, and an
@@ -66,7 +66,7 @@ def cut_off(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str
 
     Example:
         >>> layer, head = torch.tensor([True, True]), torch.tensor([False, True, False])
-        >>> list(cut_off({"hidden": layer, "head": head}, outputs=["head"]))
+        >>> list(cut_off_warnings({"hidden": layer, "head": head}, outputs=["head"]))
         ['hidden', 'head']
     """
     found = {}

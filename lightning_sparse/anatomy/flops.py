@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_sparse.anatomy.first_tensor import first_tensor
-from lightning_sparse.anatomy.layer_calls import Call
+from lightning_sparse.anatomy.layer_calls import LayerCall
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class LayerFlops:
     gradient: int = 0
 
 
-def layer_flops(calls: Iterable[Call]) -> dict[str, LayerFlops]:
+def layer_flops(calls: Iterable[LayerCall]) -> dict[str, LayerFlops]:
     """Add up by weight what one batch of training costs.
 
     What runs under ``no_grad`` (a teacher, a target network) costs its forward pass alone, and a frozen weight within the
     graph has no gradient of its own.
 
     Args:
-        calls: of one batch, as :class:`~lightning_sparse.anatomy.layer_calls.Calls` recorded it.
+        calls: of one batch, as :class:`~lightning_sparse.anatomy.layer_calls.CallRecorder` recorded it.
 
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from lightning_sparse.anatomy.layer_calls import Calls
+        >>> from lightning_sparse.anatomy.layer_calls import CallRecorder
         >>> net = nn.Linear(20, 5)
-        >>> with Calls(net) as calls:
+        >>> with CallRecorder(net) as recorder:
         ...     loss = net(torch.rand(8, 20)).sum()
-        >>> layer_flops(calls.made)  # 2 * 100 weights * 8 examples, twice and once
+        >>> layer_flops(recorder.calls)  # 2 * 100 weights * 8 examples, twice and once
         {'weight': LayerFlops(passes=3200, gradient=1600)}
     """
     found: dict[str, LayerFlops] = {}
@@ -54,12 +54,12 @@ def layer_flops(calls: Iterable[Call]) -> dict[str, LayerFlops]:
     return found
 
 
-def elements(batch: Any) -> int:
+def batch_elements(batch: Any) -> int:
     """How large a batch is, beside others of the same kind: the number of elements of the first tensor in it, or 1.
 
     Example:
         >>> import torch
-        >>> elements({"image": torch.zeros(8, 3), "label": torch.zeros(8)}), elements(["no", "tensor"])
+        >>> batch_elements({"image": torch.zeros(8, 3), "label": torch.zeros(8)}), batch_elements(["no", "tensor"])
         (24, 1)
     """
     first = first_tensor(batch)
@@ -79,12 +79,12 @@ class TrainingFlops:
 
     Example:
         >>> flops = TrainingFlops()
-        >>> flops.masks({"w": 25}, {"w": 100})
-        >>> flops.measure({"w": LayerFlops(passes=3200, gradient=1600)}, 160)
-        >>> flops.batch(160, stepped=True)
+        >>> flops.set_masks({"w": 25}, {"w": 100})
+        >>> flops.set_cost({"w": LayerFlops(passes=3200, gradient=1600)}, 160)
+        >>> flops.add_batch(160, stepped=True)
         >>> flops.dense, flops.sparse
         (4800.0, 1200.0)
-        >>> flops.masks({"w": 50}, {"w": 100}, dense_gradient=["w"])  # that step's gradient was dense: 800 + 1600
+        >>> flops.set_masks({"w": 50}, {"w": 100}, dense_gradient=["w"])  # that step's gradient was dense: 800 + 1600
         >>> flops.sparse
         2400.0
     """
@@ -102,24 +102,24 @@ class TrainingFlops:
         self._always: frozenset[str] = frozenset()
         self._since = self._last = self._open = 0
 
-    def measure(self, layers: Mapping[str, LayerFlops], size: int) -> None:
+    def set_cost(self, layers: Mapping[str, LayerFlops], size: int) -> None:
         """Say what one batch costs: the first time counts.
 
         Args:
             layers: by weight, as :func:`layer_flops` gives it.
-            size: of that batch, as :func:`elements` measures it; other batches cost in proportion.
+            size: of that batch, as :func:`batch_elements` measures it; other batches cost in proportion.
         """
         if not self.layers:
             self.layers, self._measured = dict(layers), size
 
-    def batch(self, size: int, stepped: bool) -> None:
+    def add_batch(self, size: int, stepped: bool) -> None:
         """Take in a batch, and whether an optimizer step ended with it."""
         self._since += size
         self._open += size
         if stepped:
             self._last, self._open = self._open, 0
 
-    def masks(
+    def set_masks(
         self,
         living: Mapping[str, int],
         total: Mapping[str, int],

@@ -39,27 +39,19 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
         >>> [module.training for module in model]
         [True, False]
     """
-    with ExitStack() as stack:
-        # inference_mode first: under it, requires_grad cannot be changed and enable_grad alone has no effect.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in {"cpu", device_of(model).type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_random_states(seed))
-        stack.enter_context(_model_state(model))
+    with as_it_was(model, seed):
         model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-            parameter.grad = None
         yield
 
 
 @contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
+def as_it_was(model: nn.Module, seed: int | None = None) -> Iterator[None]:
     """Score ``model`` inside this context in the modes that it is in, with gradients; it leaves no trace outside.
 
-    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and random numbers go on
-    from where they are. What torchmetrics modules have gathered comes back too.
+    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and without a seed random
+    numbers go on from where they are. What torchmetrics modules have gathered comes back too.
 
     Example:
         >>> model = torch.nn.BatchNorm1d(2)
@@ -69,11 +61,12 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
         (True, 0)
     """
     with ExitStack() as stack:
+        # First: under inference_mode, requires_grad cannot be changed and enable_grad alone has no effect.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device_of(model).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_random_states(None))
+        stack.enter_context(fork_random_states(seed))
         stack.enter_context(_model_state(model))
         for parameter in model.parameters():
             parameter.grad = None  # or a backward pass inside would add to it
@@ -93,7 +86,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _random_states(seed: int | None) -> Iterator[None]:
+def fork_random_states(seed: int | None) -> Iterator[None]:
+    """Draw from the global random states of torch, numpy and ``random``, which go on afterwards as if nothing had been drawn.
+
+    Args:
+        seed: where they start inside; None goes on from where they are.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with fork_random_states(0):
+        ...     _ = torch.rand(3)
+        >>> bool((torch.get_rng_state() == before).all())
+        True
+    """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -124,12 +129,12 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    metrics = [(module, _gathered(module)) for module in model.modules()]
+    metrics = [(module, _metric_state(module)) for module in model.modules()]
     try:
         yield
     finally:
-        for module, gathered in metrics:
-            vars(module).update(gathered)
+        for module, state in metrics:
+            vars(module).update(state)
         for module, training in flags:
             # Set one by one: module.train() would also switch its children.
             module.training = training
@@ -143,7 +148,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(saved)
 
 
-def _gathered(module: nn.Module) -> dict[str, object]:
+def _metric_state(module: nn.Module) -> dict[str, object]:
     """What a torchmetrics module has gathered so far: not in its buffers, and updated in place."""
     names = (
         [*getattr(module, "_defaults", ()), "_update_count", "_computed"] if hasattr(module, "_update_count") else []

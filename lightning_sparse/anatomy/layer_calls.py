@@ -21,7 +21,7 @@ _WHOLE = (nn.RNNBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerCall:
     """One use of one weight on one batch.
 
     Attributes:
@@ -42,7 +42,7 @@ class Call:
     result: Node | None
 
 
-class Calls:
+class CallRecorder:
     """Record every call of the Linear, Conv, recurrent and attention layers of a model, while it is open.
 
     A hook reads shapes and autograd nodes of what passes by anyway: nothing is computed, drawn or kept but these. It is the
@@ -54,26 +54,26 @@ class Calls:
         model: any module.
 
     Attributes:
-        made: the calls, in order.
+        calls: all so far, in order.
         paused: set it to True to record nothing for a while, as when checkpointed activations are computed again.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
-        >>> with Calls(net) as calls:  # 2 * 36 weights * 36 positions, and 2 * 1440 weights, for two images
+        >>> with CallRecorder(net) as recorder:  # 2 * 36 weights * 36 positions, and 2 * 1440 weights, for two images
         ...     loss = net(torch.rand(2, 1, 8, 8)).sum()
-        >>> [(call.name, call.flops) for call in calls.made]
+        >>> [(call.name, call.flops) for call in recorder.calls]
         [('0.weight', 5184), ('2.weight', 5760)]
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.made: list[Call] = []
+        self.calls: list[LayerCall] = []
         self.paused = False
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         watched = (nn.Linear, _ConvNd, *_WHOLE)
         self._paths = {module: path for path, module in model.named_modules() if isinstance(module, watched)}
         self._handle = register_module_forward_hook(self._record)  # with_kwargs leaves something behind
 
-    def __enter__(self) -> Calls:
+    def __enter__(self) -> CallRecorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -97,7 +97,7 @@ class Calls:
             learns = result.requires_grad and (weight is None or weight.requires_grad)
             name = self._names.get(id(weight), f"{self._paths[module]}.{leaf}".lstrip("."))
             flops = 2 * size * _positions(module, given, result)
-            self.made.append(Call(name, flops, result.requires_grad, learns, fed_by, node))
+            self.calls.append(LayerCall(name, flops, result.requires_grad, learns, fed_by, node))
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_sparse.anatomy.layer_calls import Call
+from lightning_sparse.anatomy.layer_calls import LayerCall
 
 # What leaves every unit to itself: output unit i depends on input unit i alone. A sum is not among them (what it adds may
 # be data, which the graph does not show), nor is LayerNorm (it mixes units), nor a transposition (a later reshape would
@@ -27,7 +27,7 @@ _LOSS = ""
 
 
 @dataclass(frozen=True)
-class Wiring:
+class LayerOrder:
     """What is certain about the order of layers.
 
     Attributes:
@@ -41,22 +41,22 @@ class Wiring:
     outputs: tuple[str, ...] = ()
 
 
-def wiring(model: nn.Module, calls: Sequence[Call], losses: Sequence[Tensor]) -> Wiring:
+def layer_order(model: nn.Module, calls: Sequence[LayerCall], losses: Sequence[Tensor]) -> LayerOrder:
     """Read from the graphs behind one or more losses which layers feed which.
 
     Args:
         model: the model.
-        calls: what its layers did, as :class:`~lightning_sparse.anatomy.layer_calls.Calls` recorded it.
+        calls: what its layers did, as :class:`~lightning_sparse.anatomy.layer_calls.CallRecorder` recorded it.
         losses: all that came of it, tensors before or after their backward pass. Without any nothing is certain.
 
     Example:
         >>> import torch
-        >>> from lightning_sparse.anatomy.layer_calls import Calls
+        >>> from lightning_sparse.anatomy.layer_calls import CallRecorder
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 20), nn.Tanh(), nn.Linear(20, 10))
-        >>> with Calls(net) as calls:
+        >>> with CallRecorder(net) as recorder:
         ...     loss = net(torch.rand(2, 1, 8, 8)).sum()
-        >>> wiring(net, calls.made, [loss])
-        Wiring(chains=(('0.weight', '3.weight', '5.weight'),), outputs=('5.weight',))
+        >>> layer_order(net, recorder.calls, [loss])
+        LayerOrder(chains=(('0.weight', '3.weight', '5.weight'),), outputs=('5.weight',))
     """
     made: dict[Node | None, str] = {call.result: call.name for call in calls if call.result is not None}
     ways = [(call.name, *_sources(call.fed_by, made)) for call in calls]
@@ -73,7 +73,7 @@ def wiring(model: nn.Module, calls: Sequence[Call], losses: Sequence[Tensor]) ->
     for reader, (source, *others) in ((name, found) for name, found in sources.items() if found):
         if not others and reader not in mixed and readers[source] == {reader} and _fits(model, source, reader):
             following[source] = reader
-    return Wiring(_chains(following), tuple(name for name, theirs in readers.items() if theirs == {_LOSS}))
+    return LayerOrder(_chains(following), tuple(name for name, theirs in readers.items() if theirs == {_LOSS}))
 
 
 def _sources(start: Sequence[Node | None], made: Mapping[Node | None, str]) -> tuple[set[str], bool]:

@@ -14,7 +14,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import tracking
@@ -23,6 +22,7 @@ from lightning_sparse.app import train as training
 from lightning_sparse.app.measuring import missing as experiment
 from lightning_sparse.app.measuring.asked import Measurement
 from lightning_sparse.app.measuring.kinds import Trained
+from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
@@ -125,7 +125,7 @@ def _csv_logger(job: Job) -> Any:
 
 def _refuse_script_ddp(trainer: Trainer) -> None:
     """Every rank that DDP starts by script does all that the command says, and waits for the lock of the first."""
-    if trainer.world_size > 1 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+    if trainer.world_size > 1 and not spawns_its_ranks(trainer):
         raise SparsityError(
             "several devices by a strategy that starts the command again would run all of it on every rank: write "
             "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"

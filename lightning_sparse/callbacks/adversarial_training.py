@@ -11,14 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_sparse.callbacks.trainer.attackable import attackable, seeded
+from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
+from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
 from lightning_sparse.measure.robustness.pgd import check_steps
-
-_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 class AdversarialTraining(Callback):
@@ -98,12 +97,7 @@ class AdversarialTraining(Callback):
             return
         if trainer.ckpt_path is None:
             self._restored = {}
-        for kind in type(trainer.strategy).__mro__:
-            if kind.__name__ in _SHARDED:
-                raise SparsityError(
-                    f"strategy={kind.__name__} keeps a shard of each weight on a rank, so that the module cannot be attacked "
-                    "by itself: use strategy='ddp' or 'ddp_spawn', or one device"
-                )
+        refuse_sharded(trainer, "the module cannot be attacked by itself")
         if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
             raise SparsityError(
                 "training_step takes a dataloader_iter, whose batches nobody sees before it does: write "
@@ -128,7 +122,7 @@ class AdversarialTraining(Callback):
         if batch_idx == 0 and len(images):
             check_images(images.detach().reshape(len(images), 1, 1, -1), labels)
         noise = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
-        with trainer.precision_plugin.forward_context(), attackable(pl_module), seeded(images.device, noise):
+        with trainer.precision_plugin.forward_context(), attack_mode(pl_module), seeded(images.device, noise):
             adversarial = self._attack(pl_module, images.detach(), labels, check=batch_idx == 0)
         self._clean = (images, images.data)
         images.data = adversarial
@@ -159,17 +153,8 @@ class AdversarialTraining(Callback):
         """Give the batch its own images back."""
         self._put_back()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise: a module that skips the rest of an epoch ends no batch."""
-        self._put_back()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Likewise."""
-        self._put_back()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Likewise."""
-        self._put_back()
+    # Likewise where no batch ends: a module may skip the rest of an epoch, or fail.
+    on_train_epoch_end = on_exception = teardown = on_train_batch_end
 
     def _put_back(self) -> None:
         if self._clean is not None:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 
 
 class AtTargetSparsity:
@@ -73,5 +74,4 @@ class StopAtTarget(AtTargetSparsity, EarlyStopping):
 
 
 def _reached(trainer: Trainer) -> bool:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return all(callback.at_target for callback in callbacks if isinstance(callback, SparseTraining))
+    return all(callback.at_target for callback in callbacks_of(trainer, SparseTraining))

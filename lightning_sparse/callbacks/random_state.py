@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_sparse.callbacks.trainer.private import make_loader_anew
 
 
 class RandomState(Callback):
@@ -36,13 +37,8 @@ class RandomState(Callback):
         if len(self._ranks) == trainer.world_size:
             _put_back(self._ranks[trainer.global_rank])
             progress = trainer.fit_loop.epoch_loop.batch_progress
-            at_epoch_end = progress.current.ready == 0 or progress.is_last_batch
-            if at_epoch_end and hasattr(trainer.fit_loop, "is_resuming"):
-                # The epoch ahead has its loader already, made with other random numbers: make it once more. Older versions
-                # of Lightning (2.5.0) do so themselves. Workers read ahead, before Lightning has told the sampler the epoch.
-                for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
-                    _set_sampler_epoch(loader, trainer.current_epoch)
-                iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            if progress.current.ready == 0 or progress.is_last_batch:  # at an epoch's end
+                make_loader_anew(trainer)
         self._ranks = []
 
     def state_dict(self) -> dict[str, Any]:

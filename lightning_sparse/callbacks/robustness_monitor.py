@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.callbacks.trainer.mailbox import Mailbox
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
+from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import Forward
@@ -74,7 +76,7 @@ class RobustnessMonitor(Callback):
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None
         self._updates: dict[str, int] = {}
-        self._mailbox = Mailbox()
+        self._spawned = SpawnedState()
 
     def rows(self) -> list[dict[str, float]]:
         """Every look so far, oldest first, a row for each eps.
@@ -82,7 +84,7 @@ class RobustnessMonitor(Callback):
         A row has ``epoch`` (finished so far), ``step``, ``sparsity``, ``eps``, ``robust_accuracy``, its 95 % interval over
         images ``low`` and ``high`` (Wilson), ``clean_accuracy`` of the same images, and ``n``, how many they are.
         """
-        sent = self._mailbox.take()
+        sent = self._spawned.receive()
         if sent is not None:
             self.load_state_dict(sent)
         return [dict(row) for row in self._rows]
@@ -95,18 +97,12 @@ class RobustnessMonitor(Callback):
             self._rows, self._updates = [], {}
         if self.data is not None:
             self._looked_at = gathered(self.data, self.images)
-            return
-        split = getattr(trainer.datamodule, "split", None)  # type: ignore[attr-defined]
-        if split is None:
-            raise SparsityError(
-                "data=None, and the Trainer has no data module with a split(name, most): write data=(images, labels), of the "
-                "validation split"
-            )
-        self._looked_at = split("validation", self.images)
+        else:
+            self._looked_at = images_of_split(trainer, "validation", self.images, argument="data")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if the masks have changed and it is time."""
-        updates = {callback.state_key: len(callback.history) for callback in _sparse(trainer)}
+        updates = {callback.state_key: len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
         news = not updates or updates != self._updates
         if news and (trainer.current_epoch + 1) % self.every == 0:
             self._updates = updates
@@ -149,7 +145,7 @@ class RobustnessMonitor(Callback):
         """If this is a spawned process, send the rows home."""
         self._looked_at = None
         if stage == "fit" and trainer.is_global_zero:
-            self._mailbox.post(self.state_dict())
+            self._spawned.send(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the updates that they have seen, loadable with ``weights_only=True``."""
@@ -160,12 +156,8 @@ class RobustnessMonitor(Callback):
         self._rows, self._updates = [dict(row) for row in state_dict["rows"]], dict(state_dict["updates"])
 
 
-def _sparse(trainer: Trainer) -> list[SparseTraining]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
-
-
 def _sparsity(trainer: Trainer, pl_module: LightningModule) -> float:
-    masks = [callback.masks for callback in _sparse(trainer)]
+    masks = [callback.masks for callback in callbacks_of(trainer, SparseTraining)]
     if masks:
         total = sum(mask.total for mask in masks)
         return sum(mask.total - mask.living for mask in masks) / total

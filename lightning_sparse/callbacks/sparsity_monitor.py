@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.engine.monitoring import Monitoring
 from lightning_sparse.errors import SparsityError
@@ -82,7 +83,7 @@ class SparsityMonitor(Callback):
         """Begin, now that every callback has: this may stand before the sparsity callback, or after it."""
         if not self._begun:
             self._begun, self._step = True, trainer.global_step
-            engines = {callback.state_key: callback.engine for callback in _sparse(trainer)}
+            engines = {callback.state_key: callback.engine for callback in callbacks_of(trainer, SparseTraining)}
             self._monitoring.begin(pl_module, {key: engine for key, engine in engines.items() if engine is not None})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -104,7 +105,7 @@ class SparsityMonitor(Callback):
                 if trainer.is_global_zero:
                     warnings.warn(message, stacklevel=2)
         if news or batch_idx == 0:
-            metrics = self._metrics(pl_module, sparse=bool(_sparse(trainer)))
+            metrics = self._metrics(pl_module, sparse=bool(callbacks_of(trainer, SparseTraining)))
             if metrics:
                 pl_module.log("sparsity", metrics["sparsity"], prog_bar=True, logger=False)
                 _send(trainer, metrics)
@@ -138,10 +139,6 @@ class SparsityMonitor(Callback):
         self._monitoring.close()
         self._monitoring = Monitoring()
         self._monitoring.load_state_dict(state_dict)
-
-
-def _sparse(trainer: Trainer) -> list[SparseTraining]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
 
 
 def _send(trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.extras import need
@@ -100,30 +100,14 @@ class VarianceOfGradients(Callback):
         if stage != "fit":
             return
         need("scipy.stats")
-        try:
-            refuse_sharded(trainer)
-        except SparsityError as error:
-            raise SparsityError(
-                "VarianceOfGradients needs the whole model on one rank: use strategy='ddp', or one device"
-            ) from error
-        with untouched(pl_module):  # a loader that shuffles draws from the global generator
-            images, labels = self._read(trainer)
-            images, labels = images.detach().cpu().float(), labels.detach().cpu()
-        check_images(images, labels)
-        self._probed = images, labels
+        refuse_sharded(trainer, "VarianceOfGradients cannot ask the whole model")
+        if self.probe is None:
+            self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
+        else:
+            self._probed = _plain(*gathered(self.probe))
+        check_images(*self._probed)
         if not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._forget()
-
-    def _read(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
-        if self.probe is not None:
-            return gathered(self.probe)
-        split = getattr(getattr(trainer, "datamodule", None), "split", None)
-        if split is None:
-            raise SparsityError(
-                "probe=None takes images of the Trainer's data module, and it has none with split(name, most): "
-                "write probe=(images, labels), or a loader of such batches"
-            )
-        return gathered(split("train", self.images))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try it on a few images, those of the highest labels, so that what cannot work fails before the training."""
@@ -175,8 +159,7 @@ class VarianceOfGradients(Callback):
             SparsityError: if it has not looked yet, or on another rank than zero.
         """
         if self._probed is None and self.probe is not None:  # the training was another process's
-            images, labels = gathered(self.probe)
-            self._probed = images.detach().cpu().float(), labels.detach().cpu()
+            self._probed = _plain(*gathered(self.probe))
         if self._probed is None or not self._stability:
             raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
         images, labels = self._probed
@@ -223,6 +206,10 @@ class VarianceOfGradients(Callback):
         for part in self._probed or ():
             digest.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
         return {"images": digest.hexdigest()[:16], "every": self.every, "window": self.window}
+
+
+def _plain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return images.detach().cpu().float(), labels.detach().cpu()
 
 
 def _share_done(trainer: Trainer) -> float:

@@ -190,6 +190,8 @@ class Engine:
         if self._holds[optimizer].size != count_of(optimizer):
             self._own(optimizer)
         hold = self._holds[optimizer]
+        if not hold.stepped:
+            self._gradients.unscale(hold.mine, optimizer)
         if optimizer is self._clock_optimizer and not (self.idle or hold.stepped):
             skipped = found_inf(optimizer)
             if skipped is None:
@@ -198,7 +200,7 @@ class Engine:
                 self._unsure += 1
                 self._skipped = self._skipped + skipped.clamp(max=1.0)
             if self._may_be_due():
-                if not skipped and self._tick(optimizer):
+                if not skipped and self._tick():
                     self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
                     if self._rewinding:
                         self._rewinding.keep(self.clock)
@@ -207,11 +209,11 @@ class Engine:
             hold.stepped = True
         hold.keep()
 
-    def _tick(self, optimizer: Optimizer) -> bool:
+    def _tick(self) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
         due = self.plan.due(self.clock)
         if self._choosing.watching or due:
-            self._gradients.complete(optimizer)
+            self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._choosing.observe()
         if due:

@@ -52,11 +52,19 @@ class DenseGradients:
             self._read.pop(name, None)
         self._local = self._local and bool(self._read)
 
-    def complete(self, optimizer: Optimizer) -> None:
-        """Make them what a score may read: one for each parameter, unscaled, the same on every rank."""
+    def unscale(self, names: Iterable[str], optimizer: Optimizer) -> None:
+        """Divide what was read of an optimizer's parameters by the scale that its step has just taken off what they hold.
+
+        Args:
+            names: its parameters.
+            optimizer: fused, under a GradScaler; of any other the gradients are read without a scale.
+        """
         scale = gradient_scale(optimizer)
-        if scale is not None:  # a fused step has divided what the parameters hold, and could not divide these
-            self._read = {name: gradient / scale for name, gradient in self._read.items()}
+        if scale is not None:
+            self._read |= {name: self._read[name] / scale for name in names if name in self._read}
+
+    def complete(self) -> None:
+        """Make them what a score may read: one for each parameter, the same on every rank."""
         for name, parameter in self._parameters.items():
             if name not in self._read and parameter.grad is not None:
                 self._read[name] = parameter.grad.detach()

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_sparse.anatomy.dead_units import cut_off, dead_units
-from lightning_sparse.anatomy.flops import TrainingFlops, elements, layer_flops
-from lightning_sparse.anatomy.layer_calls import Calls, is_compiled
-from lightning_sparse.anatomy.layer_order import Wiring, wiring
+from lightning_sparse.anatomy.dead_units import cut_off_warnings, dead_units
+from lightning_sparse.anatomy.flops import TrainingFlops, batch_elements, layer_flops
+from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
+from lightning_sparse.anatomy.layer_order import LayerOrder, layer_order
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.lifetimes import Lifetimes, mean_age, median_age
 from lightning_sparse.engine.scores.names import GROW
@@ -50,7 +50,7 @@ class Monitoring:
     def __init__(self) -> None:
         self.flops = TrainingFlops()
         self._lifetimes: dict[str, Lifetimes] = {}
-        self._calls: Calls | None = None
+        self._recorder: CallRecorder | None = None
         self.close()
 
     def close(self) -> None:
@@ -58,15 +58,15 @@ class Monitoring:
         self._look_away()
         self._engines: dict[str, Engine] = {}
         self._updates: dict[str, int] = {}
-        self._wiring = Wiring()
+        self._order = LayerOrder()
         self._dead: dict[str, Tensor] = {}
         self._warned: set[str] = set()
         self._first, self._turnover = True, 0.0
 
     def _look_away(self) -> None:
-        if self._calls is not None:
-            self._calls.close()
-        self._calls, self._losses = None, list[Tensor]()
+        if self._recorder is not None:
+            self._recorder.close()
+        self._recorder, self._losses = None, list[Tensor]()
 
     @property
     def ever_lived(self) -> float:
@@ -83,19 +83,19 @@ class Monitoring:
         """
         self.close()
         self._engines = dict(engines)
-        self._calls = None if is_compiled(model) else Calls(model)
+        self._recorder = None if is_compiled(model) else CallRecorder(model)
         self._take_in()
 
     def before_backward(self, loss: Tensor) -> None:
         """In the first batch, say what the backward pass starts from. Without this call the order of layers is unknown."""
-        if self._calls is not None:
-            self._calls.paused = True  # checkpointed activations are computed again now
+        if self._recorder is not None:
+            self._recorder.paused = True  # checkpointed activations are computed again now
             self._losses.append(loss)
 
     def after_backward(self) -> None:
         """Look again: there may be more to come."""
-        if self._calls is not None:
-            self._calls.paused = False
+        if self._recorder is not None:
+            self._recorder.paused = False
 
     def batch(self, batch: Any, stepped: bool) -> bool:
         """Count a batch.
@@ -107,10 +107,10 @@ class Monitoring:
         Returns:
             Whether the masks have changed, or it was the first: time for :meth:`update`.
         """
-        size = elements(batch)
-        self.flops.batch(size, stepped)
-        if self._first and self._calls is not None:
-            self.flops.measure(layer_flops(self._calls.made), size)
+        size = batch_elements(batch)
+        self.flops.add_batch(size, stepped)
+        if self._first and self._recorder is not None:
+            self.flops.set_cost(layer_flops(self._recorder.calls), size)
         news, self._first, self._turnover = self._first, False, 0.0
         for name, engine in self._engines.items():
             news = news or len(engine.history) != self._updates[name]
@@ -122,14 +122,14 @@ class Monitoring:
         Returns:
             What to warn of: layers that nothing flows through and outputs that are constant, each layer once a training.
         """
-        if self._calls is not None:
-            self._wiring = wiring(model, self._calls.made, self._losses)
+        if self._recorder is not None:
+            self._order = layer_order(model, self._recorder.calls, self._losses)
             self._look_away()
         self._take_in()
         masks = {name: mask for engine in self._engines.values() for name, mask in engine.masks.items()}
-        dead = dead_units(model, masks, self._wiring.chains)
+        dead = dead_units(model, masks, self._order.chains)
         self._dead = {name: units for name, units in dead.items() if name in masks}
-        found = cut_off(dead, self._wiring.outputs)
+        found = cut_off_warnings(dead, self._order.outputs)
         new = [message for name, message in found.items() if name not in self._warned]
         self._warned |= set(found)
         return new
@@ -153,7 +153,7 @@ class Monitoring:
             elif needs_gradient_of(grow) and any(update.born for update in new):
                 last_step += engine.masks
         self._turnover = replaced / max(1, sum(living.values()))
-        self.flops.masks(living, total, dense_gradient=last_step, always=every_step)
+        self.flops.set_masks(living, total, dense_gradient=last_step, always=every_step)
 
     def metrics(self, *, per_layer: bool = True) -> dict[str, float]:
         """What is known now, by the names that :class:`~lightning_sparse.SparsityMonitor` explains."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.errors import SparsityError
 
 Data = tuple[Tensor, Tensor] | Iterable[Any]
@@ -17,6 +21,9 @@ Data = tuple[Tensor, Tensor] | Iterable[Any]
 
 def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Return images and labels as two tensors, reading no more batches than needed.
+
+    Nothing is drawn from the global random states, nor from a generator that a DataLoader has of its own: one that shuffles
+    gives the same images at every call, and the same batches to the training that goes on with it.
 
     Args:
         data: ``(images, labels)``, or an iterable of batches ``(images, labels, ...)``.
@@ -45,21 +52,41 @@ def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
         )
     parts: list[tuple[Tensor, Tensor]] = []
     count = 0
-    for batch in data:
-        pair = tuple(islice(batch, 2)) if isinstance(batch, tuple | list) else batch
-        if not _is_pair(pair):
-            raise SparsityError(
-                f"a batch of the loader is a {type(batch).__name__}, not (images, labels): give a generator of such "
-                "pairs, as in ((batch['image'], batch['label']) for batch in loader)"
-            )
-        parts.append(pair)  # type: ignore[arg-type]
-        count += len(pair[1])
-        if most is not None and count >= most:
-            break
+    with _apart(data) as source:
+        for batch in source:
+            pair = tuple(islice(batch, 2)) if isinstance(batch, tuple | list) else batch
+            if not _is_pair(pair):
+                raise SparsityError(
+                    f"a batch of the loader is a {type(batch).__name__}, not (images, labels): give a generator of such "
+                    "pairs, as in ((batch['image'], batch['label']) for batch in loader)"
+                )
+            parts.append(pair)
+            count += len(pair[1])
+            if most is not None and count >= most:
+                break
     if not parts:
         raise SparsityError("data holds no batch: give a loader with at least one (a generator can be read only once)")
     images, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     return images[:most], labels[:most]
+
+
+@contextmanager
+def _apart(data: Iterable[Any]) -> Iterator[Iterable[Any]]:
+    """The same batches, to be read without anybody else noticing."""
+    generators = set[torch.Generator]()
+    if isinstance(data, DataLoader):
+        owners = (data, data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
+        found = [getattr(owner, "generator", None) for owner in owners]
+        generators = {generator for generator in found if isinstance(generator, torch.Generator)}
+        data = copy.copy(data)
+        vars(data)["_iterator"] = None  # workers that stay are the original's, and may be in the middle of an epoch
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        with fork_random_states(0):
+            yield data
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _is_pair(value: Any) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_sparse.anatomy.dead_units import cut_off, dead_units
+from lightning_sparse.anatomy.dead_units import cut_off_warnings, dead_units
 
 
 def boolean(rows):
@@ -128,12 +128,12 @@ def test_parameters_of_one_dimension_have_no_units():
 def test_what_a_user_is_told():
     cut = boolean([1, 1])
     some = boolean([0, 1, 0])
-    messages = cut_off(
+    messages = cut_off_warnings(
         {"a": cut, "b": some, "head": some, "fine": boolean([0, 0])}, outputs=["head", "fine", "elsewhere"]
     )
     assert set(messages) == {"a", "head"}
     assert "nothing flows through 'a'" in messages["a"]
     assert "1 of the 3 outputs of 'head'" in messages["head"]
     assert "(units 1)" in messages["head"]
-    many = cut_off({"head": boolean([1] * 30 + [0])}, outputs=["head"])
+    many = cut_off_warnings({"head": boolean([1] * 30 + [0])}, outputs=["head"])
     assert "(units 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)" in many["head"]

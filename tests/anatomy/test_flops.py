@@ -5,8 +5,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_sparse.anatomy.flops import LayerFlops, TrainingFlops, elements, layer_flops
-from lightning_sparse.anatomy.layer_calls import Calls
+from lightning_sparse.anatomy.flops import LayerFlops, TrainingFlops, batch_elements, layer_flops
+from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.models.networks import lenet_300_100, resnet20, small_cnn
 
 
@@ -16,10 +16,10 @@ def global_hooks():
 
 
 def forward(net, *inputs):
-    with Calls(net) as calls:
+    with CallRecorder(net) as recorder:
         net(*inputs)
     found = {}
-    for call in calls.made:
+    for call in recorder.calls:
         found[call.name] = found.get(call.name, 0) + call.flops
     return found
 
@@ -63,10 +63,10 @@ def test_a_forward_pass_costs_what_torch_counts(name):
 def test_an_input_given_by_keyword_costs_the_same():
     for net in (nn.Linear(6, 4), nn.Conv2d(2, 3, 2), nn.ConvTranspose2d(2, 3, 2, stride=2)):
         data = torch.rand(5, 6) if isinstance(net, nn.Linear) else torch.rand(5, 2, 4, 4)
-        with Calls(net) as calls:
+        with CallRecorder(net) as recorder:
             net(data)
             net(input=data)
-        assert calls.made[0].flops == calls.made[1].flops > 0
+        assert recorder.calls[0].flops == recorder.calls[1].flops > 0
 
 
 def test_recurrent_and_attention_layers_by_hand():
@@ -89,11 +89,11 @@ def test_a_backward_pass_costs_two_forward_passes_where_there_is_one():
     net[1].weight.requires_grad_(False)
     both = nn.ModuleDict({"net": net, "teacher": teacher})
     data = torch.rand(2, 6)
-    with Calls(both) as calls:
+    with CallRecorder(both) as recorder:
         with torch.no_grad():
             target = teacher(data)
         (net(data) - target).square().sum().backward()
-    assert layer_flops(calls.made) == {
+    assert layer_flops(recorder.calls) == {
         "net.0.weight": LayerFlops(2 * 120, 120),
         "net.1.weight": LayerFlops(2 * 80, 0),
         "net.2.weight": LayerFlops(2 * 48, 48),
@@ -101,9 +101,9 @@ def test_a_backward_pass_costs_two_forward_passes_where_there_is_one():
     }
     # torch leaves out the gradient of the first layer's input, which the convention counts
     net[1].weight.requires_grad_(True)
-    with Calls(net) as calls, FlopCounterMode(display=False) as counter:
+    with CallRecorder(net) as recorder, FlopCounterMode(display=False) as counter:
         net(data).sum().backward()
-    whole = sum(layer.passes + layer.gradient for layer in layer_flops(calls.made).values())
+    whole = sum(layer.passes + layer.gradient for layer in layer_flops(recorder.calls).values())
     assert whole == counter.get_total_flops() + 120
 
 
@@ -112,12 +112,12 @@ def test_looking_changes_nothing():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten())
         net.append(spectral_norm(nn.Linear(144, 10)))
-        calls = Calls(net) if look else None
+        recorder = CallRecorder(net) if look else None
         net(torch.rand(8, 1, 8, 8)).square().mean().backward()
-        if calls:
-            assert [call.name for call in calls.made] == ["0.weight", "4.weight"]
-            assert [call.flops for call in calls.made] == [2 * 36 * 36 * 8, 2 * 1440 * 8]
-            calls.close()
+        if recorder:
+            assert [call.name for call in recorder.calls] == ["0.weight", "4.weight"]
+            assert [call.flops for call in recorder.calls] == [2 * 36 * 36 * 8, 2 * 1440 * 8]
+            recorder.close()
         assert not any(module._forward_hooks for module in net.modules())
         assert not global_hooks()
         return [*net.state_dict().values(), *(p.grad for p in net.parameters()), torch.get_rng_state()]
@@ -127,35 +127,35 @@ def test_looking_changes_nothing():
 
 def test_what_is_computed_again_in_a_paused_backward_pass_is_not_counted_twice():
     layer = nn.Linear(6, 6)
-    with Calls(layer) as calls:
+    with CallRecorder(layer) as recorder:
         loss = checkpoint(layer, torch.rand(2, 6), use_reentrant=False).sum()
-        calls.paused = True
+        recorder.paused = True
         loss.backward()
-    assert [call.flops for call in calls.made] == [144]
+    assert [call.flops for call in recorder.calls] == [144]
 
 
 def test_a_training_by_hand():
     flops = TrainingFlops()
     total = {"a": 100, "b": 10}
-    flops.masks({"a": 50, "b": 5}, total)
-    flops.measure({"a": LayerFlops(200, 100), "b": LayerFlops(20, 10), "dense": LayerFlops(40, 20)}, 8)
-    flops.measure({"a": LayerFlops(1, 1)}, 8)  # one look is enough
-    flops.batch(8, stepped=False)
-    flops.batch(8, stepped=True)
-    flops.batch(4, stepped=False)  # a smaller batch
-    flops.batch(8, stepped=True)
+    flops.set_masks({"a": 50, "b": 5}, total)
+    flops.set_cost({"a": LayerFlops(200, 100), "b": LayerFlops(20, 10), "dense": LayerFlops(40, 20)}, 8)
+    flops.set_cost({"a": LayerFlops(1, 1)}, 8)  # one look is enough
+    flops.add_batch(8, stepped=False)
+    flops.add_batch(8, stepped=True)
+    flops.add_batch(4, stepped=False)  # a smaller batch
+    flops.add_batch(8, stepped=True)
     assert flops.dense == 3.5 * (300 + 30 + 60)
     assert flops.sparse == 3.5 * (150 + 15 + 60)
     # Growth has read the gradient of the last step, of one batch and a half, in one layer.
-    flops.masks({"a": 20, "b": 6}, total, dense_gradient=["a"])
+    flops.set_masks({"a": 20, "b": 6}, total, dense_gradient=["a"])
     assert flops.sparse == 3.5 * (150 + 15 + 60) + 1.5 * (100 - 50)
-    flops.batch(8, stepped=True)
+    flops.add_batch(8, stepped=True)
     after = 3.5 * (150 + 15 + 60) + 75 + (0.2 * 300 + 0.6 * 30 + 60)
     assert flops.sparse == pytest.approx(after)
     # From now on a score watches every gradient of the second layer.
-    flops.masks({"a": 20, "b": 1}, total, always=["b"])
-    flops.batch(16, stepped=True)
-    flops.masks({"a": 20, "b": 1}, total, dense_gradient=["b"], always=["b"])  # dense already
+    flops.set_masks({"a": 20, "b": 1}, total, always=["b"])
+    flops.add_batch(16, stepped=True)
+    flops.set_masks({"a": 20, "b": 1}, total, dense_gradient=["b"], always=["b"])  # dense already
     assert flops.sparse == pytest.approx(after + 2 * (60 + 0.1 * 20 + 10 + 60))
     assert flops.dense == 6.5 * 390
 
@@ -163,18 +163,18 @@ def test_a_training_by_hand():
 def test_a_restored_count_goes_on_to_the_bit_and_looking_at_it_changes_nothing():
     def run(interrupt):
         flops = TrainingFlops()
-        flops.measure({"a": LayerFlops(7, 3)}, 3)
-        flops.masks({"a": 5}, {"a": 9})
+        flops.set_cost({"a": LayerFlops(7, 3)}, 3)
+        flops.set_masks({"a": 5}, {"a": 9})
         for batch in range(20):
-            flops.batch(1 + batch % 3, stepped=True)
+            flops.add_batch(1 + batch % 3, stepped=True)
             if batch == 11:
-                flops.masks({"a": 4}, {"a": 9}, dense_gradient=["a"])
+                flops.set_masks({"a": 4}, {"a": 9}, dense_gradient=["a"])
             if interrupt and batch in (4, 14):
                 state, flops = flops.state_dict(), TrainingFlops()
                 flops.load_state_dict(state)
                 assert flops.sparse > 0
-                flops.measure({"a": LayerFlops(70, 30)}, 3)
-                flops.masks({"a": 5 if batch < 11 else 4}, {"a": 9})
+                flops.set_cost({"a": LayerFlops(70, 30)}, 3)
+                flops.set_masks({"a": 5 if batch < 11 else 4}, {"a": 9})
         return flops.dense, flops.sparse
 
     assert run(True) == run(False)
@@ -193,4 +193,4 @@ def test_a_restored_count_goes_on_to_the_bit_and_looking_at_it_changes_nothing()
     ],
 )
 def test_the_size_of_a_batch_is_that_of_its_first_tensor(batch, size):
-    assert elements(batch) == size
+    assert batch_elements(batch) == size

@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lightning_sparse.anatomy.layer_calls import Calls
-from lightning_sparse.anatomy.layer_order import Wiring, wiring
+from lightning_sparse.anatomy.layer_calls import CallRecorder
+from lightning_sparse.anatomy.layer_order import LayerOrder, layer_order
 from lightning_sparse.models.networks import lenet_300_100, resnet18, resnet20, small_cnn
 
 
@@ -24,12 +24,12 @@ class Net(nn.Module):
 
 
 def read(net, x, loss=torch.sum):
-    with Calls(net) as calls:
+    with CallRecorder(net) as recorder:
         losses = loss(net(x))
         losses = [losses] if isinstance(losses, torch.Tensor) else losses
         for one in losses:  # afterwards, as a Trainer's batch has ended
             one.backward(retain_graph=True)
-        return wiring(net, calls.made, losses)
+        return layer_order(net, recorder.calls, losses)
 
 
 def plain(net, x):
@@ -136,15 +136,15 @@ def test_only_what_is_certain_is_a_chain(join, chains, outputs):
 def test_a_layer_that_a_second_loss_reads_too_ends_the_chain():
     net = Net(lambda net, x: (net.b(net.a(x)), net.c(net.a(x))))
     # what reads a layer counts even before its own loss is known
-    assert read(net, torch.rand(4, 8), lambda pair: [pair[0].sum()]) == Wiring((), ("b.weight",))
+    assert read(net, torch.rand(4, 8), lambda pair: [pair[0].sum()]) == LayerOrder((), ("b.weight",))
     both = read(net, torch.rand(4, 8), lambda pair: [pair[0].sum(), pair[1].square().sum()])
-    assert both == Wiring((), ("b.weight", "c.weight"))
+    assert both == LayerOrder((), ("b.weight", "c.weight"))
 
 
 def test_the_reference_networks():
     assert read(lenet_300_100((1, 8, 8), 10), torch.rand(2, 1, 8, 8)).chains == (("1.weight", "3.weight", "5.weight"),)
     names = tuple(f"{number}.weight" for number in (0, 3, 7, 9))
-    assert read(small_cnn((1, 8, 8), 10), torch.rand(2, 1, 8, 8)) == Wiring((names,), ("9.weight",))
+    assert read(small_cnn((1, 8, 8), 10), torch.rand(2, 1, 8, 8)) == LayerOrder((names,), ("9.weight",))
 
 
 def test_residual_networks_have_chains_inside_their_blocks():
@@ -167,9 +167,9 @@ def test_a_reshape_to_other_units_is_no_chain():
 
 def test_without_a_loss_nothing_is_certain():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    with Calls(net) as calls:
+    with CallRecorder(net) as recorder:
         net(torch.rand(2, 4))
-    assert wiring(net, calls.made, []) == Wiring()
+    assert layer_order(net, recorder.calls, []) == LayerOrder()
 
 
 def test_a_tied_weight_is_no_chain():
@@ -177,4 +177,4 @@ def test_a_tied_weight_is_no_chain():
     head = nn.Linear(4, 9, bias=False)
     head.weight = embed.weight
     found = read(nn.Sequential(embed, body, head), torch.randint(0, 9, (2, 3)))
-    assert found == Wiring((), ("0.weight",))
+    assert found == LayerOrder((), ("0.weight",))

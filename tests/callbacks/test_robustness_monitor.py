@@ -204,5 +204,5 @@ def test_bad_arguments_are_refused_at_once(arguments, message):
 
 
 def test_without_data_it_is_refused_before_training(loader, make_trainer):
-    with pytest.raises(SparsityError, match=r"data=None, and the Trainer has no data module .* write data="):
+    with pytest.raises(SparsityError, match=r"data=None takes images of the Trainer's data module, .* write data="):
         make_trainer(RobustnessMonitor(EPS), max_epochs=1).fit(Pictures(), loader)

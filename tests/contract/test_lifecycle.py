@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 import settings
 from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
-from lightning_sparse.callbacks.trainer.mailbox import Mailbox
+from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 
 # Saving and resuming with other callbacks is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
@@ -251,14 +251,14 @@ def test_a_copy_of_the_module_is_sparse_and_free(make_method, make_trainer):
     assert settings.dead_are_zero(model, callback.masks)
 
 
-def test_a_pickled_copy_does_not_open_the_letters_of_the_original(tmp_path):
-    mailbox = Mailbox()
-    (tmp_path / "mailbox").write_bytes(pickle.dumps(mailbox))
-    twin = pickle.loads((tmp_path / "mailbox").read_bytes())
-    spawned = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')).post({'clock': 3})"
-    subprocess.run([sys.executable, "-c", spawned, tmp_path / "mailbox"], check=True)
-    assert twin.take() is None
-    assert mailbox.take() == {"clock": 3}
+def test_a_pickled_copy_does_not_receive_what_was_sent_to_the_original(tmp_path):
+    original = SpawnedState()
+    (tmp_path / "pickled").write_bytes(pickle.dumps(original))
+    twin = pickle.loads((tmp_path / "pickled").read_bytes())
+    spawned = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')).send({'clock': 3})"
+    subprocess.run([sys.executable, "-c", spawned, tmp_path / "pickled"], check=True)
+    assert twin.receive() is None
+    assert original.receive() == {"clock": 3}
 
 
 # Interruptions

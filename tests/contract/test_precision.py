@@ -222,3 +222,43 @@ def test_a_step_by_hand_that_the_scaler_skips_counts_for_nothing(make_method, ma
         assert method.engine.clock == taken.steps == REAL
     assert methods[0].history == methods[1].history
     assert settings.same_state(*models)
+
+
+@pytest.mark.parametrize("fused", ["head", "body"])
+@pytest.mark.parametrize("first", ["head", "body"])
+def test_of_two_optimizers_each_has_the_scale_taken_off_its_own_gradients(fused, first, make_trainer):
+    """A fused optimizer takes it off within its step, of what the parameters hold; any other before it, of what is read."""
+    read, true = {}, {}
+
+    @needs_gradient
+    def reading(layer):
+        read[method.engine.clock, layer.name] = layer.gradient.clone(), true[layer.name][-2:]
+        return gradient(layer)
+
+    class Two(Planted):
+        def __init__(self):
+            super().__init__("sgd", ())
+            self.automatic_optimization = False
+
+        def configure_optimizers(self):
+            return [
+                torch.optim.Adam(getattr(self, part).parameters(), fused=part == fused) for part in ("body", "head")
+            ]
+
+        def training_step(self, batch, batch_idx):
+            for parameter in self.parameters():
+                parameter.grad = None
+            self.manual_backward(super().training_step(batch, batch_idx))
+            for name in method.masks:
+                true.setdefault(name, []).append(self.get_parameter(name).grad / scale)
+            body, head = self.optimizers()
+            for optimizer in (body, head) if first == "body" else (head, body):
+                optimizer.step()
+
+    scale = 2.0**10
+    method = SparseTraining(0.9, turnover=0.2, every=2, grow=reading, total_steps=10)
+    trainer, _ = half(make_trainer, method, stepper="sgd", scale=scale, max_epochs=1)
+    trainer.fit(Two(), settings.batches())
+    assert {clock for clock, _ in read} == {2, 4, 6, 8, 10}
+    for found, steps in read.values():  # of this step, or of the last where its optimizer's turn is yet to come
+        assert any(torch.equal(found, step) for step in steps)

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.errors import SparsityError, check_share
@@ -74,6 +75,5 @@ def steps_of_one_training(trainer: Trainer) -> int:
         ...         steps = steps_of_one_training(self.trainer)
         ...         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)]
     """
-    tickets = [callback for callback in trainer.callbacks if isinstance(callback, LotteryTicket)]  # type: ignore[attr-defined]
-    share = min((ticket.one_training for ticket in tickets), default=1.0)
+    share = min((ticket.one_training for ticket in callbacks_of(trainer, LotteryTicket)), default=1.0)
     return round(share * trainer.estimated_stepping_batches)

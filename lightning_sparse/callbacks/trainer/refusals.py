@@ -1,4 +1,4 @@
-"""What a sparsity callback refuses of a Trainer, before anything is spent on training."""
+"""What callbacks refuse of a Trainer, before anything is spent on training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lightning_sparse.errors import SparsityError
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
-def refuse_sharded(trainer: Trainer) -> None:
-    """Refuse strategies under which no rank has a whole weight."""
+def refuse_sharded(trainer: Trainer, therefore: str) -> None:
+    """Refuse strategies under which no rank has a whole weight, saying what cannot be done therefore."""
     for kind in type(trainer.strategy).__mro__:
         if kind.__name__ in _SHARDED:
             raise SparsityError(
-                f"strategy={kind.__name__} keeps a shard of each weight on a rank, where connections cannot be ranked "
-                "against those of the others: use strategy='ddp' or 'ddp_spawn', or one device"
+                f"strategy={kind.__name__} keeps a shard of each weight on a rank, so that {therefore}: "
+                "use strategy='ddp' or 'ddp_spawn', or one device"
             )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.anatomy.layer_calls import Calls
+from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, batches
@@ -95,7 +95,7 @@ def _flops(
 ) -> list[Record]:
     dense, sparse, seen = 0.0, 0.0, set()
     eager = torch.compiler.set_stance("force_eager")  # calls inside a compiled graph cannot be seen
-    with untouched(classifier), torch.no_grad(), eager, Calls(model) as calls:
+    with untouched(classifier), torch.no_grad(), eager, CallRecorder(model) as recorder:
         (batch,) = next(batches(len(images), device_of(classifier), images))
         with (
             warnings.catch_warnings()
@@ -104,7 +104,7 @@ def _flops(
                 "ignore", r"Using `torch\.compile\(module\)` when there are global hooks", UserWarning
             )
             classifier(batch)
-    for call in calls.made:
+    for call in recorder.calls:
         living, total = counts.get(call.name, (1, 1))
         dense, sparse = dense + call.flops / len(images), sparse + call.flops / len(images) * living / total
         seen.add(call.name)

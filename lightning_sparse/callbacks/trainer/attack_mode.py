@@ -12,7 +12,7 @@ from torch.nn.modules import module as modules_of_torch
 
 
 @contextmanager
-def attackable(module: nn.Module) -> Iterator[None]:
+def attack_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients of weights, no float16 by autocast, and no hook that watches training.
 
     Cheaper than :func:`~lightning_sparse.untouched`, which also copies and compares all buffers (as measured, 22 %

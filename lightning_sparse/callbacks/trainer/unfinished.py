@@ -7,7 +7,7 @@ import warnings
 from lightning_sparse.engine.engine import Engine
 
 
-def warn_of_shortfalls(engine: Engine, *, as_planned: bool) -> None:
+def warn_if_unfinished(engine: Engine, *, as_planned: bool) -> None:
     """Warn if nothing was replaced for want of steps, or if training stopped before the sparsity asked for was reached.
 
     Args:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 
 Tensors = dict[str, Tensor]
 
 
-class Averages:
+class WeightAverages:
     """Finds the copies of the model that the Trainer's callbacks hold and change while it trains.
 
     A copy is an attribute of a callback that is a module, or a dictionary of tensors, with the masks' names (after a
@@ -39,7 +41,7 @@ class Averages:
         return float(sum(copy[name].detach().double().sum() for name in self._masks))
 
     def _copies(self) -> Iterator[tuple[tuple[int, str], Tensors]]:
-        for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(self._trainer, Callback):
             for attribute, value in vars(callback).items():
                 named = {} if value is self._module else dict(_tensors(value))
                 if all(name in named and named[name].shape == mask.shape for name, mask in self._masks.items()):

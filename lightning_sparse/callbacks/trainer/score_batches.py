@@ -1,4 +1,4 @@
-"""What a score of the whole network reads: the Trainer's own batches, and the loss of ``training_step``."""
+"""The batches that a score of the whole network reads, which are the Trainer's own, and the loss of ``training_step``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_sparse.callbacks.trainer.private import first_batches, moved_to_device
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.errors import SparsityError
 
 
-class ScoreData:
+class ScoreBatches:
     """Opens the network for scores: before the first step on the loader's first batches, later on the last ones trained.
 
     Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again. (So
@@ -43,7 +43,7 @@ class ScoreData:
         self._loss = loss_fn or _training_loss
         self._recent: deque[Any] = deque(maxlen=most)
 
-    def saw(self, batch: Any) -> None:
+    def remember(self, batch: Any) -> None:
         """Remember a batch that is being trained on."""
         self._recent.append(batch)
 
@@ -54,31 +54,12 @@ class ScoreData:
     @contextmanager
     def look(self, count: int) -> Iterator[Network]:
         """Yield the network with ``count`` batches, or as many as there are."""
-        batches = list(self._recent) or self._first(count)
+        batches = list(self._recent)
+        if not batches:
+            first = first_batches(self._trainer, count)
+            batches = [moved_to_device(self._trainer, self._module, batch) for batch in first]
         with looking_at(self._module, self._parameters, batches, self._loss) as network, _no_logging(self._module):
             yield network
-
-    def _first(self, count: int) -> list[Any]:
-        fetcher: Any = self._trainer.fit_loop._data_fetcher
-        ahead = [*getattr(fetcher, "batches", ())]  # of a stream, Lightning has fetched one already
-        rest = _rest(fetcher.iterator)
-        taken = list(islice(rest, max(0, count - len(ahead))))
-        fetcher.iterator = chain(taken, rest)
-        return [self._moved(batch) for batch, _, _ in (ahead + taken)[:count]]
-
-    def _moved(self, batch: Any) -> Any:
-        batch = self._trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def _rest(iterator: Any) -> Iterator[Any]:
-    """What is left of an iterator, without asking it for one: Lightning's starts anew then."""
-    while True:
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a spawned process hands a callback's state to the process that spawned it."""
+"""A callback's state, sent by a spawned process to the process that spawned it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 
 
-class Mailbox:
+class SpawnedState:
     """A temporary file whose name both processes know: Lightning brings weights and metrics back from a spawned fit, but
     nothing of its callbacks.
 
@@ -24,23 +24,23 @@ class Mailbox:
         self._path = Path(tempfile.gettempdir()) / f"lightning_sparse-{uuid4().hex}.pt"
         weakref.finalize(self, self._path.unlink, missing_ok=True)
 
-    def __deepcopy__(self, memo: Any) -> Mailbox:
-        """A copied callback gets letters of its own."""
-        return Mailbox()
+    def __deepcopy__(self, memo: Any) -> SpawnedState:
+        """A copied callback has a file of its own."""
+        return SpawnedState()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickled one writes letters, and does not open those of the original."""
+        """A pickled one sends, and does not receive in the place of the original."""
         return {**vars(self), "_original": False}
 
-    def post(self, state: dict[str, Any]) -> None:
-        """Leave a state, if this is not the process at home."""
+    def send(self, state: dict[str, Any]) -> None:
+        """Leave a state, if this is a spawned process."""
         if os.getpid() != self._home:
             part = self._path.with_suffix(".part")
             torch.save(state, part)
             part.replace(self._path)
 
-    def take(self) -> dict[str, Any] | None:
-        """Return the state that was left, once, or None."""
+    def receive(self) -> dict[str, Any] | None:
+        """Return the state that was sent, once, or None."""
         if not self._original or os.getpid() != self._home or not self._path.exists():
             return None
         state: dict[str, Any] = torch.load(self._path, weights_only=True)

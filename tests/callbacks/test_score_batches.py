@@ -138,7 +138,7 @@ def test_no_batch_is_kept_where_no_update_is_to_come():
 
     class Peek(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-            kept.append(len(trainer.callbacks[0]._data._recent))
+            kept.append(len(trainer.callbacks[0]._batches._recent))
 
     quiet(SNIP(0.5), Peek(), max_epochs=1).fit(Module(), batches())
     assert kept == [0] * 10

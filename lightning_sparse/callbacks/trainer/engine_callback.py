@@ -1,0 +1,231 @@
+"""The engine on the Trainer's hooks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.private import steps_without_backward
+from lightning_sparse.callbacks.trainer.refusals import (
+    refuse_by_hand,
+    refuse_rewinding_beside,
+    refuse_sharded,
+    refuse_shared,
+)
+from lightning_sparse.callbacks.trainer.rewound_schedulers import RewoundSchedulers
+from lightning_sparse.callbacks.trainer.score_batches import ScoreBatches
+from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
+from lightning_sparse.callbacks.trainer.unfinished import warn_if_unfinished
+from lightning_sparse.callbacks.trainer.weight_averages import WeightAverages, mask_tensors
+from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.errors import SparsityError
+
+
+class EngineCallback(Callback):
+    """Runs an engine through a fit: builds it, feeds it, saves its state, and leaves nothing of it behind.
+
+    :class:`~lightning_sparse.SparseTraining` is this with the choices of a recipe as its arguments.
+
+    Args:
+        recipe: what the engine does.
+        loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for scores of the whole network; None takes ``training_step``.
+
+    Attributes:
+        engine: None before training.
+    """
+
+    def __init__(self, recipe: Recipe, loss_fn: Callable[[Any, Any], Any] | None) -> None:
+        super().__init__()
+        self.recipe, self.loss_fn = recipe, loss_fn
+        self.engine: Engine | None = None
+        self._batches: ScoreBatches | None = None
+        self._schedulers: RewoundSchedulers | None = None
+        self._restored: dict[str, Any] | None = None
+        self._epochs: int | None = None
+        self._averages: WeightAverages | None = None
+        self._clips = False
+        self._spawned = SpawnedState()
+
+    @property
+    def state_key(self) -> str:
+        """Keeps apart two callbacks on different parameters of one model."""
+        return f"lightning_sparse[include={self.recipe.include}, exclude={self.recipe.exclude}]"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what does not fit the model or the Trainer, before anything is spent on training."""
+        if stage != "fit":
+            return
+        refuse_sharded(trainer, "connections cannot be ranked against those of the others")
+        refuse_rewinding_beside([self.recipe, *(other.recipe for other in self._others(trainer))])
+        if trainer.ckpt_path is None:
+            # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
+            self._restored = self.state_dict() or None if trainer.global_step > 0 else None
+        if not pl_module.automatic_optimization:
+            refuse_by_hand(self.recipe, self.loss_fn)
+        self._epochs = trainer.max_epochs
+        # What is made in these hooks does not exist yet: it is looked at when training starts.
+        if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
+            self.recipe.check(self._parameters(pl_module))
+        self.engine = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Build the engine, then take back a restored state or be born: only here is everything in place.
+
+        Asked any earlier, the length of the training would make Lightning draw a seed for the loader out of turn.
+        """
+        total, recipe = self._total_steps(trainer, pl_module), self.recipe
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
+            recipe = recipe.in_short(total)
+        parameters = self._parameters(pl_module)
+        if self.recipe.network_scores:
+            self._batches = ScoreBatches(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
+        look = self._batches.look if self._batches else None
+        self.engine = Engine(parameters, recipe, total, pl_module, look)
+        if self.engine.plan.rewind is not None:
+            self._schedulers = RewoundSchedulers(int(self.engine.plan.rewind.to))
+        for other in self._others(trainer):
+            refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {})
+        self.engine.install(trainer.optimizers)
+        if self._restored is not None and self._schedulers is not None:
+            self._schedulers.load_state_dict(self._restored["schedulers"])
+        if self._restored is None:
+            self.engine.birth()
+        elif not self.engine.load_state_dict(self._restored):
+            warnings.warn(
+                "the Trainer's length has changed since the checkpoint: the sparsity callback keeps the steps it had, up "
+                f"to step {self.engine.plan.sparsity.end}",
+                stacklevel=2,
+            )
+        self._restored = None
+        self._clips = _overrides(pl_module, "configure_gradient_clipping")
+        self._averages = WeightAverages(trainer, pl_module, self.engine.masks)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
+        assert self.engine is not None
+        self.engine.idle = steps_without_backward(trainer)
+        self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Mask the averages of other callbacks, which may have just put them in the model's place; keep the batch."""
+        if batch_idx == 0:
+            self._mask_averages(trainer, pl_module)
+        if self._batches is not None and self.engine is not None and self.engine.updates_to_come:
+            self._batches.remember(batch)
+        if self._schedulers is not None and self.engine is not None:
+            self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise: here every callback has put in place what is to be validated."""
+        if batch_idx == 0:
+            self._mask_averages(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Likewise: averages may be saved as the model, and may have been put into the checkpoint already."""
+        self._mask_averages(trainer, pl_module)
+        if self.engine is not None and self.engine.installed:
+            mask_tensors(checkpoint["state_dict"], self.engine.masks)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
+        assert self.engine is not None
+        self._mask_averages(trainer, pl_module)
+        as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
+        warn_if_unfinished(self.engine, as_planned=as_planned)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mask once more what other callbacks have put in the model's place in the end."""
+        self._mask_averages(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave true masks behind, where a step was left in the middle, and no hook."""
+        self._mask_averages(trainer, pl_module)
+        self.teardown(trainer, pl_module, "fit")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave no hook behind; if this is a spawned process, send the masks home."""
+        if self.engine is not None:
+            self.engine.detach()
+            self._averages = None
+            if self._batches is not None:
+                self._batches.forget()
+            if stage == "fit" and trainer.is_global_zero:
+                self._spawned.send(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks at one bit a weight, clock, generator, scores and history, loadable with ``weights_only=True``."""
+        state = self._state()
+        if state is not None:
+            return state
+        if self.engine is None:
+            return {}
+        schedulers = {"schedulers": self._schedulers.state_dict()} if self._schedulers else {}
+        return self.engine.state_dict() | schedulers
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts: here neither model nor optimizers are complete."""
+        self._restored = state_dict or None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose masks belong to other parameters: they would be silently lost."""
+        saved = [key for key in checkpoint.get("callbacks", {}) if key.startswith("lightning_sparse[")]
+        if saved and self.state_key not in saved:
+            raise SparsityError(
+                f"the checkpoint holds masks of {saved[0]}, this callback is {self.state_key}: resume with the same "
+                "include and exclude, or start a new training from its weights (without ckpt_path)"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
+        return {
+            **vars(self),
+            "engine": None,
+            "_averages": None,
+            "_batches": None,
+            "_restored": self.state_dict() or None,
+        }
+
+    def _state(self) -> dict[str, Any] | None:
+        """The state that fits the weights but is not in the engine: read from a checkpoint, or sent by a spawned fit."""
+        self._restored = self._spawned.receive() or self._restored
+        return self._restored
+
+    def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.engine is not None and self.engine.installed and self._averages is not None:
+            self.engine.masks.apply(self.engine.parameters)
+            self._averages.mask()
+
+    def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+        return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
+
+    def _others(self, trainer: Trainer) -> list[EngineCallback]:
+        return [callback for callback in callbacks_of(trainer, EngineCallback) if callback is not self]
+
+    def _total_steps(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
+        """Optimizer steps of the whole training, or None where Lightning cannot know them."""
+        if not self.recipe.needs_total or self.recipe.total_steps is not None or not pl_module.automatic_optimization:
+            return None
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            return None
+        if total != trainer.max_steps and self._epochs and trainer.max_epochs:
+            # Stochastic weight averaging adds an epoch that takes no step.
+            return int(total) * self._epochs // trainer.max_epochs
+        return int(total)
+
+
+def _overrides(module: Any, method: str) -> bool:
+    """Whether the user's module defines a hook itself; Lightning's own test knows one of its two namespaces only."""
+    home = getattr(type(module), method).__module__
+    return not home.startswith(("lightning.pytorch.", "pytorch_lightning."))

@@ -1,0 +1,26 @@
+"""The images that a callback looks at if it is given none: of a split of the Trainer's data module."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_sparse.anatomy.isolation import fork_random_states
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.gathering import gathered
+
+
+def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) -> tuple[Tensor, Tensor]:
+    """Return images and labels of the data module's ``split(name, most)``, whatever it draws to choose them.
+
+    Raises:
+        SparsityError: if there is no such method, naming the argument to give images by.
+    """
+    split = getattr(getattr(trainer, "datamodule", None), "split", None)
+    if split is None:
+        raise SparsityError(
+            f"{argument}=None takes images of the Trainer's data module, and it has none with split(name, most): "
+            f"write {argument}=(images, labels), or a loader of such batches"
+        )
+    with fork_random_states(0):
+        return gathered(split(name, most))

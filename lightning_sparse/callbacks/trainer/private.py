@@ -1,0 +1,58 @@
+"""All that is private to Lightning and touched by this package: the one place to look after an upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+
+def spawns_its_ranks(trainer: Trainer) -> bool:
+    """Whether the strategy spawns its ranks from this process, or else runs the command again: no public name says so."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def steps_without_backward(trainer: Trainer) -> bool:
+    """Whether a step has no backward pass, as in the epoch that stochastic weight averaging adds: nothing public says so."""
+    return bool(getattr(trainer.fit_loop, "_skip_backward", False))
+
+
+def make_loader_anew(trainer: Trainer) -> None:
+    """Start the loader of a resumed run once more: Lightning has started it before any random state could be put back.
+
+    Older versions of Lightning (2.5.0) do so themselves. Workers read ahead, before Lightning has told the sampler the epoch.
+    """
+    if hasattr(trainer.fit_loop, "is_resuming"):
+        for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+            _set_sampler_epoch(loader, trainer.current_epoch)
+        iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def first_batches(trainer: Trainer, count: int) -> list[Any]:
+    """Take batches from what training is about to read, and put them in front of it again: no hook comes between the two."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    ahead = [*getattr(fetcher, "batches", ())]  # of a stream, Lightning has fetched one already
+    rest = _rest(fetcher.iterator)
+    taken = list(islice(rest, max(0, count - len(ahead))))
+    fetcher.iterator = chain(taken, rest)
+    return [batch for batch, _, _ in (ahead + taken)[:count]]
+
+
+def _rest(iterator: Any) -> Iterator[Any]:
+    """What is left of an iterator, without asking it for one: Lightning's starts anew then."""
+    while True:
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return
+
+
+def moved_to_device(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+    """A batch as ``training_step`` gets it, in the Trainer's precision and after the module's own hooks of a transfer."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

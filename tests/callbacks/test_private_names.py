@@ -1,0 +1,56 @@
+"""What is private to Lightning is touched in one file, so that an upgrade is looked at in one place."""
+
+import ast
+from pathlib import Path
+
+import lightning_sparse
+
+PACKAGE = Path(lightning_sparse.__file__).parent
+HOME = PACKAGE / "callbacks" / "trainer" / "private.py"
+OTHERS = {"_global_forward_hooks", "_make_layer", "_target_"}  # torch's, torchvision's and Hydra's
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def imported(tree):
+    """Private names that are imported from Lightning."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lightning":
+            yield from (alias.name for alias in node.names if private(alias.name))
+
+
+def touched(tree):
+    """Private attributes of anything but the object itself and its kind, also those that are asked for by a string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                yield node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+            yield from (part.value for part in node.args if isinstance(part, ast.Constant) and private(str(part.value)))
+
+
+def defined(tree):
+    """Private names that the file itself gives."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            yield node.attr
+
+
+def knows_lightning(tree):
+    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return any(name.split(".")[0] == "lightning" for name in names)
+
+
+def test_nobody_else_touches_what_is_private_to_lightning():
+    """The engine and anatomy, which do not import it, know by name what Lightning and Fabric put around a model."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = set(touched(tree)) - set(defined(tree)) - OTHERS if knows_lightning(tree) else set()
+        found[path] = names | set(imported(tree))
+    assert found.pop(HOME) >= {"_MultiProcessingLauncher", "_data_fetcher"}  # this test would see it elsewhere
+    assert {path.name: names for path, names in found.items() if names} == {}
