@@ -4,11 +4,17 @@ An allocation is a function ``(scores, masks, living) -> counts``: from each lay
 network is to shrink, grow scores where it is to grow), its present boolean mask and the number of connections that
 shall live in all, it says how many shall live in each. The counts add up to ``living`` exactly, and every layer keeps
 at least one connection.
+
+An object may do more, as :class:`~lightning_sparse.LayerRules` does, and what it can is asked of it: ``check(parameters,
+sparsities, granularity, redistribute)`` refuses before training what cannot be met; ``towards(highest)`` returns the
+allocation of a training whose highest sparsity that is; ``in_units(scores, masks, living, units)`` counts where connections
+live or die in units of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -90,6 +96,13 @@ def _is_below(name: str, mask: Tensor, least: Mapping[str, int] | None) -> bool:
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
+
+
+def check_allocation(allocation: Allocation, *of_a_training: Any) -> None:
+    """Refuse before training what cannot be met, if the allocation has a ``check`` for that."""
+    check = getattr(allocation, "check", None)
+    if check is not None:
+        check(*of_a_training)
 
 
 def by_size(masks: Mapping[str, Tensor]) -> dict[str, float]:

@@ -9,12 +9,20 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, apportion, global_, globally
-from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse, whole_units
-from lightning_sparse.engine.layer_rules import LayerRules
+from lightning_sparse.engine.allocation import (
+    ALLOCATIONS,
+    Allocation,
+    apportion,
+    check_allocation,
+    global_,
+    globally,
+)
+from lightning_sparse.engine.choices import find
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
+from lightning_sparse.engine.layer_rules import in_units
 from lightning_sparse.engine.scores.of_layer import Layer, Score
 from lightning_sparse.engine.selection import extremes, highest, lowest, marked
-from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.errors import SparsityError, check_share
 
 
 @dataclass(frozen=True)
@@ -126,12 +134,9 @@ def allocate(
         total                        238200    2382       1.00
     """
     check_share("sparsity", sparsity, one_allowed=False)
-    if isinstance(allocation, str):
-        check_choice("allocation", allocation, ALLOCATIONS)
-    units, share = parse(granularity), ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
+    units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
     units.check(parameters, [sparsity], allocation=allocation)
-    if isinstance(share, LayerRules):
-        share.check(parameters, [sparsity], units)
+    check_allocation(share, parameters, [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
     total = sum(mask.numel() for mask in masks.values())
     scores = {name: weight.detach().abs() for name, weight in parameters.items()}
@@ -298,12 +303,7 @@ def _next_blocks(
     rounding = max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())  # what it can have left undone
     if change < 0 or change > rounding:
         scores, masks = spread(drops if change < 0 else grows), {name: spread(blocks)[name] for name in blocks}
-        named = next((name for name, known in ALLOCATIONS.items() if known is allocation), None)
-        rules = LayerRules(named) if named else allocation
-        if isinstance(rules, LayerRules):
-            counts = rules.in_units(scores, masks, living, sizes)
-        else:
-            counts = rules({name: scores[name] for name in masks}, masks, living)
+        counts = in_units(allocation, scores, masks, living, sizes)
         whole = {name: whole_units(count, sizes[name]) for name, count in counts.items()}
         resized = _to_counts(blocks, present, whole, drops, grows, blocks)
     after, replaced, shortfall = _replace(resized, blocks, turnover, drops, grows, sizes)
