@@ -14,7 +14,7 @@ from lightning_sparse.engine.gradients import DenseGradients
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import Network, is_of_network
-from lightning_sparse.engine.update import ScoresOnce, next_masks
+from lightning_sparse.engine.update import OnFirstUse, next_masks
 from lightning_sparse.errors import SparsityError
 
 Look = Callable[[int], AbstractContextManager[Network]]
@@ -69,18 +69,23 @@ class Scoring:
         units, moves = self._recipe.units, self._recipe.redistribute
         return next_masks(before, living, turnover, drop, grow, self._shares, units, moves)
 
-    def _scores(self, score: Any) -> ScoresOnce:
-        if not is_of_network(score):
-            return ScoresOnce(score, self._layer)
-        found: dict[str, Tensor] = {}
+    def _scores(self, score: Any) -> OnFirstUse:
+        found: dict[str, Tensor] = {}  # by a score of the whole network
 
-        def of_layer(layer: Layer) -> Tensor:
-            if not found and self._look is not None:
+        def of_layer(name: str) -> Tensor:
+            layer = self._layer(name)
+            if is_of_network(score) and not found and self._look is not None:
                 with self._look(self._recipe.score_batches) as network:
                     found.update(score(network))
-            return found[layer.name]
+            scores: Tensor = found[name] if is_of_network(score) else score(layer)
+            if scores.shape != layer.weight.shape:
+                raise SparsityError(
+                    f"the score {score!r} returned shape {tuple(scores.shape)} for {name!r}: return one number a "
+                    f"connection, shape {tuple(layer.weight.shape)}"
+                )
+            return scores
 
-        return ScoresOnce(of_layer, self._layer)
+        return OnFirstUse(of_layer)
 
     def _layer(self, name: str) -> Layer:
         return Layer(name, self._parameters[name].detach(), self.gradients.get(name), self._generator)

@@ -20,7 +20,6 @@ from lightning_sparse.engine.allocation import (
 from lightning_sparse.engine.choices import find
 from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
 from lightning_sparse.engine.layer_rules import in_units
-from lightning_sparse.engine.scores.of_layer import Layer, Score
 from lightning_sparse.engine.selection import extremes, highest, lowest, marked
 from lightning_sparse.errors import SparsityError, check_share
 
@@ -143,28 +142,20 @@ def allocate(
     return next_masks(masks, total - round(sparsity * total), 0.0, scores, scores, share, units)[0]
 
 
-class ScoresOnce(dict[str, Tensor]):
-    """Scores by layer, each computed when it is first asked for, so that random ones are drawn once.
+class OnFirstUse(dict[str, Tensor]):
+    """Tensors by layer, each made when first asked for: what is not needed costs nothing, and noise is drawn once.
 
     Args:
-        score: the score.
-        layer: gives the :class:`Layer` of a name.
+        make: gives the tensor of a name.
     """
 
-    def __init__(self, score: Score, layer: Callable[[str], Layer]) -> None:
+    def __init__(self, make: Callable[[str], Tensor]) -> None:
         super().__init__()
-        self._score, self._layer = score, layer
+        self._make = make
 
     def __missing__(self, name: str) -> Tensor:
-        layer = self._layer(name)
-        scores = self._score(layer)
-        if scores.shape != layer.weight.shape:
-            raise SparsityError(
-                f"the score {self._score!r} returned shape {tuple(scores.shape)} for {name!r}: return one number a "
-                f"connection, shape {tuple(layer.weight.shape)}"
-            )
-        self[name] = scores
-        return scores
+        self[name] = self._make(name)
+        return self[name]
 
 
 def _resize(
@@ -269,18 +260,6 @@ def _mean(name: str, scores: Tensor) -> float:
     return mean
 
 
-class _Lazily(dict[str, Tensor]):
-    """Tensors by layer, made when they are first asked for."""
-
-    def __init__(self, make: Callable[[str], Tensor]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, name: str) -> Tensor:
-        self[name] = self._make(name)
-        return self[name]
-
-
 def _next_blocks(
     before: Mapping[str, Tensor],
     living: int,
@@ -294,10 +273,10 @@ def _next_blocks(
     sizes = {name: granularity.size(mask.shape) for name, mask in before.items()}
     blocks = {name: granularity.alive(mask) for name, mask in before.items()}
     present = {name: marked(mask) for name, mask in blocks.items()}
-    drops, grows = _Lazily(lambda n: granularity.means(drop[n])), _Lazily(lambda n: granularity.means(grow[n]))
+    drops, grows = OnFirstUse(lambda n: granularity.means(drop[n])), OnFirstUse(lambda n: granularity.means(grow[n]))
 
     def spread(of_blocks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return _Lazily(lambda name: granularity.spread(of_blocks[name], before[name].shape))
+        return OnFirstUse(lambda name: granularity.spread(of_blocks[name], before[name].shape))
 
     change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(blocks)
     rounding = max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())  # what it can have left undone
