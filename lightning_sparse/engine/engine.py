@@ -13,13 +13,13 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse.engine.choices import without_our_paths
+from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.optimizers import Hooked, count_of, forget_history, found_inf, start_newborns, unwrap
-from lightning_sparse.engine.ranks import check_same_masks
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
-from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.selection import count_true
 from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError
 
@@ -304,8 +304,8 @@ class Engine:
             change = self.masks.count(name) - present[name]
             if (replaced or change > 0) and name in self._optimizers:
                 start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
-            born += marked(mask & ~before[name]) if moves else max(change, 0)
-            died += marked(before[name] & ~mask) if moves else max(-change, 0)
+            born += count_true(mask & ~before[name]) if moves else max(change, 0)
+            died += count_true(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
             for optimizer in set(self._optimizers.values()):
                 forget_history(optimizer)

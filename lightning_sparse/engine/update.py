@@ -20,7 +20,7 @@ from lightning_sparse.engine.allocation import (
 from lightning_sparse.engine.choices import find
 from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
 from lightning_sparse.engine.layer_rules import in_units
-from lightning_sparse.engine.selection import extremes, highest, lowest, marked
+from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
 from lightning_sparse.errors import SparsityError, check_share
 
 
@@ -98,7 +98,7 @@ def next_masks(
         return {name: torch.ones_like(mask) for name, mask in before.items()}, 0, unmet
     if isinstance(granularity, Blocks):
         return _next_blocks(before, living, turnover, drop, grow, allocation, granularity)
-    present = {name: marked(mask) for name, mask in before.items()}
+    present = {name: count_true(mask) for name, mask in before.items()}
     resized = dict(before)
     if living != sum(present.values()):  # where the density stands still, connections stay in the layer they are in
         resized = _resize(before, present, living, drop, grow, allocation, granularity)
@@ -210,10 +210,10 @@ def _replace(
     """Turnover within each layer; ``sizes`` says how many connections an entry of its mask stands for."""
     replaced = shortfall = 0
     for name, mask in resized.items():
-        wanted = round(turnover * marked(mask)) if turnover else 0
+        wanted = round(turnover * count_true(mask)) if turnover else 0
         if wanted:
             old, vacant = mask & before[name], ~(mask | before[name])
-            done, size = min(wanted, marked(old), marked(vacant)), sizes[name] if sizes else 1
+            done, size = min(wanted, count_true(old), count_true(vacant)), sizes[name] if sizes else 1
             resized[name] = (mask ^ lowest(drop[name], done, among=old)) | highest(grow[name], done, among=vacant)
             replaced, shortfall = replaced + done * size, shortfall + (wanted - done) * size
     return resized, replaced, shortfall
@@ -231,10 +231,10 @@ def _redistribute(
         return resized, 0, 0
     old = {name: mask & before[name] for name, mask in resized.items()}
     vacant = {name: ~(mask | before[name]) for name, mask in resized.items()}
-    living = {name: marked(mask) for name, mask in resized.items()}
+    living = {name: count_true(mask) for name, mask in resized.items()}
     wanted = {name: round(turnover * count) for name, count in living.items()}
-    room = {name: marked(mask) for name, mask in vacant.items()}
-    freed = {name: min(count, marked(old[name]), living[name] - 1) for name, count in wanted.items()}
+    room = {name: count_true(mask) for name, mask in vacant.items()}
+    freed = {name: min(count, count_true(old[name]), living[name] - 1) for name, count in wanted.items()}
     total = min(sum(freed.values()), sum(room.values()))
     if not total:
         return resized, 0, sum(wanted.values())
@@ -272,7 +272,7 @@ def _next_blocks(
     """The same update, of masks and scores with one entry a block."""
     sizes = {name: granularity.size(mask.shape) for name, mask in before.items()}
     blocks = {name: granularity.alive(mask) for name, mask in before.items()}
-    present = {name: marked(mask) for name, mask in blocks.items()}
+    present = {name: count_true(mask) for name, mask in blocks.items()}
     drops, grows = OnFirstUse(lambda n: granularity.means(drop[n])), OnFirstUse(lambda n: granularity.means(grow[n]))
 
     def spread(of_blocks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
