@@ -11,8 +11,6 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from lightning_sparse.engine.allocation import (
-    ALLOCATIONS,
-    Allocation,
     apportion,
     by_dimensions,
     by_size,
@@ -210,24 +208,6 @@ class LayerRules:
                         f"{name!r} has two rules, {before}={other} and {which}={own}: leave one of them out"
                     )
         return {name: found[name][1] for name in names if name in found}
-
-
-def in_units(
-    allocation: Allocation,
-    scores: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    living: int,
-    units: Mapping[str, int],
-) -> Mapping[str, int]:
-    """Ask any allocation as :meth:`LayerRules.in_units` is asked; one that cannot count in units, as ever."""
-    # One with a name is the rules without a rule.
-    rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
-    counts: Mapping[str, int]
-    if hasattr(rules, "in_units"):
-        counts = rules.in_units(scores, masks, living, units)
-    else:
-        counts = rules({name: scores[name] for name in masks}, masks, living)
-    return counts
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from lightning_sparse.engine.allocation import (
 )
 from lightning_sparse.engine.choices import find
 from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
-from lightning_sparse.engine.layer_rules import in_units
+from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
 from lightning_sparse.errors import SparsityError, check_share
 
@@ -282,7 +282,13 @@ def _next_blocks(
     rounding = max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())  # what it can have left undone
     if change < 0 or change > rounding:
         scores, masks = spread(drops if change < 0 else grows), {name: spread(blocks)[name] for name in blocks}
-        counts = in_units(allocation, scores, masks, living, sizes)
+        # One with a name is the rules without a rule, which can count in units.
+        rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
+        in_units = getattr(rules, "in_units", None)
+        if in_units is not None:
+            counts = in_units(scores, masks, living, sizes)
+        else:
+            counts = rules({name: scores[name] for name in masks}, masks, living)
         whole = {name: whole_units(count, sizes[name]) for name, count in counts.items()}
         resized = _to_counts(blocks, present, whole, drops, grows, blocks)
     after, replaced, shortfall = _replace(resized, blocks, turnover, drops, grows, sizes)
