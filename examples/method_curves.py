@@ -25,8 +25,8 @@ from lightning_sparse import (
     RigL,
     Static,
     SynFlow,
+    style,
 )
-from lightning_sparse.drawing.style import style
 
 steps = 2000
 out = Path(__file__).parents[1] / "docs" / "images" / "methods"

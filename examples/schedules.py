@@ -24,8 +24,8 @@ from lightning_sparse import (
     Static,
     plot_schedule,
     schedule_table,
+    style,
 )
-from lightning_sparse.drawing.style import style
 
 steps = 1000
 out = Path("outputs/schedules.png")

@@ -30,6 +30,8 @@ from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
 from .drawing.schedules import plot_schedule as plot_schedule
 from .drawing.schedules import schedule_table as schedule_table
+from .drawing.style import style as style
+from .engine.allocation import apportion as apportion
 from .engine.allocation import layer_table as layer_table
 from .engine.attach import attach as attach
 from .engine.engine import Engine as Engine
@@ -41,5 +43,9 @@ from .engine.recipe import Recipe as Recipe
 from .engine.rewinding import Rewind as Rewind
 from .engine.schedules import Curve as Curve
 from .engine.schedules import cubic as cubic
+from .engine.scores.of_layer import Layer as Layer
+from .engine.scores.of_layer import needs_gradient as needs_gradient
+from .engine.scores.of_network import Network as Network
+from .engine.scores.of_network import of_network as of_network
 from .engine.update import allocate as allocate
 from .errors import SparsityError as SparsityError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,9 +16,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse.app.controls import with_controls
+from lightning_sparse.app.job_names import job_of
 from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
-from lightning_sparse.results.jobs import Job, job_of
+from lightning_sparse.results.jobs import NAMING, Job, read_job
 
 
 class NamedSweeps(SearchPathPlugin):
@@ -36,12 +37,18 @@ class SweepWatcher(Callback):
     logger: dict[str, Any] | None = None
     progress: Progress | None = None
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before a single job has a folder."""
+        refuse_moved_folders(config.hydra)
+        refuse_earlier_names(Path(config.output) / config.name)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
         if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
             os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
         asked = _asked(config)
         refuse_moved_folders(config.hydra)
+        refuse_earlier_names(Path(config.hydra.sweep.dir))
         SweepWatcher.folder = Path(config.hydra.sweep.dir)
         SweepWatcher.logger = plain(config.logger)
         launch = launches.launch(SweepWatcher.folder, asked)
@@ -62,12 +69,27 @@ def refuse_moved_folders(hydra_config: Any) -> None:
     }
     for name, (value, allowed) in own.items():
         if value != allowed:
-            print(
-                f"lightning-sparse: {name}={value} cannot be changed: a sweep lies in output/name, each job in a folder "
-                "named by what trains it, and a job that fails stops no other. Write output=... or name=...",
-                file=sys.stderr,
+            _refuse(
+                f"{name}={value} cannot be changed: a sweep lies in output/name, each job in a folder named by what trains "
+                "it, and a job that fails stops no other. Write output=... or name=..."
             )
-            raise SystemExit(2)
+
+
+def refuse_earlier_names(folder: Path) -> None:
+    """What has been trained under other names would not be found, and trained again beside the old results."""
+    jobs = [read_job(path) for path in sorted(folder.glob("*/job.json"))]
+    others = [job.run for job in jobs if job and job.naming != NAMING]
+    if others:
+        _refuse(
+            f"{folder} holds jobs named by another version of the library ({others[0]}, {len(others)} in all), which this "
+            f"one would not find but train again: `lightning-sparse-report {folder}` still reports on them; to train, write "
+            "name=... or output=... for a new folder"
+        )
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"lightning-sparse: {reason}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _asked(config: DictConfig) -> list[list[str]] | None:

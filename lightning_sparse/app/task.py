@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lightning_sparse.app.hydra_parts import SweepWatcher, job_from, plain, refuse_moved_folders
+from lightning_sparse.app.hydra_parts import SweepWatcher, job_from, plain
 from lightning_sparse.app.measuring.asked import Measurement, measurements
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
@@ -76,8 +76,6 @@ def task(config: DictConfig) -> float | None:
     runtime = HydraConfig.get()
     job = job_from(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
-    if not multirun:
-        refuse_moved_folders(runtime)
     job.folder.mkdir(parents=True, exist_ok=True)
 
     def tell(event: str, how: str = "", says: str = "") -> None:

@@ -4,15 +4,21 @@ An allocation is a function ``(scores, masks, living) -> counts``: from each lay
 network is to shrink, grow scores where it is to grow), its present boolean mask and the number of connections that
 shall live in all, it says how many shall live in each. The counts add up to ``living`` exactly, and every layer keeps
 at least one connection.
+
+An object may do more, as :class:`~lightning_sparse.LayerRules` does, and what it can is asked of it: ``check(parameters,
+sparsities, granularity, redistribute)`` refuses before training what cannot be met; ``towards(highest)`` returns the
+allocation of a training whose highest sparsity that is; ``in_units(scores, masks, living, units)`` counts where connections
+live or die in units of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
-from lightning_sparse.engine.selection import extremes, is_empty, lowest, marked
+from lightning_sparse.engine.selection import count_true, extremes, is_empty, lowest
 
 Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
 
@@ -53,9 +59,9 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
         >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
         {'a': 1, 'b': 3}
     """
-    present = {name: marked(mask) for name, mask in masks.items()}
+    present = {name: count_true(mask) for name, mask in masks.items()}
     after = globally(scores, masks, present, living - sum(present.values()))
-    return {name: marked(mask) for name, mask in after.items()}
+    return {name: count_true(mask) for name, mask in after.items()}
 
 
 def globally(
@@ -86,10 +92,17 @@ def globally(
 
 
 def _is_below(name: str, mask: Tensor, least: Mapping[str, int] | None) -> bool:
-    return is_empty(mask) if least is None else marked(mask) < least[name]
+    return is_empty(mask) if least is None else count_true(mask) < least[name]
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
+
+
+def check_allocation(allocation: Allocation, *of_a_training: Any) -> None:
+    """Refuse before training what cannot be met, if the allocation has a ``check`` for that."""
+    check = getattr(allocation, "check", None)
+    if check is not None:
+        check(*of_a_training)
 
 
 def by_size(masks: Mapping[str, Tensor]) -> dict[str, float]:
@@ -158,7 +171,7 @@ def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, in
         >>> one_way({"a": 8, "b": 9, "c": 3}, masks)
         {'a': 9, 'b': 9, 'c': 2}
     """
-    changes = {name: counts[name] - marked(mask) for name, mask in masks.items()}
+    changes = {name: counts[name] - count_true(mask) for name, mask in masks.items()}
     total = sum(changes.values())
     sign = 1 if total > 0 else -1
     along = {name: max(sign * change, 0) for name, change in changes.items()}
@@ -184,7 +197,7 @@ def layer_table(masks: Mapping[str, Tensor]) -> str:
         head.weight  2 x 10            20      20     100.00
         total                         220      50      22.73
     """
-    rows = [(name, " x ".join(map(str, mask.shape)), mask.numel(), marked(mask)) for name, mask in masks.items()]
+    rows = [(name, " x ".join(map(str, mask.shape)), mask.numel(), count_true(mask)) for name, mask in masks.items()]
     rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
     cells = [("layer", "shape", "connections", "living", "density %")]
     cells += [(name, shape, str(size), str(living), f"{100 * living / size:.2f}") for name, shape, size, living in rows]

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_sparse.engine.holds import Hold, count_of, unwrap
+from lightning_sparse.engine.choices import without_our_paths
+from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import forget_history, found_inf, start_newborns
-from lightning_sparse.engine.ranks import check_same_masks
+from lightning_sparse.engine.optimizers import Hooked, count_of, forget_history, found_inf, start_newborns, unwrap
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.rewinding import Rewinding
-from lightning_sparse.engine.scoring import Choosing, Look
-from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.scoring import Look, Scoring
+from lightning_sparse.engine.selection import count_true
 from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError
 
@@ -61,18 +61,18 @@ class Engine:
             self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
         )
         self.history: list[Update] = []
-        self._choosing = Choosing(recipe, self.parameters, look)
+        self._scoring = Scoring(recipe, self.parameters, look)
         if self.plan.rewind is not None and model is None:
             raise SparsityError("rewind= needs the model: build the Engine with model=")
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
         self.idle = False
-        self._gradients = self._choosing.gradients
+        self._gradients = self._scoring.gradients
         self._taken = 0
         self._unsure = 0
         self._skipped: Tensor | float = 0.0
         self._next_due = self.plan.next_due(0)
         self._optimizers: dict[str, Optimizer] = {}
-        self._holds: dict[Optimizer, Hold] = {}
+        self._hooked: dict[Optimizer, Hooked] = {}
         self._clock_optimizer: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -124,7 +124,9 @@ class Engine:
             if sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2:  # its own, and the base class's
                 self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        self._clock_optimizer = next((o for o, hold in self._holds.items() if hold.mine), next(iter(self._holds), None))
+        self._clock_optimizer = next(
+            (o for o, hooked in self._hooked.items() if hooked.mine), next(iter(self._hooked), None)
+        )
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
         if orphan is not None:
             raise SparsityError(
@@ -136,9 +138,9 @@ class Engine:
         """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
-        before = self._holds.get(optimizer)
+        before = self._hooked.get(optimizer)
         stepped = before.stepped if before else None
-        self._holds[optimizer] = Hold(mine, self.masks.keeper(mine), count_of(optimizer), stepped)
+        self._hooked[optimizer] = Hooked(mine, self.masks.keeper(mine), count_of(optimizer), stepped)
         for name, parameter in mine.items():
             if isinstance(optimizer, LBFGS) and name not in self._optimizers:
                 # It moves the weights many times inside one step, along directions built from gradients.
@@ -150,7 +152,7 @@ class Engine:
         """Take every hook off the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._holds, self._clock_optimizer = [], {}, {}, None
+        self._handles, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
@@ -170,11 +172,11 @@ class Engine:
             zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
                 of the living.
         """
-        if optimizer not in self._holds:
+        if optimizer not in self._hooked:
             optimizer = unwrap(optimizer)
-        if optimizer not in self._holds or isinstance(optimizer, LBFGS):
+        if optimizer not in self._hooked or isinstance(optimizer, LBFGS):
             return  # LBFGS's gradients are read and hidden as they arise
-        mine = self._holds[optimizer].mine
+        mine = self._hooked[optimizer].mine
         if self._gradients:
             self._gradients.forget(mine)  # what a skipped step has left behind
         if self._gradients_wanted():
@@ -183,16 +185,16 @@ class Engine:
             self.masks.apply({name: p.grad for name, p in mine.items() if p.grad is not None})
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._holds[optimizer].stepped = False
+        self._hooked[optimizer].stepped = False
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        if self._holds[optimizer].size != count_of(optimizer):
+        if self._hooked[optimizer].size != count_of(optimizer):
             self._own(optimizer)
-        hold = self._holds[optimizer]
-        if not hold.stepped:
-            self._gradients.unscale(hold.mine, optimizer)
-        if optimizer is self._clock_optimizer and not (self.idle or hold.stepped):
+        hooked = self._hooked[optimizer]
+        if not hooked.stepped:
+            self._gradients.unscale(hooked.mine, optimizer)
+        if optimizer is self._clock_optimizer and not (self.idle or hooked.stepped):
             skipped = found_inf(optimizer)
             if skipped is None:
                 self._taken += 1
@@ -205,17 +207,17 @@ class Engine:
                     if self._rewinding:
                         self._rewinding.keep(self.clock)
                 self._gradients.forget()
-        if hold.stepped is not None:
-            hold.stepped = True
-        hold.keep()
+        if hooked.stepped is not None:
+            hooked.stepped = True
+        hooked.zero_dead()
 
     def _tick(self) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
         due = self.plan.due(self.clock)
-        if self._choosing.watching or due:
+        if self._scoring.watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
-            self._choosing.observe()
+            self._scoring.observe()
         if due:
             died = self.update().died
             if died and self._rewinding:
@@ -231,7 +233,7 @@ class Engine:
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
         latest = self._taken + self._unsure + ahead
-        if self._choosing.watching or (self._next_due is not None and latest >= self._next_due):
+        if self._scoring.watching or (self._next_due is not None and latest >= self._next_due):
             return True
         return self._rewinding is not None and self._rewinding.is_due(latest)
 
@@ -239,13 +241,13 @@ class Engine:
         if not self._may_be_due(1):
             return False
         step = self.clock + 1
-        if self._choosing.watching:
+        if self._scoring.watching:
             return True
         if not self.plan.due(step):
             return False
         asked = self._asked_living(step)
         grows = self.plan.turnover_at(step) > 0.0 or self.masks.living < asked < self.masks.total
-        return self._choosing.reads_gradients(grows=grows)
+        return self._scoring.reads_gradients(grows=grows)
 
     def _asked_living(self, step: int) -> int:
         return self.masks.total - round(self.plan.sparsity(step) * self.masks.total)
@@ -264,11 +266,11 @@ class Engine:
         after, share = before, self.plan.turnover_at(self.clock)
         at_birth = self.clock == 0
         for target in rounds:
-            after, _, _ = self._choosing.choose(after, target, 0.0, at_birth=at_birth)
+            after, _, _ = self._scoring.next_masks(after, target, 0.0, at_birth=at_birth)
             for name, mask in after.items():
                 self.masks.set(name, mask)
             self.masks.apply(self.parameters)  # the next round scores what is left
-        after, replaced, shortfall = self._choosing.choose(after, living, share, at_birth=at_birth)
+        after, replaced, shortfall = self._scoring.next_masks(after, living, share, at_birth=at_birth)
         died, born = self._take(before, present, after, replaced)
         update = Update(
             step=self.clock,
@@ -283,8 +285,7 @@ class Engine:
         )
         self.history.append(update)
         self._next_due = self.plan.next_due(self.clock)
-        named = self.recipe.plain()
-        check_same_masks(self.masks, f"drop={named['drop']!r}, grow={named['grow']!r}")
+        check_same_masks(self.masks, f"drop={self.recipe.names['drop']!r}, grow={self.recipe.names['grow']!r}")
         return update
 
     def _targets(self) -> list[int]:
@@ -305,8 +306,8 @@ class Engine:
             change = self.masks.count(name) - present[name]
             if (replaced or change > 0) and name in self._optimizers:
                 start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
-            born += marked(mask & ~before[name]) if moves else max(change, 0)
-            died += marked(before[name] & ~mask) if moves else max(-change, 0)
+            born += count_true(mask & ~before[name]) if moves else max(change, 0)
+            died += count_true(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
             for optimizer in set(self._optimizers.values()):
                 forget_history(optimizer)
@@ -320,7 +321,7 @@ class Engine:
             "plan": self.plan.plain(),
             "clock": self.clock,
             "masks": self.masks.pack(),
-            **self._choosing.state_dict(),
+            **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "history": [asdict(update) for update in self.history],
         }
@@ -337,19 +338,24 @@ class Engine:
         Raises:
             SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
         """
-        asked, saved = self.recipe.plain(), state["recipe"]
+        asked = self.recipe.plain()
+        # Earlier versions wrote the paths of functions within this library.
+        saved = {
+            name: without_our_paths(said) if isinstance(said, str) else said for name, said in state["recipe"].items()
+        }
         changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in asked if asked[name] != saved.get(name)]
         if changed:
             raise SparsityError(
                 f"the checkpoint was made with other arguments ({'; '.join(changed)}): resume with the same ones, or start "
                 "a new training from its weights (without ckpt_path)"
             )
-        same_times = bool(state["plan"] == self.plan.plain())
+        plan, times = self.plan.plain(), ("sparsity", "turnover", "every", "rewind")
+        same_times = all(state["plan"][name] == plan[name] for name in times)
         self.plan = self.plan.with_times(state["plan"])
         self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
         self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
-        self._choosing.load_state_dict(state)
+        self._scoring.load_state_dict(state)
         if self._rewinding:
             self._rewinding.load_state_dict(state["rewinding"])
         self.history = [Update(**update) for update in state["history"]]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.engine.distributed import average
 from lightning_sparse.engine.optimizers import gradient_scale
-from lightning_sparse.engine.ranks import average
 
 
 class DenseGradients:

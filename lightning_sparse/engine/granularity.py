@@ -212,7 +212,7 @@ class Blocks(Granularity):
             )
 
 
-def parse(choice: str | Granularity) -> Granularity:
+def parse_granularity(choice: str | Granularity) -> Granularity:
     """Return the granularity that a string stands for.
 
     Args:
@@ -223,9 +223,9 @@ def parse(choice: str | Granularity) -> Granularity:
         SparsityError: for anything else.
 
     Example:
-        >>> parse("2:4"), parse("4x4"), parse("channels")
+        >>> parse_granularity("2:4"), parse_granularity("4x4"), parse_granularity("channels")
         (Groups(n=2, m=4), Blocks(rows=4, columns=4), Blocks(rows=1, columns=None))
-        >>> parse("2:2")
+        >>> parse_granularity("2:2")
         Traceback (most recent call last):
         lightning_sparse.SparsityError: granularity='2:2' is no N:M: write how many live of how many, 1 <= N < M, such as '2:4'
     """  # noqa: E501

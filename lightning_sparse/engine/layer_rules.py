@@ -10,9 +10,15 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import apportion, by_dimensions, by_size, globally, one_way
+from lightning_sparse.engine.allocation import (
+    apportion,
+    by_dimensions,
+    by_size,
+    globally,
+    one_way,
+)
 from lightning_sparse.engine.granularity import WEIGHTS, Granularity, whole_units
-from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 
 # What the layers without a rule share by; None is the one ranking of all of them.
@@ -141,7 +147,7 @@ class LayerRules:
         """
         ruled, others = self._counts(scores, masks, living, units)
         whole = {name: whole_units(count, units[name]) * units[name] for name, count in (ruled | others).items()}
-        present = {name: marked(mask) for name, mask in masks.items()}
+        present = {name: count_true(mask) for name, mask in masks.items()}
         if living < sum(present.values()):  # rounding alone lets no layer grow here: there may be no grow scores
             whole = {name: min(count, present[name]) for name, count in whole.items()}
         return {name: whole[name] for name in masks}
@@ -155,9 +161,9 @@ class LayerRules:
         others, share_by = {name: masks[name] for name in least}, BASES[self.base]
         if share_by is not None:
             return ruled, apportion(left, share_by(others), {name: sizes[name] for name in least}, least)
-        present = {name: marked(mask) for name, mask in others.items()}
+        present = {name: count_true(mask) for name, mask in others.items()}
         after = globally(scores, others, present, left - sum(present.values()), least)
-        return ruled, {name: marked(mask) for name, mask in after.items()}
+        return ruled, {name: count_true(mask) for name, mask in after.items()}
 
     def _shares(
         self, sizes: Mapping[str, int], living: int, units: Mapping[str, int]

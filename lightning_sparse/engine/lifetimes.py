@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.engine.masks import pack_bits, unpack_bits
-from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.selection import count_true
 
 # The smallest of these that can number all updates that bore connections.
 _WIDTHS = (torch.int8, torch.int16, torch.int32)
@@ -58,8 +58,8 @@ class Lifetimes:
             was = flat[moved]
             flat[moved] = torch.where(was > 0, -1, this).to(width)
             living -= torch.bincount(was.clamp(min=0), minlength=this + 1).cpu()
-            living[this] += marked(was <= 0)
-            self._ever += marked(was == 0)
+            living[this] += count_true(was <= 0)
+            self._ever += count_true(was == 0)
         self._steps, self._living = [*self._steps, step], living[1:].tolist()
         if not self._living[-1] and this > 1:  # nothing was born: the number is free again
             del self._steps[-1], self._living[-1]

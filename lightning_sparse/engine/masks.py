@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.engine.selection import marked
+from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError
 
 # A weight is seen as an integer, and one bitwise AND with all bits or none turns whatever stood at a dead connection (a
@@ -63,7 +63,7 @@ class Masks(Mapping[str, Tensor]):
         """Replace the mask of one parameter by a boolean tensor of its shape."""
         if mask.dtype != torch.bool:
             raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
-        self._living[name] = marked(mask)
+        self._living[name] = count_true(mask)
         new, words = mask.view(torch.int8).neg(), self._words.get(name)  # True becomes -1: every bit set
         if words is None or words.shape != new.shape or words.device != new.device:
             self._words[name] = new if self._compact else new.to(_WORD[self._itemsize.get(name, 4)])
@@ -245,4 +245,4 @@ def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: lis
         0.5
     """
     weights = sparsifiable(model, include, exclude).values()
-    return sum(marked(weight == 0) for weight in weights) / sum(weight.numel() for weight in weights)
+    return sum(count_true(weight == 0) for weight in weights) / sum(weight.numel() for weight in weights)

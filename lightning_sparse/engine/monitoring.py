@@ -14,7 +14,6 @@ from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
 from lightning_sparse.anatomy.layer_order import LayerOrder, layer_order
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.lifetimes import Lifetimes, mean_age, median_age
-from lightning_sparse.engine.scores.names import GROW
 from lightning_sparse.engine.scores.of_layer import needs_gradient_of
 
 
@@ -146,8 +145,7 @@ class Monitoring:
             replaced += sum(update.replaced for update in new)
             living |= {name: engine.masks.count(name) for name in engine.masks}
             total |= {name: weight.numel() for name, weight in engine.parameters.items()}
-            grow = engine.recipe.grow
-            grow = GROW[grow] if isinstance(grow, str) else grow
+            grow = engine.recipe.scores["grow"]
             if needs_gradient_of(grow) and hasattr(grow, "observe"):
                 every_step += engine.masks
             elif needs_gradient_of(grow) and any(update.born for update in new):

@@ -1,9 +1,13 @@
-"""What torch's optimizers remember of a connection, and how a newborn starts."""
+"""What the engine knows of an optimizer, what that remembers of a connection, and how a newborn starts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 # Names in torch.optim (and in optimizers that follow it) of running means of the gradient, and of its square.
@@ -63,3 +67,32 @@ def gradient_scale(optimizer: Optimizer) -> Tensor | None:
 
 def _fits(moment: object, parameter: Tensor) -> bool:
     return isinstance(moment, Tensor) and moment.shape == parameter.shape
+
+
+@dataclass
+class Hooked:
+    """An optimizer that the engine hangs on.
+
+    Attributes:
+        mine: the sparse parameters that it trains, by name.
+        zero_dead: zeroes their dead connections.
+        size: how many parameters it trains in all.
+        stepped: None for most. A step that calls that of its parent class runs the hooks of both: whether the first has run.
+    """
+
+    mine: dict[str, nn.Parameter]
+    zero_dead: Callable[[], None]
+    size: int
+    stepped: bool | None = None
+
+
+def count_of(optimizer: Optimizer) -> int:
+    """How many parameters an optimizer trains."""
+    return sum([len(group["params"]) for group in optimizer.param_groups])
+
+
+def unwrap(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside Lightning's or Fabric's wrapper, on whose hooks `step` calls."""
+    while not {"LightningOptimizer", "_FabricOptimizer"}.isdisjoint(kind.__name__ for kind in type(optimizer).__mro__):
+        optimizer = optimizer.optimizer
+    return cast(Optimizer, optimizer)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from types import CodeType, LambdaType
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-from zlib import crc32
 
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation
-from lightning_sparse.engine.granularity import Granularity
-from lightning_sparse.engine.granularity import parse as parse_granularity
-from lightning_sparse.engine.layer_rules import LayerRules
+from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_allocation
+from lightning_sparse.engine.choices import find, name_of
+from lightning_sparse.engine.granularity import Granularity, parse_granularity
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve, from_plain
 from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError
 
 NO_TURNOVER = Curve(0.0)
 
@@ -55,6 +51,12 @@ class Recipe:
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
         compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
 
+    Attributes:
+        scores: what ``drop``, ``birth`` and ``grow`` stand for: functions, or classes of which a run makes an object.
+        shares: what ``allocation`` stands for.
+        units: what ``granularity`` stands for.
+        names: what ``drop``, ``birth``, ``grow`` and ``allocation`` are called in a checkpoint.
+
     Raises:
         SparsityError: if a choice does not exist or a time is out of range.
 
@@ -85,21 +87,27 @@ class Recipe:
     seed: int = 0
     total_steps: int | None = None
     compact_masks: bool = False
+    scores: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    shares: Allocation = field(init=False, repr=False, compare=False)
+    units: Granularity = field(init=False, repr=False, compare=False)
+    names: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_callable("drop", self.drop, DROP)
-        _check_callable("grow", self.grow, GROW)
-        if self.birth is not None:
-            _check_callable("birth", self.birth, DROP)
-        _check_callable("allocation", self.allocation, ALLOCATIONS)
-        first = self.drop if self.birth is None else self.birth
-        if self.sparsity.start > 0.0 and needs_gradient_of(_found(first)):
+        choices = {"drop": self.drop, "birth": self.birth, "grow": self.grow, "allocation": self.allocation}
+        named = {"drop": DROP, "birth": DROP, "grow": GROW, "allocation": ALLOCATIONS}
+        chosen = {argument: choice for argument, choice in choices.items() if choice is not None}
+        found = {argument: find(argument, choice, named[argument]) for argument, choice in chosen.items()}
+        object.__setattr__(self, "shares", found.pop("allocation"))
+        object.__setattr__(self, "scores", {"birth": found["drop"]} | found)
+        object.__setattr__(self, "units", parse_granularity(self.granularity))
+        object.__setattr__(self, "names", {argument: name_of(argument, choice) for argument, choice in chosen.items()})
+        first = self.names.get("birth", self.names["drop"])
+        if self.sparsity.start > 0.0 and needs_gradient_of(self.scores["birth"]):
             raise SparsityError(
-                f"drop={_name(first)!r} reads gradients, and there are none before the first step, where "
+                f"drop={first!r} reads gradients, and there are none before the first step, where "
                 f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
                 "sparsity 0"
             )
-        parse_granularity(self.granularity)
         for name in ("rounds", "score_batches"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -119,10 +127,8 @@ class Recipe:
         sparsities, turnovers = (
             [curve.start, *(segment.value for segment in curve.segments)] for curve in (self.sparsity, self.turnover)
         )
-        granularity = parse_granularity(self.granularity)
-        granularity.check(parameters, sparsities, turnovers, self.allocation, self.redistribute)
-        if isinstance(self.allocation, LayerRules):
-            self.allocation.check(parameters, sparsities, granularity, self.redistribute)
+        self.units.check(parameters, sparsities, turnovers, self.allocation, self.redistribute)
+        check_allocation(self.shares, parameters, sparsities, self.units, self.redistribute)
 
     @property
     def needs_total(self) -> bool:
@@ -153,16 +159,12 @@ class Recipe:
     @property
     def network_scores(self) -> list[str]:
         """The choices among drop, birth and grow that are scores of the whole network, and have to be shown batches."""
-        choices: dict[str, Any] = {"drop": self.drop, "birth": self.birth, "grow": self.grow}
-        return [
-            f"{argument}={_name(choice)!r}" for argument, choice in choices.items() if is_of_network(_found(choice))
-        ]
+        return [f"{n}={name!r}" for n, name in self.names.items() if n in self.scores and is_of_network(self.scores[n])]
 
     @property
     def reads_a_loss(self) -> bool:
         """Whether one of them needs the loss too: SynFlow does not."""
-        found = [_found(choice) for choice in (self.drop, self.birth, self.grow)]
-        return any(is_of_network(score) and score is not synflow for score in found)
+        return any(is_of_network(score) and score is not synflow for score in self.scores.values())
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
@@ -218,12 +220,10 @@ class Recipe:
         return {
             "sparsity": self.sparsity.plain(),
             "turnover": self.turnover.plain(),
-            "drop": _name(self.drop),
-            "birth": None if self.birth is None else _name(self.birth),
-            "grow": _name(self.grow),
-            "allocation": _name(self.allocation),
+            "birth": None,
+            **self.names,
             "every": self.every,
-            "granularity": str(parse_granularity(self.granularity)),
+            "granularity": str(self.units),
             "redistribute": self.redistribute,
             "rounds": self.rounds,
             "score_batches": self.score_batches,
@@ -238,34 +238,6 @@ class Recipe:
         rewind = self.rewind and replace(self.rewind, to=plain["rewind"][0])
         sparsity, turnover = from_plain(plain["sparsity"]), from_plain(plain["turnover"])
         return replace(self, sparsity=sparsity, turnover=turnover, every=plain["every"], rewind=rewind)
-
-
-def _check_callable(argument: str, value: object, named: dict[str, Any]) -> None:
-    if isinstance(value, str):
-        check_choice(argument, value, named)
-    elif not callable(value):
-        raise SparsityError(f"{argument}={value!r} is neither a name ({', '.join(sorted(named))}) nor a function")
-
-
-def _found(choice: Any) -> Any:
-    return DROP.get(choice) if isinstance(choice, str) else choice
-
-
-def _name(choice: str | Callable[..., Any]) -> str:
-    if isinstance(choice, str):
-        return choice
-    if isinstance(choice, partial):
-        return f"{_name(choice.func)}{choice.args}{choice.keywords}"
-    named = choice if hasattr(choice, "__qualname__") else type(choice)
-    if isinstance(choice, LambdaType) and choice.__name__ == "<lambda>":  # nameless: two differ in what they do
-        code = choice.__code__
-        does = repr(
-            (code.co_code, code.co_names, [const for const in code.co_consts if not isinstance(const, CodeType)])
-        )
-        return f"{choice.__module__}.{choice.__qualname__}:{crc32(does.encode()):08x}"
-    if named is not choice and "__repr__" in vars(named):
-        return repr(choice)  # says its settings, where the default would say its address
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:

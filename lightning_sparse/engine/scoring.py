@@ -10,22 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation
 from lightning_sparse.engine.gradients import DenseGradients
-from lightning_sparse.engine.granularity import parse as parse_granularity
-from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.engine.recipe import Recipe
-from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import Network, is_of_network
-from lightning_sparse.engine.update import ScoresOnce, next_masks
+from lightning_sparse.engine.update import OnFirstUse, next_masks
 from lightning_sparse.errors import SparsityError
 
 Look = Callable[[int], AbstractContextManager[Network]]
 
 
-class Choosing:
-    """Scores connections and chooses among them, as a recipe says.
+class Scoring:
+    """Scores connections and says which live after an update, as a recipe has it.
 
     Args:
         recipe: whose scores, allocation and granularity.
@@ -42,15 +38,11 @@ class Choosing:
 
     def __init__(self, recipe: Recipe, parameters: Mapping[str, nn.Parameter], look: Look | None) -> None:
         self._recipe, self._parameters, self._look = recipe, parameters, look
-        self._drop, self._grow = _own(recipe.drop, DROP), _own(recipe.grow, GROW)
-        self._birth = self._drop if recipe.birth is None else _own(recipe.birth, DROP)
+        self._drop, self._grow = _own(recipe.scores["drop"]), _own(recipe.scores["grow"])
+        self._birth = self._drop if recipe.birth is None else _own(recipe.scores["birth"])
         self._observers = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
-        self._allocation: Allocation = (
-            ALLOCATIONS[recipe.allocation] if isinstance(recipe.allocation, str) else recipe.allocation
-        )
-        if isinstance(self._allocation, LayerRules):
-            self._allocation = self._allocation.towards(recipe.sparsity.highest)
-        self._granularity = parse_granularity(recipe.granularity)
+        towards = getattr(recipe.shares, "towards", None)
+        self._shares = towards(recipe.sparsity.highest) if towards else recipe.shares
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self.gradients = DenseGradients(parameters)
         self.watching = bool(self._observers)
@@ -69,26 +61,31 @@ class Choosing:
             for name in self._parameters:
                 score.observe(self._layer(name))
 
-    def choose(
+    def next_masks(
         self, before: Mapping[str, Tensor], living: int, turnover: float, *, at_birth: bool
     ) -> tuple[dict[str, Tensor], int, int]:
-        """Score, and return the masks after an update, as :func:`lightning_sparse.engine.update.next_masks` does."""
+        """Score, and return the masks after an update with what it replaced, as :func:`.update.next_masks` does."""
         drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
-        moves = self._recipe.redistribute
-        return next_masks(before, living, turnover, drop, grow, self._allocation, self._granularity, moves)
+        units, moves = self._recipe.units, self._recipe.redistribute
+        return next_masks(before, living, turnover, drop, grow, self._shares, units, moves)
 
-    def _scores(self, score: Any) -> ScoresOnce:
-        if not is_of_network(score):
-            return ScoresOnce(score, self._layer)
-        found: dict[str, Tensor] = {}
+    def _scores(self, score: Any) -> OnFirstUse:
+        found: dict[str, Tensor] = {}  # by a score of the whole network
 
-        def of_layer(layer: Layer) -> Tensor:
-            if not found and self._look is not None:
+        def of_layer(name: str) -> Tensor:
+            layer = self._layer(name)
+            if is_of_network(score) and not found and self._look is not None:
                 with self._look(self._recipe.score_batches) as network:
                     found.update(score(network))
-            return found[layer.name]
+            scores: Tensor = found[name] if is_of_network(score) else score(layer)
+            if scores.shape != layer.weight.shape:
+                raise SparsityError(
+                    f"the score {score!r} returned shape {tuple(scores.shape)} for {name!r}: return one number a "
+                    f"connection, shape {tuple(layer.weight.shape)}"
+                )
+            return scores
 
-        return ScoresOnce(of_layer, self._layer)
+        return OnFirstUse(of_layer)
 
     def _layer(self, name: str) -> Layer:
         return Layer(name, self._parameters[name].detach(), self.gradients.get(name), self._generator)
@@ -107,7 +104,6 @@ class Choosing:
             score.load_state_dict(remembered)
 
 
-def _own(choice: Any, named: Mapping[str, Any]) -> Any:
-    score = named[choice] if isinstance(choice, str) else choice
+def _own(score: Any) -> Any:
     # A copy, so that a score's memory of one training is not carried into the next.
     return score() if isinstance(score, type) else copy.deepcopy(score)

@@ -75,7 +75,7 @@ def extremes(scores: Sequence[Tensor], count: int, among: Sequence[Tensor | None
     return [torch.as_tensor(mark).view(score.shape) for mark, score in zip(marks, scores, strict=True)]
 
 
-def marked(mask: Tensor) -> int:
+def count_true(mask: Tensor) -> int:
     """How many entries of a boolean tensor are True."""
     return _count(_plain(mask))
 

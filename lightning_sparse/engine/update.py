@@ -9,12 +9,19 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, apportion, global_, globally
-from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse, whole_units
+from lightning_sparse.engine.allocation import (
+    ALLOCATIONS,
+    Allocation,
+    apportion,
+    check_allocation,
+    global_,
+    globally,
+)
+from lightning_sparse.engine.choices import find
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
 from lightning_sparse.engine.layer_rules import LayerRules
-from lightning_sparse.engine.scores.of_layer import Layer, Score
-from lightning_sparse.engine.selection import extremes, highest, lowest, marked
-from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
+from lightning_sparse.errors import SparsityError, check_share
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def next_masks(
         return {name: torch.ones_like(mask) for name, mask in before.items()}, 0, unmet
     if isinstance(granularity, Blocks):
         return _next_blocks(before, living, turnover, drop, grow, allocation, granularity)
-    present = {name: marked(mask) for name, mask in before.items()}
+    present = {name: count_true(mask) for name, mask in before.items()}
     resized = dict(before)
     if living != sum(present.values()):  # where the density stands still, connections stay in the layer they are in
         resized = _resize(before, present, living, drop, grow, allocation, granularity)
@@ -126,40 +133,29 @@ def allocate(
         total                        238200    2382       1.00
     """
     check_share("sparsity", sparsity, one_allowed=False)
-    if isinstance(allocation, str):
-        check_choice("allocation", allocation, ALLOCATIONS)
-    units, share = parse(granularity), ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
+    units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
     units.check(parameters, [sparsity], allocation=allocation)
-    if isinstance(share, LayerRules):
-        share.check(parameters, [sparsity], units)
+    check_allocation(share, parameters, [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
     total = sum(mask.numel() for mask in masks.values())
     scores = {name: weight.detach().abs() for name, weight in parameters.items()}
     return next_masks(masks, total - round(sparsity * total), 0.0, scores, scores, share, units)[0]
 
 
-class ScoresOnce(dict[str, Tensor]):
-    """Scores by layer, each computed when it is first asked for, so that random ones are drawn once.
+class OnFirstUse(dict[str, Tensor]):
+    """Tensors by layer, each made when first asked for: what is not needed costs nothing, and noise is drawn once.
 
     Args:
-        score: the score.
-        layer: gives the :class:`Layer` of a name.
+        make: gives the tensor of a name.
     """
 
-    def __init__(self, score: Score, layer: Callable[[str], Layer]) -> None:
+    def __init__(self, make: Callable[[str], Tensor]) -> None:
         super().__init__()
-        self._score, self._layer = score, layer
+        self._make = make
 
     def __missing__(self, name: str) -> Tensor:
-        layer = self._layer(name)
-        scores = self._score(layer)
-        if scores.shape != layer.weight.shape:
-            raise SparsityError(
-                f"the score {self._score!r} returned shape {tuple(scores.shape)} for {name!r}: return one number a "
-                f"connection, shape {tuple(layer.weight.shape)}"
-            )
-        self[name] = scores
-        return scores
+        self[name] = self._make(name)
+        return self[name]
 
 
 def _resize(
@@ -214,10 +210,10 @@ def _replace(
     """Turnover within each layer; ``sizes`` says how many connections an entry of its mask stands for."""
     replaced = shortfall = 0
     for name, mask in resized.items():
-        wanted = round(turnover * marked(mask)) if turnover else 0
+        wanted = round(turnover * count_true(mask)) if turnover else 0
         if wanted:
             old, vacant = mask & before[name], ~(mask | before[name])
-            done, size = min(wanted, marked(old), marked(vacant)), sizes[name] if sizes else 1
+            done, size = min(wanted, count_true(old), count_true(vacant)), sizes[name] if sizes else 1
             resized[name] = (mask ^ lowest(drop[name], done, among=old)) | highest(grow[name], done, among=vacant)
             replaced, shortfall = replaced + done * size, shortfall + (wanted - done) * size
     return resized, replaced, shortfall
@@ -235,10 +231,10 @@ def _redistribute(
         return resized, 0, 0
     old = {name: mask & before[name] for name, mask in resized.items()}
     vacant = {name: ~(mask | before[name]) for name, mask in resized.items()}
-    living = {name: marked(mask) for name, mask in resized.items()}
+    living = {name: count_true(mask) for name, mask in resized.items()}
     wanted = {name: round(turnover * count) for name, count in living.items()}
-    room = {name: marked(mask) for name, mask in vacant.items()}
-    freed = {name: min(count, marked(old[name]), living[name] - 1) for name, count in wanted.items()}
+    room = {name: count_true(mask) for name, mask in vacant.items()}
+    freed = {name: min(count, count_true(old[name]), living[name] - 1) for name, count in wanted.items()}
     total = min(sum(freed.values()), sum(room.values()))
     if not total:
         return resized, 0, sum(wanted.values())
@@ -264,18 +260,6 @@ def _mean(name: str, scores: Tensor) -> float:
     return mean
 
 
-class _Lazily(dict[str, Tensor]):
-    """Tensors by layer, made when they are first asked for."""
-
-    def __init__(self, make: Callable[[str], Tensor]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, name: str) -> Tensor:
-        self[name] = self._make(name)
-        return self[name]
-
-
 def _next_blocks(
     before: Mapping[str, Tensor],
     living: int,
@@ -288,20 +272,21 @@ def _next_blocks(
     """The same update, of masks and scores with one entry a block."""
     sizes = {name: granularity.size(mask.shape) for name, mask in before.items()}
     blocks = {name: granularity.alive(mask) for name, mask in before.items()}
-    present = {name: marked(mask) for name, mask in blocks.items()}
-    drops, grows = _Lazily(lambda n: granularity.means(drop[n])), _Lazily(lambda n: granularity.means(grow[n]))
+    present = {name: count_true(mask) for name, mask in blocks.items()}
+    drops, grows = OnFirstUse(lambda n: granularity.means(drop[n])), OnFirstUse(lambda n: granularity.means(grow[n]))
 
     def spread(of_blocks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return _Lazily(lambda name: granularity.spread(of_blocks[name], before[name].shape))
+        return OnFirstUse(lambda name: granularity.spread(of_blocks[name], before[name].shape))
 
     change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(blocks)
     rounding = max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())  # what it can have left undone
     if change < 0 or change > rounding:
         scores, masks = spread(drops if change < 0 else grows), {name: spread(blocks)[name] for name in blocks}
-        named = next((name for name, known in ALLOCATIONS.items() if known is allocation), None)
-        rules = LayerRules(named) if named else allocation
-        if isinstance(rules, LayerRules):
-            counts = rules.in_units(scores, masks, living, sizes)
+        # One with a name is the rules without a rule, which can count in units.
+        rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
+        in_units = getattr(rules, "in_units", None)
+        if in_units is not None:
+            counts = in_units(scores, masks, living, sizes)
         else:
             counts = rules({name: scores[name] for name in masks}, masks, living)
         whole = {name: whole_units(count, sizes[name]) for name, count in counts.items()}

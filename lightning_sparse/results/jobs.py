@@ -1,13 +1,12 @@
-"""A job: how it is named, what lies in its folder, and what of it is done."""
+"""A job: what lies in its folder, and what of it is done."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,8 @@ from lightning_sparse.results import records
 from lightning_sparse.results.files import write_whole
 from lightning_sparse.results.records import Record
 
-# Where things lie and how they are shown, which are no part of what is trained, and so of a job's name.
-_NOT_IN_KEY = {
-    "data": {"download", "num_workers"},
-    "trainer": {
-        "accelerator",
-        "devices",
-        "default_root_dir",
-        "enable_checkpointing",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "log_every_n_steps",
-    },
-}
-_SEEDS = ("seed", "shuffle_seed")
+NAMING = 2
+"""Raised whenever the same training gets another name: a folder of other names cannot be gone on with."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +42,7 @@ class Job:
         training: hash of what trains it but for the seeds: jobs that a mean is taken over have the same.
         asked_at: when a launch last asked for it, in seconds since 1970.
         version: of this library.
+        naming: :data:`NAMING` as it was when the job was named.
     """
 
     run: str
@@ -71,6 +59,7 @@ class Job:
     training: str = ""
     asked_at: float = 0.0
     version: str = __version__
+    naming: int = 1
     folder: Path = field(default=Path(), compare=False)
 
     @property
@@ -167,65 +156,6 @@ def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def _asked_at(found: tuple[Job | None, Path]) -> float:
     job, path = found
     return (job and job.asked_at) or path.stat().st_mtime  # a copy of the folder has other times
-
-
-def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) -> Job:
-    """Name the job that a configuration describes.
-
-    Args:
-        config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``vog`` and a ``label``.
-        choices: the choice in each group.
-        output: folder of the sweep.
-
-    Returns:
-        The job; its name ends in a hash of what trains it, so that the same training is never done twice, and another
-        configuration is another job.
-    """
-    small = bool(config["sparsity"].get("small"))
-    dense = "_target_" not in config["sparsity"] and not small
-    model = choices["model"]
-    if model == "own":
-        model = str(config["model"]["_target_"]).rpartition(".")[2]
-    what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
-    for name, left_out in _NOT_IN_KEY.items():
-        what[name] = {key: item for key, item in what[name].items() if key not in left_out}
-    if config["trainer"].get("strategy", "auto") != "auto":
-        what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes a batch of its own
-    # It only looks on.
-    watches = {key for key, item in what["callbacks"].items() if str(item.get("_target_")).endswith("SparsityMonitor")}
-    what["callbacks"] = {key: item for key, item in what["callbacks"].items() if key not in watches}
-    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
-        what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
-    adversarial = bool(config.get("adversarial", {}).get("eps"))
-    # Only where they are on, so that they change no name of a job without them.
-    what |= {"adversarial": config["adversarial"]} if adversarial else {}
-    what |= {"vog": config["vog"]} if config.get("vog", {}).get("images") else {}
-    asked = 0.0
-    if dense:
-        what["sparsity"] = {}
-    else:
-        asked = what["sparsity"].get("final_sparsity", what["sparsity"].get("sparsity", 0.0))
-        if isinstance(asked, bool) or not isinstance(asked, int | float):
-            asked = float("nan")  # refused by the callback, in the job's own name
-    method = choices["sparsity"]
-    if config.get("label") and not dense:
-        method += f"-{config['label']}"
-    name = method if dense else f"{method}-{asked:g}"
-    if adversarial:
-        # A network trained on other images is another subject: its dense network is dense and adversarially trained.
-        model += f" ({choices['adversarial']}-trained)"
-        name += f"-{choices['adversarial']}"
-    run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
-    seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name
-    training = key_of(_without_seeds(what))
-    return Job(run, method, choices["data"], model, seed, float(asked), training=training, folder=output / run)
-
-
-def _without_seeds(what: Any) -> Any:
-    if not isinstance(what, Mapping):
-        return what
-    return {key: _without_seeds(item) for key, item in what.items() if key not in _SEEDS}
 
 
 def key_of(what: Any) -> str:

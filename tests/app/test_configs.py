@@ -10,7 +10,8 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
 from lightning_sparse import SparsityError  # app registers the resolver and the search path
-from lightning_sparse.app import hydra_parts, task  # which register the resolvers and the search path
+from lightning_sparse.app import hydra_parts
+from lightning_sparse.app import task as app
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 
 ROOT = Path(__file__).parents[2]
@@ -82,26 +83,8 @@ def test_every_sweep_is_a_primary_config(path):
     assert OmegaConf.to_container(config.hydra.sweeper.params)
 
 
-def job_name(*overrides):
-    config = composed(*overrides)
-    return config.hydra.run.dir
-
-
-def test_a_job_is_named_by_what_trains_it_and_nothing_else():
-    name = job_name()
-    assert name.startswith("outputs/runs/gradual_pruning-0.9-seed0-")
-    same = ["data.num_workers=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "logger=wandb"]
-    assert {job_name(override) for override in [*same, "attack.eps=[0.3]", "saliency=none"]} == {name}
-    other = ["seed=1", "sparsity.end=0.5", "trainer.max_epochs=3", "model.optimizer.lr=0.2", "data.validation=0.2"]
-    assert len({name, *(job_name(override) for override in other)}) == 6
-
-
-def test_dense_is_one_job_at_every_level():
-    assert job_name("sparsity=dense", "sparsity.final_sparsity=0.5") == job_name("sparsity=dense")
-
-
 def test_a_sweep_has_dense_once_a_seed():
-    names = [job_name(*job) for job in hydra_parts._asked(composed(name="quick"))]
+    names = [composed(*job).hydra.run.dir for job in hydra_parts._asked(composed(name="quick"))]
     assert len(names) == len(set(names)) == 3 + 2 * 5 * 3
 
 
@@ -115,7 +98,7 @@ def test_sweepers_of_others_decide_for_themselves():
 def test_bad_values_in_a_config_are_refused_by_the_callback():
     with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
         instantiate(composed("sparsity=brain_development", "sparsity.final_sparsity=1.5").sparsity)
-    assert isinstance(task._sparsity_error(error.value), SparsityError)
+    assert isinstance(app._sparsity_error(error.value), SparsityError)
 
 
 def test_controls_are_one_flag():
@@ -144,21 +127,6 @@ def test_a_small_dense_network_has_the_weights_of_a_sparse_one_and_the_same_seed
         build_model(composed("sparsity=small_dense", "model=own", "model._target_=torch.nn.Identity"))
 
 
-def test_a_network_trained_against_attacks_is_another_subject():
-    config = composed("adversarial=fgsm", "adversarial.eps=0.1", "seed=1")
-    choices = {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn", "adversarial": "fgsm"}
-    job = hydra_parts.job_from(config, choices)
-    plain = hydra_parts.job_from(composed("seed=1"), plain_choices())
-    assert (job.model, plain.model) == ("cnn (fgsm-trained)", "cnn")
-    assert job.run.startswith("gradual_pruning-0.9-fgsm-seed1-")
-    assert job.run != plain.run
-    assert plain.run == hydra_parts.job_from(composed("seed=1", "adversarial=none", "vog=none"), plain_choices()).run
-
-
-def plain_choices():
-    return {"sparsity": "gradual_pruning", "data": "digits", "model": "cnn"}
-
-
 @pytest.mark.parametrize(
     "override",
     [
@@ -175,27 +143,6 @@ def test_results_cannot_be_sent_where_nobody_finds_them(override, capsys):
         hydra_parts.refuse_moved_folders(composed(override, name="quick").hydra)
     assert left.value.code == 2
     assert f"{override.partition('=')[0]}=" in capsys.readouterr().err
-
-
-def test_seeds_of_one_training_can_be_told_from_those_of_two():
-    def training(*overrides):
-        return hydra_parts.job_from(composed(*overrides), plain_choices()).training
-
-    assert training("seed=0") == training("seed=1")
-    assert training("seed=0") != training("seed=1", "trainer.max_epochs=3")
-
-
-def test_devices_are_part_of_a_training_that_shares_its_batches_among_them():
-    def run(*overrides):
-        return hydra_parts.job_from(composed(*overrides), plain_choices()).run
-
-    assert run("trainer.devices=2") == run("trainer.devices=1")
-    spawned = "+trainer.strategy=ddp_spawn"
-    assert run("trainer.devices=2", spawned) != run("trainer.devices=4", spawned)
-
-
-def test_a_name_that_holds_a_slash_is_one_folder():
-    assert "/" not in hydra_parts.job_from(composed("label=a/b"), plain_choices()).run
 
 
 def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():

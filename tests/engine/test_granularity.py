@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_sparse import Curve, Recipe, attach
 from lightning_sparse.engine.allocation import ALLOCATIONS
-from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups, parse
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups, parse_granularity
 from lightning_sparse.engine.update import allocate, next_masks
 from lightning_sparse.errors import SparsityError
 
@@ -47,20 +47,20 @@ def asked(shapes, sparsity):
     ],
 )
 def test_a_string_and_what_it_stands_for(text, expected):
-    assert parse(text) == parse(expected) == expected
+    assert parse_granularity(text) == parse_granularity(expected) == expected
     assert str(expected) == text
 
 
 @pytest.mark.parametrize("text", ["2:2", "0:4", "4:2", "0x4", "4x0", "weight", "2:4:8", "-1x4", "1 x 4", "", None, 4])
 def test_anything_else_is_refused(text):
     with pytest.raises(SparsityError, match=re.escape(f"granularity={text!r}") + ".* write"):
-        parse(text)
+        parse_granularity(text)
 
 
 def test_a_yaml_file_without_quotes():
     yaml = pytest.importorskip("yaml")
     with pytest.raises(SparsityError, match="YAML reads 2:4 without quotes as the number 124: write it with quotes"):
-        parse(yaml.safe_load("granularity: 2:4")["granularity"])
+        parse_granularity(yaml.safe_load("granularity: 2:4")["granularity"])
 
 
 PARAMETERS = {
@@ -83,21 +83,21 @@ FITTING = {name: PARAMETERS[name] for name in ("body.weight", "head.weight")}
 )
 def test_every_parameter_that_does_not_fit_is_named(granularity, misfits):
     with pytest.raises(SparsityError) as error:
-        parse(granularity).check(PARAMETERS, [0.5])
+        parse_granularity(granularity).check(PARAMETERS, [0.5])
     assert f"leave them out with exclude={misfits!r}" in str(error.value)
     assert all(f"{name!r} {tuple(PARAMETERS[name].shape)}" in str(error.value) for name in misfits)
-    parse(granularity).check({n: w for n, w in PARAMETERS.items() if n not in misfits}, [0.5])
+    parse_granularity(granularity).check({n: w for n, w in PARAMETERS.items() if n not in misfits}, [0.5])
 
 
 @pytest.mark.parametrize("text", ["weights", "channels", "2x1"])
 def test_shapes_that_fit(text):
-    parse(text).check(PARAMETERS, [0.0, 0.5], [0.0, 0.3], "erk")
+    parse_granularity(text).check(PARAMETERS, [0.0, 0.5], [0.0, 0.3], "erk")
 
 
 def test_vectors_have_no_groups():
     with pytest.raises(SparsityError, match=r"exclude=\['bias'\]"):
-        parse("1:2").check({"bias": torch.zeros(8)}, [0.5])
-    parse("channels").check({"bias": torch.zeros(8)}, [0.5])
+        parse_granularity("1:2").check({"bias": torch.zeros(8)}, [0.5])
+    parse_granularity("channels").check({"bias": torch.zeros(8)}, [0.5])
 
 
 @pytest.mark.parametrize(
@@ -110,26 +110,26 @@ def test_vectors_have_no_groups():
 )
 def test_groups_refuse_what_would_break_them(arguments, message):
     with pytest.raises(SparsityError, match=message):
-        parse("2:4").check(FITTING, *arguments)
+        parse_granularity("2:4").check(FITTING, *arguments)
 
 
 def test_groups_of_three_take_two_thirds():
     parameters = {"a": torch.zeros(1000, 3000)}
-    parse("1:3").check(parameters, [1 - 1 / 3, 2 / 3, 0.6666666], [0.0], "uniform")
+    parse_granularity("1:3").check(parameters, [1 - 1 / 3, 2 / 3, 0.6666666], [0.0], "uniform")
     with pytest.raises(SparsityError, match=r"0\.66667 is more"):
-        parse("1:3").check(parameters, [0.66667])
+        parse_granularity("1:3").check(parameters, [0.66667])
 
 
 def test_a_layer_keeps_one_whole_channel():
     """8 rows of 12 and 6 of 8: 20 of 144 connections are one of each, so that at most 1 - 20/144 = 0.861 may die."""
-    parse("channels").check(FITTING, [0.86])
+    parse_granularity("channels").check(FITTING, [0.86])
     with pytest.raises(SparsityError, match=r"leaves 19 of 144 .* 20 connections: ask for at most 0.861111"):
-        parse("channels").check(FITTING, [0.865])
+        parse_granularity("channels").check(FITTING, [0.865])
 
 
 def test_units_are_not_redistributed():
     with pytest.raises(SparsityError, match="redistribute=True and granularity='channels'"):
-        parse("channels").check(FITTING, [0.5], redistribute=True)
+        parse_granularity("channels").check(FITTING, [0.5], redistribute=True)
     WEIGHTS.check(FITTING, [0.5], [0.3], redistribute=True)
 
 
@@ -290,7 +290,7 @@ class ByHand:
 )
 @pytest.mark.parametrize("seed", range(2))
 def test_twenty_updates_in_units_equal_a_loop(granularity, shapes, allocation, seed):
-    units, hand = parse(granularity), ByHand(shapes, parse(granularity))
+    units, hand = parse_granularity(granularity), ByHand(shapes, parse_granularity(granularity))
     masks, sizes = dense(shapes), {name: float(np.prod(shape)) for name, shape in shapes.items()}
 
     def mine(scores, masks, living):
@@ -384,7 +384,7 @@ def test_a_training_ends_in_whole_units_with_exact_zeros(granularity, sparsity):
         if granularity == "2:4":
             assert (groups_of(mask.numpy(), 4).sum(1) == 2).all()
         else:
-            units = units_of(tuple(mask.shape), parse(granularity))
+            units = units_of(tuple(mask.shape), parse_granularity(granularity))
             assert {mask.numpy().ravel()[unit].mean() for unit in units} <= {0.0, 1.0}
-    largest = max(parse(granularity).size(mask.shape) for mask in engine.masks.values())
+    largest = max(parse_granularity(granularity).size(mask.shape) for mask in engine.masks.values())
     assert abs(engine.masks.living - (1 - sparsity) * engine.masks.total) <= largest / 2

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_sparse import Curve, Recipe, attach
-from lightning_sparse.engine.granularity import Blocks, parse
+from lightning_sparse.engine.granularity import Blocks, parse_granularity
 from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.engine.update import allocate, next_masks
 from lightning_sparse.errors import SparsityError
@@ -169,7 +169,7 @@ def test_rules_with_channels(base):
 @pytest.mark.parametrize("base", ["global", "uniform", "erk"])
 def test_a_gradual_schedule_in_units_ends_where_the_rules_say(base, granularity):
     shapes = {"stem.weight": (6, 5), "a.weight": (20, 15), "b.weight": (30, 10), "head.weight": (10, 10)}
-    rules, units = LayerRules(base, first=0.0, last=0.4, floor=0.1), parse(granularity)
+    rules, units = LayerRules(base, first=0.0, last=0.4, floor=0.1), parse_granularity(granularity)
     rules.check(weights_of(0, shapes), [0.0, 0.7], units)
     masks, total = dense(shapes), 730
     for step in range(1, 101):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_sparse.engine import selection
-from lightning_sparse.engine.selection import extremes, highest, is_empty, lowest, marked
+from lightning_sparse.engine.selection import count_true, extremes, highest, is_empty, lowest
 from lightning_sparse.errors import SparsityError
 
 
@@ -114,6 +114,6 @@ def test_nan_is_refused_even_where_it_is_no_candidate(choose):
 @pytest.mark.usefixtures("arrays")
 def test_counting():
     mask = torch.tensor([[True, False], [True, True]])
-    assert marked(mask) == 3
+    assert count_true(mask) == 3
     assert not is_empty(mask)
     assert is_empty(~mask & mask)

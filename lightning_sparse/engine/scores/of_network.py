@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_sparse.anatomy.first_tensor import first_tensor
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import as_it_was
-from lightning_sparse.engine.ranks import average
+from lightning_sparse.engine.distributed import average
 from lightning_sparse.errors import SparsityError
 
 Loss = Callable[[Any, Any], Tensor]

@@ -44,7 +44,7 @@ def trained(score, steps=12):
         last_gradient = net.weight.grad.clone()
         optimizer.step()
     assert engine.sparsity == 0.5
-    [(_, weight, given)] = engine._choosing._drop.given
+    [(_, weight, given)] = engine._scoring._drop.given
     return weight, given, starts, gradients, last_gradient
 
 

@@ -1,0 +1,46 @@
+"""What users are told to write, in YAML, docs and examples, is public: anything deeper may move."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WINGS = ["lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("measure", "statistics", "data", "models"))]
+# Packages of YAML, on Hydra's search path, and what Hydra's own settings name.
+PACKAGES = {*WINGS, "lightning_sparse.conf", "lightning_sparse.sweeps", "lightning_sparse.app.SweepWatcher"}
+PLACES = ("conf/**/*.yaml", "sweeps/*.yaml", "docs/**/*.md", "README.md", "examples/**/*.py", "examples/**/*.yaml")
+FILES = sorted({path for place in PLACES for path in ROOT.glob(place)})
+
+
+def named_in(text):
+    """Dotted names, and those that are imported from a module."""
+    found = set(re.findall(r"(?<![\w./])lightning_sparse(?:\.[A-Za-z]\w*)*", text))
+    for module, names in re.findall(r"^from (lightning_sparse[\w.]*) import (\([^)]*\)|.*)$", text, flags=re.M):
+        found |= {f"{module}.{name}" for name in re.findall(r"\w+", re.sub(r"#.*| as \w+", "", names))}
+    return found
+
+
+def is_public(name):
+    module, _, last = name.rpartition(".")
+    return name in PACKAGES or (module in WINGS and last in import_module(module).__all__)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_name_that_users_are_told_is_public(path):
+    names = named_in(path.read_text())
+    assert [name for name in sorted(names) if not is_public(name)] == []
+    for name in names - PACKAGES:
+        module, _, last = name.rpartition(".")
+        getattr(import_module(module), last)
+
+
+def test_names_are_seen():
+    imports = "from lightning_sparse.data import (\n    Planted,  # digits\n    plant as sow,\n)"
+    assert named_in(f"x: lightning_sparse.engine.Curve\n{imports}") == {
+        "lightning_sparse.engine.Curve",
+        "lightning_sparse.data",
+        "lightning_sparse.data.Planted",
+        "lightning_sparse.data.plant",
+    }
