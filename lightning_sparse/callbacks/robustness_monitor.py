@@ -12,7 +12,7 @@ from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.classifier import Forward, as_classifier
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
@@ -122,13 +122,12 @@ class RobustnessMonitor(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert self._looked_at is not None
         measured = measure_robustness(
-            pl_module,
+            as_classifier(pl_module, forward=self.forward),
             self._looked_at,
             eps=self.eps,
             norm=self.norm,
             tier="monitor",
             seed=self.seed,
-            forward=self.forward,
         )
         where = {"epoch": epoch, "step": trainer.global_step, "sparsity": _sparsity(trainer, pl_module)}
         for record in measured.records:

@@ -17,7 +17,7 @@ from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.classifier import Forward, as_classifier
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
@@ -86,7 +86,8 @@ class VarianceOfGradients(Callback):
         if not 0.0 < check_share("window", window) <= 0.5:
             raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
         self.probe, self.images, self.every, self.window = probe, images, every, float(window)
-        self._how: dict[str, Any] = {"batch_size": batch_size, "mean": mean, "std": std, "forward": forward}
+        self.batch_size = batch_size
+        self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": forward}
         self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()
 
@@ -159,8 +160,9 @@ class VarianceOfGradients(Callback):
         self._stability.append(rank_stability(before, self._following["whole"].scores()))
 
     def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
+        classifier = as_classifier(model, **self._how)
         with torch.compiler.set_stance("force_eager"):  # or eval mode and gradients would be compiled for this alone
-            return true_class_gradients(model, images, labels, **self._how)
+            return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
 
     def measured(self) -> Measured:
         """Give what the training has shown so far.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval, wilson
@@ -20,20 +18,14 @@ def measure_accuracy(
     data: Data,
     *,
     batch_size: int = 512,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
 ) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         batch_size: images per forward pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Returns:
         Two records: ``clean_accuracy`` in [0, 1] with its Wilson interval, and ``clean_cross_entropy``, the mean over
@@ -51,7 +43,7 @@ def measure_accuracy(
         [('clean_accuracy', 6), ('clean_cross_entropy', 6)]
     """
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     with untouched(classifier), torch.no_grad():
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         targets = labels.cpu().long()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.description.storage import living_of, rest_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
@@ -36,9 +36,6 @@ def measure_description_length(
     train_size: int | None = None,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure the two-part code of the training labels: the network, and then the labels given network and images.
@@ -59,16 +56,13 @@ def measure_description_length(
     The architecture is not counted: it is the same at every sparsity.
 
     Args:
-        model: any module; it is left as it was, bit for bit.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         train_data: training images and labels, without augmentation: all of them, or a sample.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
         max_bits: the largest b to try, in [1, 16].
         train_size: number of training images, if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
         batch_size: images per forward pass.
         seed: of random states inside.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar over the values of b.
 
     Returns:
@@ -90,9 +84,9 @@ def measure_description_length(
     n = len(labels)
     _check(n, max_bits, train_size)
     size = train_size or n
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
-    layers = living_of(model, masks)
-    rest = [tensor for tensor in rest_of(model, layers) if tensor.is_floating_point()]
+    classifier = as_classifier(model)
+    layers = living_of(classifier.model, masks)
+    rest = [tensor for tensor in rest_of(classifier.model, layers) if tensor.is_floating_point()]
 
     def losses() -> Floats:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)

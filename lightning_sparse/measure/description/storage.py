@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.classifier import as_classifier
 from lightning_sparse.results.records import Measured, Record
 
 Floats = npt.NDArray[np.float32]
@@ -53,6 +54,7 @@ def storage_formats(model: nn.Module, masks: Mapping[str, Tensor] | None = None)
         >>> {row.metric: int(row.value) for row in storage_formats(net).records[:3]}
         {'cost_bytes_dense': 400000, 'cost_bytes_bitmap': 52500, 'cost_bytes_csr': 80404}
     """
+    model = as_classifier(model).model
     found = living_of(model, masks)
     layers = [(as_matrix(weight), as_matrix(alive)) for weight, alive in found.values()]
     rest = sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in rest_of(model, found))

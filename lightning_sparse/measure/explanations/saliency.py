@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.measure.calibration import fit_temperature
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
 from lightning_sparse.measure.explanations.localisation import check_masks
@@ -37,15 +37,12 @@ def measure_saliency(
     calibration: Data | None = None,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure the saliency maps of the true class on these images, right and wrong ones alike.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
@@ -58,9 +55,6 @@ def measure_saliency(
         batch_size: images per forward pass where there is no gradient.
         seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
             the weights.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -91,7 +85,7 @@ def measure_saliency(
     masks = truth if truth and "localisation" in measures else {}
     for name, mask in masks.items():
         check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     missing: dict[str, str] = {}
     with untouched(classifier, seed):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)

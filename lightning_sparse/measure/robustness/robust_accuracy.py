@@ -11,7 +11,8 @@ from torch import nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.checks import with_forward
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.attacks import ATTACKS
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, whole_image
@@ -40,9 +41,6 @@ def measure_robustness(
     restarts: int | None = None,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
     known: Measured | None = None,
 ) -> Measured:
@@ -53,7 +51,7 @@ def measure_robustness(
     row of an attack says what is left after it and all before it, and the last one's is the worst case.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
@@ -66,9 +64,6 @@ def measure_robustness(
         restarts: random starts of PGD in place of the tier's.
         batch_size: images per batch; 128 to 256 is fastest on a CPU.
         seed: of the random starts and samples.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
         known: what this function returned for the same model, images and settings at other eps. There nothing is attacked
             again, and the rows stay as they are. At a new eps, what broke at a smaller known one is broken without an attack,
@@ -101,7 +96,7 @@ def measure_robustness(
         restarts=chosen.restarts if restarts is None else check_steps(restarts, "restarts"),
     )
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         _check_reach(images, radii, norm)
@@ -190,7 +185,8 @@ def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
     if not classifier(pixels).requires_grad:
         raise SparsityError(
             "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
-            "by gradient cannot run: write attacks=['square'] with tier='monitor', or forward= with a way that keeps it"
+            f"by gradient cannot run: write attacks=['square'] with tier='monitor', or {with_forward('...')} with a way that "
+            "keeps it"
         )
 
 

@@ -15,7 +15,7 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval, wilson
@@ -36,9 +36,6 @@ def measure_corruptions(
     severities: Sequence[int] = SEVERITIES,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure accuracy on images corrupted in the manner of MNIST-C and CIFAR-10-C, for pixels and images of any kind.
@@ -64,15 +61,12 @@ def measure_corruptions(
     images: not on the model, the device, the batch size or what else is measured. The three severities share them.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
         corruptions: names from ``CORRUPTIONS``; None is all.
         severities: from 1, 2, 3.
         batch_size: images per forward pass.
         seed: of the corruptions' random numbers.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -97,7 +91,7 @@ def measure_corruptions(
     names, strengths = _check_names(corruptions), _check_severities(severities)
     images, labels = gathered(data)
     check_images(images, labels)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)
     conditions = [(name, severity) for name in names for severity in strengths]
     records, right = [], []

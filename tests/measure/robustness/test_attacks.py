@@ -107,7 +107,7 @@ def test_what_torchattacks_would_swallow_is_refused(digits, name):
     for wrong_images, wrong_labels, says in (
         (images, torch.full_like(labels, -1), "reach -1"),
         (images * 16, labels, "images / 255"),
-        (images - 0.5, labels, "mean= and std="),
+        (images - 0.5, labels, r"as_classifier\(model, mean="),
     ):
         with pytest.raises(SparsityError, match=says):
             ATTACKS[name](digits.model, wrong_images, wrong_labels, eps=0.1, steps=2)
