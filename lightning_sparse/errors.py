@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -41,6 +42,35 @@ def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
         hint = f"write {value / 100:g} for {value:g} percent" if 1 < value < 100 else "write a number such as 0.9"
         raise SparsityError(f"{name}={value!r} is not a share in [0, {top}: {hint}")
     return float(value)
+
+
+def check_count(
+    name: str, value: object, least: int | None = 1, *, most: int | None = None, write: object = None
+) -> int:
+    """Return ``value`` if it is an integer of at least ``least``, else raise.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the user gave.
+        least: the smallest that is allowed; None allows every integer.
+        most: the largest that is allowed; None sets no limit.
+        write: what to write instead, for the message; None is ``least``.
+
+    Raises:
+        SparsityError: if ``value`` is not an integer (``True`` is none, and 2.0 is none), or is out of range.
+
+    Example:
+        >>> check_count("steps", 20)
+        20
+        >>> check_count("steps", 0, write=20)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: steps=0 is not an integer of at least 1: write 20
+    """
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        limits = f" in [{least}, {most}]" if most is not None else "" if least is None else f" of at least {least}"
+        raise SparsityError(f"{name}={value!r} is not an integer{limits}: write {least if write is None else write}")
+    return value
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 from lightning_sparse.engine.masks import sparsity_of
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import Forward, as_classifier
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
@@ -65,11 +65,8 @@ class RobustnessMonitor(Callback):
     ) -> None:
         super().__init__()
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
-        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-            raise SparsityError(f"images={images!r} is not a positive integer: write images=256")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise SparsityError(f"every={every!r} is not a number of epochs of at least 1: write every=1")
-        self.data, self.images, self.every, self.norm = data, images, every, norm
+        self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
+        self.norm = norm
         self.forward, self.seed = forward, seed
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier
@@ -81,8 +81,7 @@ class VarianceOfGradients(Callback):
     ) -> None:
         super().__init__()
         for name, value, advice in (("images", images, 256), ("every", every, 1), ("batch_size", batch_size, 256)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SparsityError(f"{name}={value!r} is not a positive integer: write {name}={advice}")
+            check_count(name, value, write=advice)
         if not 0.0 < check_share("window", window) <= 0.5:
             raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
         self.probe, self.images, self.every, self.window = probe, images, every, float(window)

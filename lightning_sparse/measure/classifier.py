@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images, check_logits, check_scores, with_forward
 
 Forward = Callable[[Any, Tensor], Tensor]
@@ -117,8 +117,7 @@ def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator
         >>> [len(part) for part, in batches(4, torch.device("cpu"), torch.zeros(10))]
         [4, 4, 2]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 256")
+    check_count("batch_size", batch_size, write=256)
     for parts in zip(*(torch.split(tensor, batch_size) for tensor in tensors), strict=True):
         yield tuple(
             part.to(device, torch.float32 if part.is_floating_point() else torch.int64, copy=True) for part in parts

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
@@ -164,8 +164,7 @@ def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
         with torch.device("meta"):
             return sum(weight.numel() for weight in sparsifiable(make(width)).values())
 
-    if isinstance(weights, bool) or not isinstance(weights, int) or weights < 1:
-        raise SparsityError(f"weights={weights!r} is not a positive integer: write how many the sparse model has left")
+    check_count("weights", weights, write="how many the sparse model has left")
     below, above = 1e-9, 1.0
     if count(below) > weights:
         raise SparsityError(

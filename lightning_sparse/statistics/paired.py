@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
 
 _Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
@@ -84,8 +84,7 @@ def paired_bootstrap(differences: npt.ArrayLike, seed: int = 0, draws: int = 200
         >>> round(mean), round(low), round(high)
         (10, 4, 16)
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 100:
-        raise SparsityError(f"draws={draws!r} is not an integer of at least 100: write 2000")
+    check_count("draws", draws, 100, write=2000)
     values = _defined("differences", differences)
     if len(values) < 2:
         return (float(values[0]) if len(values) else _NAN), _NAN, _NAN

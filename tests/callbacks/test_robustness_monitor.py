@@ -194,8 +194,8 @@ def test_after_a_spawned_fit_the_rows_are_in_the_main_process(loader, held_out, 
         ({"eps": 8}, r"eps=8 is not in \(0, 1\]"),
         ({"eps": []}, r"eps=\[\] is not a list of radii"),
         ({"eps": 0.1, "norm": "L1"}, r"norm='L1' does not exist"),
-        ({"eps": 0.1, "images": 0}, r"images=0 is not a positive integer"),
-        ({"eps": 0.1, "every": 0.5}, r"every=0\.5 is not a number of epochs"),
+        ({"eps": 0.1, "images": 0}, r"images=0 is not an integer of at least 1: write 256"),
+        ({"eps": 0.1, "every": 0.5}, r"every=0\.5 is not an integer of at least 1: write 1"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(arguments, message):

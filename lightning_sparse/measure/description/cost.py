@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.layer_calls import Calls
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
@@ -57,9 +57,7 @@ def measure_cost(
         >>> [(row.metric, row.value) for row in found.records[:4]]
         [('cost_parameters', 650), ('cost_living', 170), ('cost_flops_dense', 1280.0), ('cost_flops', 320.0)]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 64")
-    images, labels = gathered(data, batch_size)
+    images, labels = gathered(data, check_count("batch_size", batch_size, write=64))
     check_images(images, labels)
     classifier = as_classifier(model)
     model = classifier.model

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.description.storage import living_of, rest_of
 from lightning_sparse.measure.gathering import Data, gathered
@@ -228,13 +228,9 @@ def _put_back(tensors: list[Tensor]) -> Iterator[None]:
 
 
 def _check(n: int, max_bits: int, train_size: int | None) -> None:
-    if isinstance(max_bits, bool) or not isinstance(max_bits, int) or not 1 <= max_bits <= 16:
-        raise SparsityError(f"max_bits={max_bits!r} is not an integer in [1, 16]: write max_bits=8")
-    if train_size is not None and (isinstance(train_size, bool) or not isinstance(train_size, int) or train_size < n):
-        raise SparsityError(
-            f"train_size={train_size!r} is not an integer of at least the {n} images given: write the size of the whole "
-            "training set, or None if these are all"
-        )
+    check_count("max_bits", max_bits, most=16, write=8)
+    if train_size is not None:
+        check_count("train_size", train_size, n, write="the size of the whole training set, or None if these are all")
     if n < 2:
         raise SparsityError(
             "train_data holds 1 image, and a standard error needs 2: give training images, 1000 or more"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.robustness.balls import (
     check_eps,
@@ -24,7 +24,7 @@ from lightning_sparse.measure.robustness.balls import (
     whole_image,
 )
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
-from lightning_sparse.measure.robustness.pgd import check_steps, pgd
+from lightning_sparse.measure.robustness.pgd import pgd
 
 QUERIES_PER_STEP = 50
 """Square's queries for one gradient step of the others, so that 100 steps stand beside the published 5000 queries."""
@@ -82,7 +82,9 @@ def _honest(name: str, method: _Method) -> Attack:
     ) -> tuple[Tensor, Tensor]:
         check_images(images, labels)
         radius = check_eps("eps", eps, check_norm(norm))
-        setting = _Setting(radius, norm, check_steps(steps), check_steps(restarts, "restarts"), seed, start)
+        setting = _Setting(
+            radius, norm, check_count("steps", steps, write=20), check_count("restarts", restarts), seed, start
+        )
         if radius > whole_image(images, norm):
             raise SparsityError(
                 f"eps={eps:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart "

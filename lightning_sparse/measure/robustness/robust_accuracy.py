@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choice, check_count
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
@@ -19,7 +19,6 @@ from lightning_sparse.measure.robustness.balls import check_eps, check_norm, who
 from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
 from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.earlier import earlier_of
-from lightning_sparse.measure.robustness.pgd import check_steps
 from lightning_sparse.measure.robustness.tiers import check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.robustness.victim import Victim
@@ -92,8 +91,8 @@ def measure_robustness(
     chosen = replace(
         chosen,
         attacks=chosen.attacks if attacks is None else tuple(check_attacks(attacks)),
-        steps=chosen.steps if steps is None else check_steps(steps),
-        restarts=chosen.restarts if restarts is None else check_steps(restarts, "restarts"),
+        steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
+        restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
     images, labels = gathered(data)
     classifier = as_classifier(model)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, distance, tolerance
-from lightning_sparse.measure.robustness.pgd import check_steps, pgd
+from lightning_sparse.measure.robustness.pgd import pgd
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import wilson
 
@@ -60,7 +60,7 @@ def craft(
         >>> bool((distance(adversarial, images, "Linf") <= 0.1 + 1e-6).all())
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_steps(steps)
+    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
     images, labels = gathered(data)
     classifier = as_classifier(model)
     crafted = []

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
@@ -69,8 +69,7 @@ def measure_hessian(
         >>> measured.records[0].value > 0
         True
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise SparsityError(f"iterations={iterations!r} is not an integer of at least 1: write 100")
+    check_count("iterations", iterations, write=100)
     images, labels = gathered(data)
     classifier = as_classifier(model)
     weights, living = _directions(classifier.model, masks or {})

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
@@ -58,10 +58,7 @@ def measure_shift_consistency(
     images, labels = gathered(data)
     check_images(images, labels)
     side = min(images.shape[-2:])
-    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most < side:
-        raise SparsityError(
-            f"most={most!r} is not a whole number of pixels in [1, {side - 1}] for images of {side} pixels: write 1 or 2"
-        )
+    check_count("most", most, most=side - 1, write=f"fewer pixels than the {side} of the images' shorter side")
     classifier = as_classifier(model)
     padded = F.pad(images.detach(), (most, most, most, most))
     height, width = images.shape[-2:]
