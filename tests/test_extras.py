@@ -1,0 +1,39 @@
+"""A missing optional library is named with the extra that brings it, and that extra does."""
+
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import EXTRAS, need
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("library", EXTRAS)
+def test_the_extra_brings_the_library(library):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {re.split(r"[^\w.-]", wanted)[0] for wanted in extras[EXTRAS[library]]}
+    assert asked & set(packages_distributions()[library])
+
+
+@pytest.mark.parametrize("library", EXTRAS)
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        SparsityError, match=rf'{library} could not .* pip install "lightning-sparse\[{EXTRAS[library]}\]"'
+    ):
+        need(library)
+
+
+def test_every_library_that_is_needed_has_an_extra():
+    asked = [
+        name
+        for path in (ROOT / "lightning_sparse").rglob("*.py")
+        for name in re.findall(r'need\("(\w+)', path.read_text())
+    ]
+    assert set(asked) == set(EXTRAS)
