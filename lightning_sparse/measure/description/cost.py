@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.layer_calls import Calls
+from lightning_sparse.anatomy.living import living_of
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
-from lightning_sparse.measure.description.storage import living_of, storage_formats
+from lightning_sparse.measure.description.storage import storage_formats
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 

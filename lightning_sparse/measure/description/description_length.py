@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.description.storage import living_of, rest_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
