@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -87,3 +87,18 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
         guess = f"did you mean {close[0]!r}?" if close else "choose one of those that exist"
         raise SparsityError(f"{name}={value!r} does not exist: {guess} (allowed: {', '.join(options)})")
     return value
+
+
+def check_choices(name: str, values: Sequence[str], allowed: Iterable[str]) -> list[str]:
+    """Return the names in a list, each once, if there are some and all are in ``allowed``, else raise.
+
+    Example:
+        >>> check_choices("attacks", "pgd", ["pgd", "square"])
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: attacks='pgd' is not a list of names: write attacks=['pgd']
+    """
+    options = list(allowed)
+    if isinstance(values, str) or len(values) == 0:
+        example = values if values in options else options[0]
+        raise SparsityError(f"{name}={values!r} is not a list of names: write {name}=[{example!r}]")
+    return list(dict.fromkeys(check_choice(name, value, options) for value in values))

@@ -22,8 +22,6 @@ from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
 
-_NAN = float("nan")
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -104,7 +102,7 @@ def measure_description_length(
     network, label_bits = sum(bits.values()), found.losses / math.log(2)
     of_labels, low, high = (size * end for end in mean_interval(label_bits))
     if n == size:  # the code of these very labels, not an estimate
-        low = high = _NAN
+        low = high = math.nan
     sample = f"{n} training images" + (f", scaled to {size}" if n < size else "")
     total, living = (sum(column) for column in zip(*counts, strict=True))
     alone = size * code_bits(labels.cpu().numpy(), 0) / n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choices
 from lightning_sparse.measure.calibration import fit_temperature
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
@@ -80,7 +80,8 @@ def measure_saliency(
         >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
         ((6, 2, 2), (6,))
     """
-    methods, measures = _names("methods", methods, ATTRIBUTIONS), _names("measures", measures, MEASURES)
+    methods = check_choices("methods", methods, ATTRIBUTIONS)
+    measures = check_choices("measures", measures, MEASURES)
     images, labels = gathered(data)
     masks = truth if truth and "localisation" in measures else {}
     for name, mask in masks.items():
@@ -180,10 +181,3 @@ def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
     except SparsityError as error:
         return str(error)
     return ""
-
-
-def _names(what: str, names: Sequence[str], allowed: Iterable[str]) -> list[str]:
-    options = list(allowed)
-    if isinstance(names, str) or len(names) == 0:
-        raise SparsityError(f"{what}={names!r} is not a list of names: write {what}=[{options[0]!r}]")
-    return [check_choice(what, name, options) for name in names]

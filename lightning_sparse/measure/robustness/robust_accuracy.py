@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choice, check_count
+from lightning_sparse.errors import SparsityError, check_choices, check_count
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.attacks import ATTACKS
-from lightning_sparse.measure.robustness.balls import check_eps, check_norm, whole_image
+from lightning_sparse.measure.robustness.balls import check_eps, check_norm, check_reach
 from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
 from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.earlier import earlier_of
@@ -90,7 +90,7 @@ def measure_robustness(
     radii, chosen = check_radii(eps, norm), check_tier(tier)
     chosen = replace(
         chosen,
-        attacks=chosen.attacks if attacks is None else tuple(check_attacks(attacks)),
+        attacks=chosen.attacks if attacks is None else tuple(check_choices("attacks", attacks, ATTACKS)),
         steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
         restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
@@ -98,7 +98,7 @@ def measure_robustness(
     classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        _check_reach(images, radii, norm)
+        check_reach(radii[-1], images, norm)
         if chosen.checks or not set(chosen.attacks) <= WITHOUT_GRADIENT:
             _check_gradient(classifier, images)
         targets = labels.cpu().long()
@@ -171,14 +171,6 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     return area, Record("robust_eps_half", crossing, n, attack="worst", norm=norm, detail=what)
 
 
-def _check_reach(images: torch.Tensor, radii: list[float], norm: str) -> None:
-    if radii[-1] > whole_image(images, norm):
-        raise SparsityError(
-            f"eps={radii[-1]:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart in "
-            f"{norm}: write a smaller one, for pixels in [0, 1]"
-        )
-
-
 def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
     pixels = images[:1].to(device_of(classifier), torch.float32, copy=True).requires_grad_(True)
     if not classifier(pixels).requires_grad:
@@ -196,10 +188,3 @@ def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
         raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
     return sorted({check_eps("eps", radius, norm) for radius in eps})
-
-
-def check_attacks(attacks: Sequence[str]) -> list[str]:
-    """Return the names of attacks, or raise a SparsityError if one does not exist."""
-    if isinstance(attacks, str) or len(attacks) == 0:
-        raise SparsityError(f"attacks={attacks!r} is not a list of names: write attacks=['pgd', 'apgd-dlr']")
-    return [check_choice("attacks", name, ATTACKS) for name in attacks]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choice, check_choices
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
@@ -88,7 +88,8 @@ def measure_corruptions(
         >>> measured.arrays["right"].shape
         (6, 2)
     """
-    names, strengths = _check_names(corruptions), _check_severities(severities)
+    names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
+    strengths = _check_severities(severities)
     images, labels = gathered(data)
     check_images(images, labels)
     classifier = as_classifier(model)
@@ -205,14 +206,6 @@ def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0
         images, angle=angle, translate=list(shift), scale=1.0, shear=[0.0, 0.0], interpolation=bilinear
     )
     return moved
-
-
-def _check_names(corruptions: Sequence[str] | None) -> list[str]:
-    if corruptions is None:
-        return list(CORRUPTIONS)
-    if isinstance(corruptions, str) or len(corruptions) == 0:
-        raise SparsityError(f"corruptions={corruptions!r} is not a list of names: write corruptions=['rotation']")
-    return list(dict.fromkeys(check_choice("corruptions", name, CORRUPTIONS) for name in corruptions))
 
 
 def _check_severities(severities: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ from torch import nn
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS
-from lightning_sparse.measure.robustness.attacks import _honest, attack_detail, attack_name
+from lightning_sparse.measure.robustness.attacks import Attack, attack_detail, attack_name
 from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.from_torchattacks import nearest
 
@@ -129,7 +129,7 @@ def test_an_attack_that_leaves_its_ball_is_caught(wrong, norm):
         return wrong(images), torch.ones(2, dtype=torch.bool)
 
     with pytest.raises(SparsityError, match="'cheat' left its ball"):
-        _honest("cheat", cheat)(
+        Attack("cheat", cheat)(
             nn.Flatten(), torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 1]), eps=0.1, norm=norm, steps=1
         )
 
