@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_accuracy(
@@ -49,13 +49,12 @@ def measure_accuracy(
         targets = labels.cpu().long()
         prediction = logits.argmax(dim=1)
         losses = F.cross_entropy(logits, targets, reduction="none").double()
-    n, correct = len(targets), int((prediction == targets).sum())
-    low, high = wilson(correct, n)
-    loss, loss_low, loss_high = mean_interval(losses.numpy())
     return Measured(
         [
-            Record("clean_accuracy", correct / n, n, low, high, detail="top-1, eval mode, float32"),
-            Record("clean_cross_entropy", loss, n, loss_low, loss_high, detail="mean over images, nats"),
+            share_row(
+                "clean_accuracy", int((prediction == targets).sum()), len(targets), detail="top-1, eval mode, float32"
+            ),
+            mean_row("clean_cross_entropy", losses.numpy(), detail="mean over images, nats"),
         ],
         {
             "labels": targets.numpy(),

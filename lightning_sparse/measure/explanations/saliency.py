@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choices
-from lightning_sparse.measure.calibration import fit_temperature
+from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
@@ -90,11 +90,7 @@ def measure_saliency(
     missing: dict[str, str] = {}
     with untouched(classifier, seed):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        known, known_labels = (images, labels) if calibration is None else gathered(calibration)
-        temperature = fit_temperature(
-            logits if calibration is None else logits_of(classifier, known, known_labels, batch_size=batch_size),
-            known_labels,
-        )
+        temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
         arrays: dict[str, npt.NDArray[Any]] = {
             "images": images.detach().cpu().to(torch.float16).numpy(),
@@ -123,7 +119,6 @@ def measure_saliency(
                 seed=seed,
             )
             arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
-    source = "the images measured" if calibration is None else f"{len(known_labels)} calibration images"
     records = []
     for record in records_over(arrays):
         said = [f"fitted on {source}"] * (record.metric == "insertion_deletion_gap")

@@ -16,8 +16,8 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images, check_logits
 from lightning_sparse.measure.classifier import as_classifier, batches
+from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Record
-from lightning_sparse.statistics.intervals import mean_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -204,7 +204,6 @@ def stability_record(value: float, n: int, epochs: Sequence[int]) -> Record:
 def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
     """Record the mean of the scores over images, with its normal interval, from looks made after these epochs."""
     scores = following.scores()
-    mean, low, high = mean_interval(scores)
     detail = (
         "mean over images of VOG: standard deviation (dividing by K) of the gradient of the true class's logit over "
         f"K = {following.count} looks (after epochs {_listed(epochs)}), mean over channels, then pixels; eval mode; grows "
@@ -214,7 +213,7 @@ def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
         detail = f"undefined with fewer than two looks; {detail}"
     if still := following.unmoved():
         detail += f"; {still} images had no gradient at any look"
-    return Record("vog_mean", mean, len(scores), low, high, detail=detail)
+    return mean_row("vog_mean", scores, detail=detail)
 
 
 def _listed(epochs: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from lightning_sparse.measure.robustness.counting import Samples
 from lightning_sparse.measure.robustness.earlier import Earlier
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.robustness.victim import CONTINUED, Victim
+from lightning_sparse.measure.rows import share_row
 from lightning_sparse.results.records import Record
-from lightning_sparse.statistics.intervals import wilson
 
 
 def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:
@@ -158,16 +159,5 @@ def checked(
 
 
 def _row(victim: Victim, attack: str, eps: float, robust: int, n: int, samples: int, detail: str) -> Record:
-    low, high = wilson(robust, n)
-    return Record(
-        "robust_accuracy",
-        robust / n,
-        n,
-        low,
-        high,
-        attack=attack,
-        norm=victim.norm,
-        eps=eps,
-        samples=samples,
-        detail=detail,
-    )
+    setting: dict[str, Any] = {"attack": attack, "norm": victim.norm, "eps": eps, "samples": samples, "detail": detail}
+    return share_row("robust_accuracy", robust, n, **setting)

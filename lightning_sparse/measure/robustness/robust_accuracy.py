@@ -22,8 +22,8 @@ from lightning_sparse.measure.robustness.earlier import earlier_of
 from lightning_sparse.measure.robustness.tiers import check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.robustness.victim import Victim
+from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
 
 WITHOUT_GRADIENT = {"square", "noise"}
 
@@ -142,17 +142,13 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     curves = nested.astype(float)
     # One area per image: their mean is the area under the mean curve, and their spread its interval.
     areas = ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / grid[-1]
-    value, low, high = mean_interval(areas)
     n, mean = len(curves), curves.mean(axis=0)
     over = f"worst-case robust accuracy at eps 0 (clean), {', '.join(f'{radius:.4g}' for radius in radii)}"
     if missed:
         over += f" (less {missed} that stood at an eps in one call and broke at a smaller one in another)"
-    area = Record(
+    area = mean_row(
         "robust_curve_area",
-        value,
-        n,
-        low,
-        high,
+        areas,
         attack="worst",
         norm=norm,
         detail=f"trapezoid under {over}, divided by {radii[-1]:.4g}; its samples are the clean pass",

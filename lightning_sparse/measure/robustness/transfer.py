@@ -17,8 +17,8 @@ from lightning_sparse.measure.classifier import as_classifier, batches, logits_o
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import wilson
+from lightning_sparse.measure.rows import share_row
+from lightning_sparse.results.records import Measured
 
 
 def craft(
@@ -127,11 +127,9 @@ def measure_transfer(
     with untouched(classifier, seed):
         for name, adversarial in tqdm(sources.items(), "transfer", disable=not progress, leave=False):
             right = logits_of(classifier, adversarial, labels, batch_size=batch_size).argmax(dim=1) == targets
-            low, high = wilson(int(right.sum()), n)
             detail = f"top-1 on adversarial images crafted on {name} within {eps:.4g} ({norm}), all images counted"
-            value = int(right.sum()) / n
             found: dict[str, Any] = {"norm": norm, "eps": eps, "condition": name, "samples": n, "detail": detail}
-            records.append(Record("transfer_accuracy", value, n, low, high, **found))
+            records.append(share_row("transfer_accuracy", int(right.sum()), n, **found))
             arrays[name] = right.numpy()
     return Measured(records, arrays)
 

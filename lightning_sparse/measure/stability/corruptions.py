@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 """``corruption(images, severity, generator) -> images``: (n, C, H, W) in [0, 1], severity 1, 2 or 3."""
@@ -102,17 +103,12 @@ def measure_corruptions(
             corrupted = corrupt(pixels, name, severity, seed=seed)
             hits = logits_of(classifier, corrupted, targets, batch_size=batch_size).argmax(dim=1) == targets
             right.append(hits.numpy())
-            low, high = wilson(int(hits.sum()), n)
             detail = f"top-1 under {name}, severity {severity} of 3, eval mode, float32, seed {seed}"
-            condition = f"{name} {severity}"
-            accuracy = int(hits.sum()) / n
-            records.append(
-                Record("corruption_accuracy", accuracy, n, low, high, condition=condition, samples=n, detail=detail)
-            )
+            found: dict[str, Any] = {"condition": f"{name} {severity}", "samples": n, "detail": detail}
+            records.append(share_row("corruption_accuracy", int(hits.sum()), n, **found))
     table = np.stack(right, axis=1)
-    value, low, high = mean_interval(table.mean(axis=1))
     detail = f"mean over {', '.join(names)} at severities {', '.join(map(str, strengths))} of 3, seed {seed}"
-    records.append(Record("corruption_mean_accuracy", value, n, low, high, detail=detail))
+    records.append(mean_row("corruption_mean_accuracy", table.mean(axis=1), detail=detail))
     return Measured(records, {"right": table})
 
 

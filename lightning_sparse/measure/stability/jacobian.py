@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.calibration import fit_temperature
+from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
+from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_jacobian(
@@ -62,12 +62,7 @@ def measure_jacobian(
     # Compiled modules run eagerly: their backward pass may run once only, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        if calibration is None:
-            temperature, source = fit_temperature(logits, labels), "the images measured"
-        else:
-            others = gathered(calibration)
-            temperature = fit_temperature(logits_of(classifier, *others, batch_size=batch_size), others[1])
-            source = f"{len(others[1])} calibration images"
+        temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         norms = []
         with tqdm(total=len(images), desc="Jacobian", disable=not progress, leave=False) as bar:
             for (part,) in batches(batch_size, device_of(classifier), images):
@@ -77,14 +72,10 @@ def measure_jacobian(
     flat = int((values == 0).sum())
     what = f"mean Frobenius norm of d logits / d pixels, eval mode; exactly 0 for {flat} of {len(values)} images"
     calibrated = f"{what}; logits divided by temperature {temperature:.4g} fitted on {source}"
-    rows = [
-        ("curvature_jacobian_norm", values, what),
-        ("curvature_jacobian_norm_calibrated", values / temperature, calibrated),
+    records = [
+        mean_row("curvature_jacobian_norm", values, detail=what),
+        mean_row("curvature_jacobian_norm_calibrated", values / temperature, detail=calibrated),
     ]
-    records = []
-    for metric, numbers, detail in rows:
-        value, low, high = mean_interval(numbers)
-        records.append(Record(metric, value, len(numbers), low, high, detail=detail))
     return Measured(records, {"jacobian_norm": values.astype(np.float32)})
 
 

@@ -12,8 +12,8 @@ from lightning_sparse.errors import check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
+from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_shift_consistency(
@@ -70,13 +70,12 @@ def measure_shift_consistency(
             logits = logits_of(classifier, window, labels, batch_size=batch_size)
             predictions.append(logits.argmax(dim=1))
     consistency = _agreeing_pairs(torch.stack(predictions, dim=1), logits.shape[1]).numpy()
-    value, low, high = mean_interval(consistency)
     n, shifts = len(labels), len(corners)
     detail = (
         f"share of pairs of different shifts with the same top-1 prediction, all {shifts} shifts of at most {most} pixels "
         "along each axis, zeros moved in, eval mode; right or wrong does not matter"
     )
-    record = Record("shift_consistency", value, n, low, high, samples=n * shifts, detail=detail)
+    record = mean_row("shift_consistency", consistency, samples=n * shifts, detail=detail)
     return Measured([record], {"shift_consistency": consistency.astype("float32")})
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
 from lightning_sparse.measure.gathering import Data
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 VERSIONS = {
     "aligned": "the cue of their own class",
@@ -65,12 +65,9 @@ def measure_shortcut(
             raise SparsityError(f"the labels of {name!r} are not those of 'aligned': give the same images in one order")
         arrays[f"prediction_{name}"] = found["prediction"]
         right[name] = found["prediction"] == found["labels"]
-        n, correct = len(right[name]), int(right[name].sum())
-        rows.append(
-            Record(f"shortcut_accuracy_{name}", correct / n, n, *wilson(correct, n), detail=f"images with {cue}")
-        )
+        hits, n = int(right[name].sum()), len(right[name])
+        rows.append(share_row(f"shortcut_accuracy_{name}", hits, n, detail=f"images with {cue}"))
     difference = right["aligned"].astype(float) - right["conflicting"].astype(float)
-    value, low, high = mean_interval(difference)
     detail = "accuracy with the cue of the own class minus accuracy with that of another, the same images"
-    rows.append(Record("shortcut_reliance", value, len(difference), low, high, detail=detail))
+    rows.append(mean_row("shortcut_reliance", difference, detail=detail))
     return Measured(rows, arrays)
