@@ -17,8 +17,8 @@ from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.attacks import ATTACKS
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, check_reach
 from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
-from lightning_sparse.measure.robustness.counting import counted
-from lightning_sparse.measure.robustness.earlier import earlier_of
+from lightning_sparse.measure.robustness.known import read_known
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.measure.robustness.tiers import check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.robustness.victim import Victim
@@ -107,17 +107,17 @@ def measure_robustness(
         names = attack_names(chosen.attacks, logits.shape[1])
         chosen = replace(chosen, attacks=tuple(names))
         victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
-        earlier = earlier_of(known, targets)
-        new = [radius for radius in radii if radius not in earlier.survives]
+        before = read_known(known, targets)
+        new = [radius for radius in radii if radius not in before.survives]
         rows: list[Record] = []
         made: list[Record] = []
-        stand = dict(earlier.survives)
+        stand = dict(before.survives)
         if new:
-            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, earlier)
+            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, before)
             stand |= zip(new, survives.T, strict=True)
             if chosen.checks:
-                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, earlier)
-    kept = [row for row in earlier.rows if row.eps in radii or row.metric in OF_THE_MODEL]
+                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, before)
+    kept = [row for row in before.rows if row.eps in radii or row.metric in OF_THE_MODEL]
     checks = [*(row for row in kept if row.metric.startswith("trust_")), *made]
     rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
     rows += [row for row in kept if row.metric == "robust_accuracy"]

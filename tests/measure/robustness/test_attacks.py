@@ -9,8 +9,8 @@ from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS
 from lightning_sparse.measure.robustness.attacks import Attack, attack_detail, attack_name
-from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.from_torchattacks import nearest
+from lightning_sparse.measure.robustness.sample_count import counted
 
 EPS = {"Linf": 0.15, "L2": 0.7}
 

@@ -11,8 +11,8 @@ from torch import nn
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS, as_classifier
-from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.statistics import wilson
 
 EPS = [1 / 16, 2 / 16, 3 / 16, 6 / 16]
