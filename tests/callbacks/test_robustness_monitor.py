@@ -206,3 +206,17 @@ def test_bad_arguments_are_refused_at_once(arguments, message):
 def test_without_data_it_is_refused_before_training(loader, make_trainer):
     with pytest.raises(SparsityError, match=r"data=None, and the Trainer has no data module .* write data="):
         make_trainer(RobustnessMonitor(EPS), max_epochs=1).fit(Pictures(), loader)
+
+
+def test_a_module_with_other_outputs_is_looked_at_by_the_forward_that_the_message_says(loader, held_out, make_trainer):
+    class Telling(Pictures):
+        def forward(self, x):
+            return super().forward(x) if self.training else {"logits": super().forward(x)}
+
+    with pytest.raises(SparsityError, match=r"forward=lambda model, x: model\(x\)\['logits'\]\) \(or that forward="):
+        make_trainer(RobustnessMonitor(EPS, data=held_out), max_epochs=1).fit(Telling(), loader)
+    told = RobustnessMonitor(EPS, data=held_out, forward=lambda model, x: model(x)["logits"])
+    plain = RobustnessMonitor(EPS, data=held_out)
+    make_trainer(told, max_epochs=1).fit(Telling(), loader)
+    make_trainer(plain, max_epochs=1).fit(Pictures(), loader)
+    assert told.rows() == plain.rows() != []
