@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lightning_sparse.data import ImageData
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import EXTRAS, need
+from lightning_sparse.models import resnet20
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +39,12 @@ def test_every_library_that_is_needed_has_an_extra():
         for name in re.findall(r'need\("(\w+)', path.read_text())
     ]
     assert set(asked) == set(EXTRAS)
+
+
+def test_data_and_networks_ask_for_theirs(monkeypatch):
+    for module in ("sklearn.datasets", "torchvision.models.resnet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SparsityError, match=r"sklearn could not be imported.*\[app\]"):
+        ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4]).split("test")
+    with pytest.raises(SparsityError, match=r"torchvision could not be imported.*\[measure\]"):
+        resnet20((3, 8, 8), 10)
