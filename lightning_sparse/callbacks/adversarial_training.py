@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lightning_sparse.callbacks.trainer.attackable import attackable, seeded
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images, check_logits
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.classifier import Forward, check_forward
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
 
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -84,9 +84,7 @@ class AdversarialTraining(Callback):
         else:
             self.step_size = check_eps("step_size", step_size, norm)
         check_count("seed", seed, 0)
-        if forward is not None and not callable(forward):
-            raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda module, x: module(x)[0]")
-        self.images, self.labels, self.forward, self.seed = images, labels, forward, seed
+        self.images, self.labels, self.forward, self.seed = images, labels, check_forward(forward), seed
         self._clean: tuple[Tensor, Tensor] | None = None
         self._restored: dict[str, Any] = {}
 

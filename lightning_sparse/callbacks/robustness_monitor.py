@@ -12,7 +12,7 @@ from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.mailbox import Mailbox
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError, check_count
-from lightning_sparse.measure.classifier import Forward, as_classifier
+from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
@@ -67,7 +67,7 @@ class RobustnessMonitor(Callback):
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
         self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
         self.norm = norm
-        self.forward, self.seed = forward, seed
+        self.forward, self.seed = check_forward(forward), seed
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None
         self._updates: dict[str, int] = {}

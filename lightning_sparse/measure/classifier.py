@@ -52,8 +52,7 @@ def as_classifier(
             f"model={type(model).__name__} is not a torch.nn.Module: give the module, or write {with_forward('...')} if "
             "calling it does not give logits"
         )
-    if forward is not None and not callable(forward):
-        raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda model, x: model(x)['logits']")
+    check_forward(forward)
     if isinstance(model, PixelClassifier) and mean is None and std is None and forward is None:
         return model
     shift, scale = _per_channel("mean", mean), _per_channel("std", std)
@@ -62,6 +61,19 @@ def as_classifier(
     if scale is not None and not bool((scale > 0).all()):
         raise SparsityError(f"std={std!r} is not positive: give each channel's standard deviation in units of [0, 1]")
     return PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
+
+
+def check_forward(forward: Forward | None) -> Forward | None:
+    """Return ``forward`` if it is None or can be called, else raise.
+
+    Example:
+        >>> check_forward("logits")
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: forward='logits' cannot be called: write forward=lambda model, x: model(x)['logits']
+    """
+    if forward is not None and not callable(forward):
+        raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda model, x: model(x)['logits']")
+    return forward
 
 
 class PixelClassifier(nn.Module):

@@ -196,6 +196,7 @@ def test_after_a_spawned_fit_the_rows_are_in_the_main_process(loader, held_out, 
         ({"eps": 0.1, "norm": "L1"}, r"norm='L1' does not exist"),
         ({"eps": 0.1, "images": 0}, r"images=0 is not an integer of at least 1: write 256"),
         ({"eps": 0.1, "every": 0.5}, r"every=0\.5 is not an integer of at least 1: write 1"),
+        ({"eps": 0.1, "forward": "logits"}, r"forward='logits' cannot be called: write forward=lambda"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(arguments, message):
