@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,14 +100,12 @@ def _fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -
     return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, steps=1, step_size=at.eps, random_start=False)
 
 
-def _pgd(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
-    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, **walks)
+def _pgd(loss: Literal["ce", "margin"]) -> _Method:
+    def run(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+        walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+        return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss=loss, **walks)
 
-
-def _margin(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
-    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss="margin", **walks)
+    return run
 
 
 def _published(name: str) -> _Method:
@@ -139,8 +137,8 @@ def _noise(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) 
 
 _METHODS: dict[str, _Method] = {
     "fgsm": _fgsm,
-    "pgd": _pgd,
-    "pgd-margin": _margin,
+    "pgd": _pgd("ce"),
+    "pgd-margin": _pgd("margin"),
     "apgd-ce": _published("apgd-ce"),
     "apgd-dlr": _published("apgd-dlr"),
     "apgd-t": _published("apgd-t"),
