@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from lightning_sparse import untouched
 from lightning_sparse.measure import pgd
-from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.models.networks import small_cnn
 
 DATA = Path(os.environ.get("LIGHTNING_SPARSE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))

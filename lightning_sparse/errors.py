@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -43,6 +44,35 @@ def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
     return float(value)
 
 
+def check_count(
+    name: str, value: object, least: int | None = 1, *, most: int | None = None, write: object = None
+) -> int:
+    """Return ``value`` if it is an integer of at least ``least``, else raise.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the user gave.
+        least: the smallest that is allowed; None allows every integer.
+        most: the largest that is allowed; None sets no limit.
+        write: what to write instead, for the message; None is ``least``.
+
+    Raises:
+        SparsityError: if ``value`` is not an integer (``True`` is none, and 2.0 is none), or is out of range.
+
+    Example:
+        >>> check_count("steps", 20)
+        20
+        >>> check_count("steps", 0, write=20)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: steps=0 is not an integer of at least 1: write 20
+    """
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        limits = f" in [{least}, {most}]" if most is not None else "" if least is None else f" of at least {least}"
+        raise SparsityError(f"{name}={value!r} is not an integer{limits}: write {least if write is None else write}")
+    return value
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, else raise a SparsityError that lists them and guesses.
 
@@ -57,3 +87,18 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
         guess = f"did you mean {close[0]!r}?" if close else "choose one of those that exist"
         raise SparsityError(f"{name}={value!r} does not exist: {guess} (allowed: {', '.join(options)})")
     return value
+
+
+def check_choices(name: str, values: Sequence[str], allowed: Iterable[str]) -> list[str]:
+    """Return the names in a list, each once, if there are some and all are in ``allowed``, else raise.
+
+    Example:
+        >>> check_choices("attacks", "pgd", ["pgd", "square"])
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: attacks='pgd' is not a list of names: write attacks=['pgd']
+    """
+    options = list(allowed)
+    if isinstance(values, str) or len(values) == 0:
+        example = values if values in options else options[0]
+        raise SparsityError(f"{name}={values!r} is not a list of names: write {name}=[{example!r}]")
+    return list(dict.fromkeys(check_choice(name, value, options) for value in values))

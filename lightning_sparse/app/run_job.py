@@ -23,7 +23,7 @@ from lightning_sparse.app.measuring import missing as experiment
 from lightning_sparse.app.measuring.asked import Measurement
 from lightning_sparse.app.measuring.kinds import Trained
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
 
@@ -41,8 +41,7 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
     """
     start = time.monotonic()
     _quiet()
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
-        raise SparsityError(f"seed={config.seed!r} is not an integer: write seed=0")
+    check_count("seed", config.seed, None, write=0)
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     experiment.check(data, wanted)

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images, check_logits
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.classifier import Forward, check_forward
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
-from lightning_sparse.measure.robustness.pgd import check_steps
 
 
 class AdversarialTraining(Callback):
@@ -78,16 +77,13 @@ class AdversarialTraining(Callback):
     ) -> None:
         super().__init__()
         self.norm = check_norm(norm)
-        self.eps, self.steps = check_eps("eps", eps, norm), check_steps(steps)
+        self.eps, self.steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
         if step_size is None:
             self.step_size = 1.25 * self.eps if steps == 1 else 2.5 * self.eps / steps
         else:
             self.step_size = check_eps("step_size", step_size, norm)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise SparsityError(f"seed={seed!r} is not an integer of at least 0: write seed=0")
-        if forward is not None and not callable(forward):
-            raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda module, x: module(x)[0]")
-        self.images, self.labels, self.forward, self.seed = images, labels, forward, seed
+        check_count("seed", seed, 0)
+        self.images, self.labels, self.forward, self.seed = images, labels, check_forward(forward), seed
         self._clean: tuple[Tensor, Tensor] | None = None
         self._restored: dict[str, Any] = {}
 

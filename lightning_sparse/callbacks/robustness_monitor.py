@@ -13,8 +13,8 @@ from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
@@ -67,12 +67,9 @@ class RobustnessMonitor(Callback):
     ) -> None:
         super().__init__()
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
-        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-            raise SparsityError(f"images={images!r} is not a positive integer: write images=256")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise SparsityError(f"every={every!r} is not a number of epochs of at least 1: write every=1")
-        self.data, self.images, self.every, self.norm = data, images, every, norm
-        self.forward, self.seed = forward, seed
+        self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
+        self.norm = norm
+        self.forward, self.seed = check_forward(forward), seed
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None
         self._updates: dict[str, int] = {}
@@ -118,13 +115,12 @@ class RobustnessMonitor(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert self._looked_at is not None
         measured = measure_robustness(
-            pl_module,
+            as_classifier(pl_module, forward=self.forward),
             self._looked_at,
             eps=self.eps,
             norm=self.norm,
             tier="monitor",
             seed=self.seed,
-            forward=self.forward,
         )
         where = {"epoch": epoch, "step": trainer.global_step, "sparsity": _sparsity(trainer, pl_module)}
         for record in measured.records:

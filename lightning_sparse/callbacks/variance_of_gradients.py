@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward
+from lightning_sparse.measure.classifier import Forward, as_classifier
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
@@ -81,12 +81,12 @@ class VarianceOfGradients(Callback):
     ) -> None:
         super().__init__()
         for name, value, advice in (("images", images, 256), ("every", every, 1), ("batch_size", batch_size, 256)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SparsityError(f"{name}={value!r} is not a positive integer: write {name}={advice}")
+            check_count(name, value, write=advice)
         if not 0.0 < check_share("window", window) <= 0.5:
             raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
         self.probe, self.images, self.every, self.window = probe, images, every, float(window)
-        self._how: dict[str, Any] = {"batch_size": batch_size, "mean": mean, "std": std, "forward": forward}
+        self.batch_size = batch_size
+        self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": forward}
         self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()
 
@@ -143,8 +143,9 @@ class VarianceOfGradients(Callback):
         self._stability.append(rank_stability(before, self._following["whole"].scores()))
 
     def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
+        classifier = as_classifier(model, **self._how)
         with torch.compiler.set_stance("force_eager"):  # or eval mode and gradients would be compiled for this alone
-            return true_class_gradients(model, images, labels, **self._how)
+            return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
 
     def measured(self) -> Measured:
         """Give what the training has shown so far.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import need
 
 Batch = tuple[Tensor, Tensor]
 
@@ -100,10 +101,9 @@ def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Te
     Raises:
         SparsityError: if a class is too small to be split.
     """
-    from sklearn.model_selection import train_test_split
-
+    split = need("sklearn.model_selection").train_test_split
     try:
-        rest, chosen = train_test_split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
+        rest, chosen = split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
     except ValueError as error:
         raise SparsityError(f"{len(labels)} images cannot be split by class, {size:g} aside: {error}") from error
     return rest.sort().values, chosen.sort().values

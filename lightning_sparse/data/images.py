@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lightning_sparse.data.datasets import Batch, EpochShuffle, Images, InMemory, OnDisk, stratified_split
 from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.extras import need
 
 
 class ImageData(LightningDataModule):
@@ -173,9 +174,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _digits(data: ImageData) -> tuple[Images, Images]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = need("sklearn.datasets").load_digits()
     everything = InMemory(torch.tensor(bunch.images).float().unsqueeze(1), torch.tensor(bunch.target), 16.0)
     train, test = stratified_split(everything.labels, 0.2, data.split_seed)
     return everything.subset(train), everything.subset(test)
@@ -191,8 +190,7 @@ def _planted(data: ImageData) -> tuple[Images, Images]:
 
 
 def _torchvision(data: ImageData) -> tuple[Images, Images]:
-    from torchvision import datasets
-
+    datasets = need("torchvision.datasets")
     source = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
     splits = []
     for train in (True, False):
@@ -210,9 +208,7 @@ def _torchvision(data: ImageData) -> tuple[Images, Images]:
 
 
 def _folder(data: ImageData) -> tuple[Images, Images]:
-    from torchvision import datasets
-    from torchvision.transforms import v2
-
+    datasets, v2 = need("torchvision.datasets"), need("torchvision.transforms.v2")
     channels, height, width = data.shape
     steps = [v2.Grayscale()] if channels == 1 else []
     steps += [v2.Resize(max(height, width)), v2.CenterCrop((height, width)), v2.ToImage()]

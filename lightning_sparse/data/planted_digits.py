@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_sparse.data.datasets import stratified_split
 from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.extras import need
 
 SIDE = 16
 _HALF = 8
@@ -55,17 +57,12 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
         >>> train.images.shape, len(test.labels), int(train.truth["patch"].flatten(1).any(1).sum())
         (torch.Size([1437, 1, 16, 16]), 360, 718)
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
     check_share("shortcut", shortcut)
-    bunch = load_digits()
+    bunch = need("sklearn.datasets").load_digits()
     digits, labels = torch.tensor(bunch.images).float() / 16, torch.tensor(bunch.target)
     generator = torch.Generator().manual_seed(seed)
-    parts = train_test_split(torch.arange(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
     made = []
-    for name, part in zip(("train", "test"), parts, strict=True):
-        chosen = part.sort().values
+    for name, chosen in zip(("train", "test"), stratified_split(labels, 0.2, seed), strict=True):
         n = len(chosen)
         quadrants = torch.empty_like(chosen)
         for label in range(10):

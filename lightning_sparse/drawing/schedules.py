@@ -11,6 +11,7 @@ from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def plot_schedule(schedule: Any, total_steps: int | None = 1000, axes: Axes | No
         >>> [(int(step), round(float(density), 4)) for step, density in line.get_xydata()]
         [(0, 1.0), (2, 0.3667), (4, 0.1333), (6, 0.1), (8, 0.1)]
     """
-    _need_matplotlib()
+    need("matplotlib")
     recipe = getattr(schedule, "recipe", schedule)
     alone = isinstance(recipe, Curve)
     if alone:  # as a recipe that looks at it a thousand times
@@ -161,15 +162,6 @@ def _thinned(phases: list[str], most: int | None) -> list[int]:
     others = [i for i in range(count) if i not in kept]
     room = len(others) if most is None else min(len(others), max(0, most - len(kept)))
     return sorted(kept | {others[(2 * k + 1) * len(others) // (2 * room)] for k in range(room)})
-
-
-def _need_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SparsityError(
-            f'matplotlib could not be imported ({error}): write pip install matplotlib, or "lightning-sparse[app]"'
-        ) from error
 
 
 def _new_axes() -> Axes:

@@ -17,7 +17,7 @@ from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 
 NO_TURNOVER = Curve(0.0)
 
@@ -109,11 +109,8 @@ class Recipe:
                 "sparsity 0"
             )
         for name in ("rounds", "score_batches"):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise SparsityError(f"{name}={number!r} is not a number of {name}: write an int >= 1")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise SparsityError(f"seed={self.seed!r} is not an integer: write seed=0")
+            check_count(name, getattr(self, name))
+        check_count("seed", self.seed, None, write=0)
         check_total("total_steps", self.total_steps)
         check_time("every", self.every, one_step_likely=True)
         if self.every == 0 and isinstance(self.every, int):

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from lightning_sparse.engine.times import Time, check_time, to_step
-from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_share
 
 # The value on the way from a to b when a share p of the time has passed, p in [0, 1). Resumed runs need every bit of it.
 SHAPES: dict[str, Callable[[float, float, float], float]] = {
@@ -250,8 +250,7 @@ def _equal_times(begin: Time, end: Time, count: int) -> list[Time]:
         )
     if end <= begin:
         raise SparsityError(f"stairs to {end} begin at {begin}: write an end after the last segment's")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise SparsityError(f"count={count!r} is no number of jumps: write an int >= 1")
+    check_count("count", count, write="the number of jumps")
     if isinstance(end, float):
         return [*(begin + i * (end - begin) / count for i in range(1, count)), end]
     if count > end - begin:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 
 Time = int | float
 
@@ -50,11 +50,9 @@ def check_total(name: str, value: int | None) -> int | None:
     Example:
         >>> check_total("total_steps", 0)
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: total_steps=0 is not a number of optimizer steps: write an int >= 1
+        lightning_sparse.SparsityError: total_steps=0 is not an integer of at least 1: write the number of optimizer steps
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise SparsityError(f"{name}={value!r} is not a number of optimizer steps: write an int >= 1")
-    return value
+    return None if value is None else check_count(name, value, write="the number of optimizer steps")
 
 
 def to_step(value: Time, total_steps: int | None) -> int:

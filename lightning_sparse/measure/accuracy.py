@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_accuracy(
@@ -20,20 +18,14 @@ def measure_accuracy(
     data: Data,
     *,
     batch_size: int = 512,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
 ) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         batch_size: images per forward pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Returns:
         Two records: ``clean_accuracy`` in [0, 1] with its Wilson interval, and ``clean_cross_entropy``, the mean over
@@ -51,19 +43,18 @@ def measure_accuracy(
         [('clean_accuracy', 6), ('clean_cross_entropy', 6)]
     """
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     with untouched(classifier), torch.no_grad():
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         targets = labels.cpu().long()
         prediction = logits.argmax(dim=1)
         losses = F.cross_entropy(logits, targets, reduction="none").double()
-    n, correct = len(targets), int((prediction == targets).sum())
-    low, high = wilson(correct, n)
-    loss, loss_low, loss_high = mean_interval(losses.numpy())
     return Measured(
         [
-            Record("clean_accuracy", correct / n, n, low, high, detail="top-1, eval mode, float32"),
-            Record("clean_cross_entropy", loss, n, loss_low, loss_high, detail="mean over images, nats"),
+            share_row(
+                "clean_accuracy", int((prediction == targets).sum()), len(targets), detail="top-1, eval mode, float32"
+            ),
+            mean_row("clean_cross_entropy", losses.numpy(), detail="mean over images, nats"),
         ],
         {
             "labels": targets.numpy(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from lightning_sparse.anatomy.isolation import as_it_was, device_of
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches
+from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.gathering import Data, gathered
 
 RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
@@ -26,9 +25,6 @@ def recalibrate_batchnorm(
     most: int | None = None,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
 ) -> bool:
     """Estimate the running means and variances of all BatchNorm layers anew, in place.
 
@@ -39,14 +35,12 @@ def recalibrate_batchnorm(
     much as a full one.
 
     Args:
-        model: any module. Its BatchNorm statistics and counters change, and nothing else; nothing at all if it fails.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`. Its BatchNorm statistics
+            and counters change, and nothing else; nothing at all if it fails.
         data: training images and labels (the labels are not used), without augmentation.
         most: use the first so many images; None uses all.
         batch_size: images per batch, at least 2; the more, the better the variance.
         seed: of the order, and of dropout.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Returns:
         Whether the model has a BatchNorm with running statistics; if not, nothing was done.
@@ -62,8 +56,7 @@ def recalibrate_batchnorm(
         >>> round(net[0].running_mean.item(), 3), round(net[0].running_var.item(), 3)  # 8 numbers, unbiased: 2 / 7
         (0.5, 0.286)
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 2:
-        raise SparsityError(f"batch_size={batch_size!r} is not an integer of at least 2: write 512")
+    check_count("batch_size", batch_size, 2, write=512)
     norms = _norms(model)
     if not norms:
         return False
@@ -71,7 +64,7 @@ def recalibrate_batchnorm(
     check_images(images, labels)
     if len(images) < 2:
         raise SparsityError("data holds 1 image, and a variance needs 2: give 1000 training images or more")
-    classifier, device = as_classifier(model, mean=mean, std=std, forward=forward), device_of(model)
+    classifier, device = as_classifier(model), device_of(model)
     momenta = [(norm, norm.momentum) for norm in model.modules() if isinstance(norm, _BatchNorm)]
     try:
         with as_it_was(classifier):

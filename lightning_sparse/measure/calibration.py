@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.classifier import logits_of
+from lightning_sparse.measure.gathering import Data, gathered
 
 # The temperature is searched within this factor of the logits' own spread, either way.
 _REACH = 100.0
@@ -68,3 +70,25 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
             middle = (low + high) / 2
             low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return spread / math.exp((low + high) / 2)
+
+
+def temperature_of(
+    classifier: nn.Module, logits: Tensor, labels: Tensor, calibration: Data | None, batch_size: int
+) -> tuple[float, str]:
+    """Fit a classifier's temperature on calibration images, or on those measured where there are none.
+
+    Args:
+        classifier: from :func:`~lightning_sparse.measure.as_classifier`, inside ``untouched``.
+        logits: (n, classes), of the images measured.
+        labels: (n,), of those too.
+        calibration: other images and their labels; None takes those measured.
+        batch_size: images per forward pass.
+
+    Returns:
+        The temperature, and on what it was fitted, in words.
+    """
+    if calibration is None:
+        return fit_temperature(logits, labels), "the images measured"
+    images, labels = gathered(calibration)
+    logits = logits_of(classifier, images, labels, batch_size=batch_size)
+    return fit_temperature(logits, labels), f"{len(labels)} calibration images"

@@ -24,15 +24,15 @@ def check_logits(outputs: object) -> Tensor:
     Example:
         >>> check_logits({"logits": torch.zeros(2, 3)})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: the model gives a dict with keys 'logits', not logits: write forward=...
+        lightning_sparse.SparsityError: the model gives a dict with keys 'logits', not logits: write as_classifier...
     """
     scores = check_scores(outputs)
     values = scores.detach().float()
     # 1e-3 because rows of half-precision probabilities sum to 1 only roughly.
     if len(values) and bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < 1e-3).all()):
         raise SparsityError(
-            "the model gives probabilities (in [0, 1], rows sum to 1), not logits: write forward= with the outputs "
-            "before softmax, or forward=lambda model, x: model(x).clamp_min(1e-30).log()"
+            "the model gives probabilities (in [0, 1], rows sum to 1), not logits: leave the softmax out, or write "
+            f"{with_forward('model(x).clamp_min(1e-30).log()')}"
         )
     return scores
 
@@ -49,23 +49,23 @@ def check_scores(outputs: object) -> Tensor:
     """
     if not isinstance(outputs, Tensor):
         raise SparsityError(
-            f"the model gives {_describe(outputs)}, not logits: write forward=lambda model, x: model(x)"
-            f"{_pick(outputs)} (a tensor of shape (n, classes))"
+            f"the model gives {_describe(outputs)}, not logits: write {with_forward('model(x)' + _pick(outputs))}, which is "
+            "a tensor of shape (n, classes)"
         )
     shape = tuple(outputs.shape)
     if outputs.dim() == 2 and shape[1] == 1:
         raise SparsityError(
             f"the model gives one number per image (shape {shape}), and a classifier gives one per class: for a binary "
-            "model write forward=lambda model, x: torch.nn.functional.pad(model(x), (1, 0))"
+            f"model write {with_forward('torch.nn.functional.pad(model(x), (1, 0))')}"
         )
     if outputs.dim() != 2:
         raise SparsityError(
-            f"the model gives a tensor of shape {shape}, not logits of shape (n, classes): "
-            "write forward=lambda model, x: ... with the part of the model that gives them"
+            f"the model gives a tensor of shape {shape}, not logits of shape (n, classes): write {with_forward('...')} with "
+            "the part of the model that gives them"
         )
     if not outputs.is_floating_point():
         raise SparsityError(
-            f"the model gives {outputs.dtype}, not logits: write forward= with the scores before argmax"
+            f"the model gives {outputs.dtype}, not logits: write {with_forward('...')} with the scores before argmax"
         )
     values = outputs.detach()
     finite = values.isfinite().all(dim=1)
@@ -101,6 +101,16 @@ def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> 
     _check_labels(labels, len(images), classes)
 
 
+def with_forward(logits: str) -> str:
+    """Say what to write where calling a model does not give its logits.
+
+    Example:
+        >>> with_forward("model(x)[0]")
+        'as_classifier(model, forward=lambda model, x: model(x)[0]) (or that forward= for a callback)'
+    """
+    return f"as_classifier(model, forward=lambda model, x: {logits}) (or that forward= for a callback)"
+
+
 def _check_pixels(images: Tensor) -> None:
     if not images.is_floating_point():
         raise SparsityError(f"images are {images.dtype}, not floats in [0, 1]: write images.float() / 255 for bytes")
@@ -113,7 +123,9 @@ def _check_pixels(images: Tensor) -> None:
     if not bool(images.isfinite().all()):
         raise SparsityError("images hold NaN or infinity: give finite pixels in [0, 1]")
     if low < 0 or high > 1:
-        advice = "images / 255" if low >= 0 else "pixels before normalisation, with mean= and std= given apart"
+        advice = "images / 255"
+        if low < 0:
+            advice = "pixels as they were, and normalise inside the model: as_classifier(model, mean=[0.5], std=[0.25])"
         raise SparsityError(f"images lie in [{low:g}, {high:g}], not in [0, 1]: write {advice}")
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.checks import check_images, check_logits, check_scores
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.checks import check_images, check_logits, check_scores, with_forward
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -21,10 +21,12 @@ def as_classifier(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     forward: Forward | None = None,
-) -> nn.Module:
+) -> PixelClassifier:
     """Wrap a model as a classifier of pixels: (n, C, H, W) in [0, 1] to logits (n, classes), in float32.
 
-    Normalisation belongs inside, so that eps is in units of pixels. The model itself is not changed.
+    Every function of :mod:`lightning_sparse.measure` takes what this returns. A model that is such a classifier already may
+    be given to them as it is. Normalisation belongs inside, so that eps is in units of pixels. The model itself is not
+    changed.
 
     Args:
         model: any module, also a LightningModule.
@@ -33,7 +35,8 @@ def as_classifier(
         forward: ``forward(model, x) -> logits`` for a model whose output is something else (a dict, a tuple, ...).
 
     Returns:
-        The classifier. It raises a SparsityError when what comes out of the model is not logits.
+        The classifier, whose ``model`` is the one given: masks are named by that one's parameters. It raises a SparsityError
+        when what comes out of the model is not logits.
 
     Raises:
         SparsityError: if ``model`` is not a module, or ``mean`` and ``std`` do not fit.
@@ -46,22 +49,41 @@ def as_classifier(
     """
     if not isinstance(model, nn.Module):
         raise SparsityError(
-            f"model={type(model).__name__} is not a torch.nn.Module: give the module, "
-            "and forward=lambda model, x: ... if calling it does not give logits"
+            f"model={type(model).__name__} is not a torch.nn.Module: give the module, or write {with_forward('...')} if "
+            "calling it does not give logits"
         )
-    if forward is not None and not callable(forward):
-        raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda model, x: model(x)['logits']")
-    if isinstance(model, _PixelClassifier) and mean is None and std is None and forward is None:
+    check_forward(forward)
+    if isinstance(model, PixelClassifier) and mean is None and std is None and forward is None:
         return model
     shift, scale = _per_channel("mean", mean), _per_channel("std", std)
     if shift is not None and scale is not None and len(shift) != len(scale):
         raise SparsityError(f"mean has {len(shift)} channels and std has {len(scale)}: give one number per channel")
     if scale is not None and not bool((scale > 0).all()):
         raise SparsityError(f"std={std!r} is not positive: give each channel's standard deviation in units of [0, 1]")
-    return _PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
+    return PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
 
 
-class _PixelClassifier(nn.Module):
+def check_forward(forward: Forward | None) -> Forward | None:
+    """Return ``forward`` if it is None or can be called, else raise.
+
+    Example:
+        >>> check_forward("logits")
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: forward='logits' cannot be called: write forward=lambda model, x: model(x)['logits']
+    """
+    if forward is not None and not callable(forward):
+        raise SparsityError(f"forward={forward!r} cannot be called: write forward=lambda model, x: model(x)['logits']")
+    return forward
+
+
+class PixelClassifier(nn.Module):
+    """What :func:`as_classifier` makes.
+
+    Attributes:
+        model: the model inside.
+    """
+
+    model: nn.Module
     mean: Tensor | None
     std: Tensor | None
 
@@ -76,6 +98,7 @@ class _PixelClassifier(nn.Module):
         self.register_buffer("std", None if std is None else std.view(1, -1, 1, 1).to(device))
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Give the logits (n, classes), float32, of pixels (n, C, H, W)."""
         inputs = pixels
         for name, statistic in (("mean", self.mean), ("std", self.std)):
             if statistic is not None:
@@ -84,13 +107,14 @@ class _PixelClassifier(nn.Module):
                         f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
                         "give one number per channel"
                     )
+                statistic = statistic.to(pixels.device)  # the model may have moved since
                 inputs = inputs - statistic if name == "mean" else inputs / statistic
         try:
             outputs = self._forward(self.model, inputs.to(_float_type(self.model)))
         except (TypeError, NotImplementedError) as error:
             raise SparsityError(
                 f"model={type(self.model).__name__} could not be called as model(images) ({error}): "
-                "write forward=lambda model, x: ... with the call that gives logits"
+                f"write {with_forward('...')} with the call that gives logits"
             ) from error
         return check_scores(outputs).float()
 
@@ -105,8 +129,7 @@ def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator
         >>> [len(part) for part, in batches(4, torch.device("cpu"), torch.zeros(10))]
         [4, 4, 2]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 256")
+    check_count("batch_size", batch_size, write=256)
     for parts in zip(*(torch.split(tensor, batch_size) for tensor in tensors), strict=True):
         yield tuple(
             part.to(device, torch.float32 if part.is_floating_point() else torch.int64, copy=True) for part in parts

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_sparse.anatomy.isolation import fork_random_states
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 
 Data = tuple[Tensor, Tensor] | Iterable[Any]
 """``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair."""
@@ -41,8 +41,8 @@ def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
         >>> images.shape, labels.shape
         (torch.Size([10, 1, 2, 2]), torch.Size([10]))
     """
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise SparsityError(f"most={most!r} is not a positive integer: write 1000, or None for all images")
+    if most is not None:
+        check_count("most", most, write="1000, or None for all images")
     if _is_pair(data) and data[0].dim() == 4:  # type: ignore[index]
         images, labels = data
         return images[:most], labels[:most]

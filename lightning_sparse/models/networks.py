@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.extras import need
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
@@ -86,8 +87,7 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
 
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
     """
-    from torchvision.models.resnet import BasicBlock, conv1x1
-
+    blocks = need("torchvision.models.resnet")
     stages = _sizes(width, 16, 32, 64)
     before = stages[0]
     layers: list[nn.Module] = [nn.Conv2d(shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
@@ -95,9 +95,11 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
         for block in range(3):
             stride = 2 if stage and not block else 1
             shortcut = (
-                nn.Sequential(conv1x1(before, channels, stride), nn.BatchNorm2d(channels)) if stride > 1 else None
+                nn.Sequential(blocks.conv1x1(before, channels, stride), nn.BatchNorm2d(channels))
+                if stride > 1
+                else None
             )
-            layers.append(BasicBlock(before, channels, stride, shortcut))
+            layers.append(blocks.BasicBlock(before, channels, stride, shortcut))
             before = channels
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
@@ -107,10 +109,8 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
     """
-    from torchvision.models import resnet18 as imagenet_resnet18
-
     stages = _sizes(width, 64, 128, 256, 512)
-    net: Any = imagenet_resnet18(num_classes=classes)
+    net: Any = need("torchvision.models").resnet18(num_classes=classes)
     if stages != [64, 128, 256, 512]:
         _rebuild(net, stages, classes)
     net.conv1 = nn.Conv2d(shape[0], stages[0], 3, padding=1, bias=False)
@@ -120,12 +120,11 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
 def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
     """Give torchvision's ResNet other channels, which it has no argument for, and its own initial weights."""
-    from torchvision.models.resnet import BasicBlock
-
+    block = need("torchvision.models.resnet").BasicBlock
     net.inplanes = stages[0]
     net.bn1 = nn.BatchNorm2d(stages[0])
     for number, channels in enumerate(stages, start=1):
-        setattr(net, f"layer{number}", net._make_layer(BasicBlock, channels, 2, stride=1 if number == 1 else 2))
+        setattr(net, f"layer{number}", net._make_layer(block, channels, 2, stride=1 if number == 1 else 2))
     net.fc = nn.Linear(stages[-1], classes)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -164,8 +163,7 @@ def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
         with torch.device("meta"):
             return sum(weight.numel() for weight in sparsifiable(make(width)).values())
 
-    if isinstance(weights, bool) or not isinstance(weights, int) or weights < 1:
-        raise SparsityError(f"weights={weights!r} is not a positive integer: write how many the sparse model has left")
+    check_count("weights", weights, write="how many the sparse model has left")
     below, above = 1e-9, 1.0
     if count(below) > weights:
         raise SparsityError(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 
-_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
-_NAN = float("nan")
+Z = 1.959963984540054
+"""The 97.5 % quantile of the standard normal, which 95 % intervals reach on either side."""
 
 Values = Sequence[float] | npt.NDArray[np.floating]
 
@@ -40,11 +40,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     if not 0 <= successes <= n:
         raise SparsityError(f"successes={successes} of n={n} is not a share: write 0 <= successes <= n")
     if n == 0:
-        return _NAN, _NAN
+        return math.nan, math.nan
     share = successes / n
-    shrink = 1 + _Z**2 / n
-    centre = (share + _Z**2 / (2 * n)) / shrink
-    half = _Z / shrink * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    shrink = 1 + Z**2 / n
+    centre = (share + Z**2 / (2 * n)) / shrink
+    half = Z / shrink * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     # At 0 and n successes the ends are exact in theory and off by a rounding error here.
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
@@ -67,8 +67,8 @@ def mean_interval(values: Values) -> tuple[float, float, float]:
     """
     defined = _defined(values)
     if defined.size == 0:
-        return _NAN, _NAN, _NAN
-    return _around_mean(defined, _Z)
+        return math.nan, math.nan, math.nan
+    return _around_mean(defined, Z)
 
 
 def t_interval(values: Values) -> tuple[float, float, float]:
@@ -90,7 +90,7 @@ def t_interval(values: Values) -> tuple[float, float, float]:
     """
     defined = _defined(values)
     if defined.size < 2:
-        return (float(defined[0]) if defined.size else _NAN), _NAN, _NAN
+        return (float(defined[0]) if defined.size else math.nan), math.nan, math.nan
     return _around_mean(defined, float(need("scipy.special").stdtrit(defined.size - 1, 0.975)))
 
 
@@ -102,6 +102,6 @@ def _defined(values: Values) -> npt.NDArray[np.float64]:
 def _around_mean(defined: npt.NDArray[np.float64], quantile: float) -> tuple[float, float, float]:
     mean = float(defined.mean())
     if defined.size < 2:
-        return mean, _NAN, _NAN
+        return mean, math.nan, math.nan
     half = quantile * float(defined.std(ddof=1)) / math.sqrt(defined.size)
     return mean, mean - half, mean + half

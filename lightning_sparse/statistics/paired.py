@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
-
-_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
-_NAN = float("nan")
+from lightning_sparse.statistics.intervals import Z
 
 
 class Difference(NamedTuple):
@@ -55,7 +54,7 @@ def mcnemar(a_right: npt.ArrayLike, b_right: npt.ArrayLike) -> Difference:
         raise SparsityError(f"a_right has {len(a)} images and b_right {len(b)}: give the same images in the same order")
     n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = _Z * np.sqrt((share_a + share_b - (share_a - share_b) ** 2) / (n + 2))
+    half = Z * np.sqrt((share_a + share_b - (share_a - share_b) ** 2) / (n + 2))
     low, high = max(-1.0, share_a - share_b - half), min(1.0, share_a - share_b + half)
     p = need("scipy.stats").binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return Difference((only_a - only_b) / n, float(low), float(high), float(p))
@@ -84,11 +83,10 @@ def paired_bootstrap(differences: npt.ArrayLike, seed: int = 0, draws: int = 200
         >>> round(mean), round(low), round(high)
         (10, 4, 16)
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 100:
-        raise SparsityError(f"draws={draws!r} is not an integer of at least 100: write 2000")
+    check_count("draws", draws, 100, write=2000)
     values = _defined("differences", differences)
     if len(values) < 2:
-        return (float(values[0]) if len(values) else _NAN), _NAN, _NAN
+        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan
     generator = np.random.default_rng(seed)
     means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -119,7 +117,7 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if ((values[made] < 0) | (values[made] > 1)).any():
         raise SparsityError(f"p_values={p_values!r} are not all in [0, 1]: give p-values, not statistics or percent")
     ascending = made[np.argsort(values[made], kind="stable")]
-    adjusted = np.full(len(values), _NAN)
+    adjusted = np.full(len(values), math.nan)
     steps = values[ascending] * np.arange(len(ascending), 0, -1)
     adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
@@ -146,10 +144,10 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
     """
     first, second = _defined("a", a), _defined("b", b)
     if not len(first) or not len(second):
-        return Difference(_NAN, _NAN, _NAN, _NAN)
+        return Difference(math.nan, math.nan, math.nan, math.nan)
     difference = float(first.mean() - second.mean())
     if min(len(first), len(second)) < 2 or (np.ptp(first) == 0 and np.ptp(second) == 0):
-        return Difference(difference, _NAN, _NAN, _NAN)
+        return Difference(difference, math.nan, math.nan, math.nan)
     with warnings.catch_warnings():
         # Scipy warns of lost precision where one of the groups is constant, which is no loss here.
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.extras import need
 from lightning_sparse.results.jobs import key_of
 
 if TYPE_CHECKING:
@@ -112,13 +113,7 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
     """Start a run that tells nothing of the machine it runs on; ``about`` is what ``wandb.init`` takes."""
     if check_choice("mode", mode, MODES) == "disabled":
         return None
-    try:
-        import wandb
-    except ModuleNotFoundError as error:
-        raise SparsityError(
-            f'mode={mode!r} needs wandb, which is not installed: pip install "lightning-sparse[wandb]", or write '
-            'mode="disabled"'
-        ) from error
+    wandb = need("wandb")
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -135,7 +130,7 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
     Path(folder).mkdir(parents=True, exist_ok=True)
     # W&B refuses tags that are empty, doubled or longer than 64. "create_new" leaves a run of the caller's alone.
     try:
-        return wandb.init(
+        run: Run = wandb.init(
             **about,
             dir=str(folder),
             tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
@@ -148,6 +143,7 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
             f"mode={mode!r} did not reach W&B ({error}): run `wandb login` first, or write mode='offline' and upload later "
             "with `wandb sync`"
         ) from error
+    return run
 
 
 def define_axis(run: Run) -> None:

@@ -114,7 +114,7 @@ def test_the_length_of_one_training():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"trainings": 1}, "trainings=1 is too few"),
+        ({"trainings": 1}, "trainings=1 is not an integer of at least 2"),
         ({"trainings": 2.5}, "trainings=2.5"),
         ({"rewind_to": 1.0}, r"rewind_to=1.0 is not a share in \[0, 1\)"),
         ({"final_sparsity": 1.0}, "final_sparsity=1.0"),

@@ -194,8 +194,9 @@ def test_after_a_spawned_fit_the_rows_are_in_the_main_process(loader, held_out, 
         ({"eps": 8}, r"eps=8 is not in \(0, 1\]"),
         ({"eps": []}, r"eps=\[\] is not a list of radii"),
         ({"eps": 0.1, "norm": "L1"}, r"norm='L1' does not exist"),
-        ({"eps": 0.1, "images": 0}, r"images=0 is not a positive integer"),
-        ({"eps": 0.1, "every": 0.5}, r"every=0\.5 is not a number of epochs"),
+        ({"eps": 0.1, "images": 0}, r"images=0 is not an integer of at least 1: write 256"),
+        ({"eps": 0.1, "every": 0.5}, r"every=0\.5 is not an integer of at least 1: write 1"),
+        ({"eps": 0.1, "forward": "logits"}, r"forward='logits' cannot be called: write forward=lambda"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(arguments, message):
@@ -206,3 +207,17 @@ def test_bad_arguments_are_refused_at_once(arguments, message):
 def test_without_data_it_is_refused_before_training(loader, make_trainer):
     with pytest.raises(SparsityError, match=r"data=None takes images of the Trainer's data module, .* write data="):
         make_trainer(RobustnessMonitor(EPS), max_epochs=1).fit(Pictures(), loader)
+
+
+def test_a_module_with_other_outputs_is_looked_at_by_the_forward_that_the_message_says(loader, held_out, make_trainer):
+    class Telling(Pictures):
+        def forward(self, x):
+            return super().forward(x) if self.training else {"logits": super().forward(x)}
+
+    with pytest.raises(SparsityError, match=r"forward=lambda model, x: model\(x\)\['logits'\]\) \(or that forward="):
+        make_trainer(RobustnessMonitor(EPS, data=held_out), max_epochs=1).fit(Telling(), loader)
+    told = RobustnessMonitor(EPS, data=held_out, forward=lambda model, x: model(x)["logits"])
+    plain = RobustnessMonitor(EPS, data=held_out)
+    make_trainer(told, max_epochs=1).fit(Telling(), loader)
+    make_trainer(plain, max_epochs=1).fit(Pictures(), loader)
+    assert told.rows() == plain.rows() != []

@@ -286,8 +286,8 @@ def test_what_cannot_be_asked_is_refused_before_training(vog, message, make_trai
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"images": 0}, "images=0 is not a positive integer: write images=256"),
-        ({"every": 0.5}, "every=0.5 is not a positive integer: write every=1"),
+        ({"images": 0}, "images=0 is not an integer of at least 1: write 256"),
+        ({"every": 0.5}, "every=0.5 is not an integer of at least 1: write 1"),
         ({"batch_size": True}, "batch_size=True"),
         ({"window": 0.6}, r"window=0.6 is not in \(0, 0.5\]: write 0.3"),
         ({"window": 30}, "window=30 .*write 0.3 for 30 percent"),

@@ -228,8 +228,8 @@ def test_the_recipes_own_length_wins(axes):
         (lambda: schedule_table(Recipe(cubic(0.9, end=300)), 200), "total_steps=200"),
         (lambda: schedule_table(Curve(0.9)), r"write Recipe\(curve\)"),
         (lambda: plot_schedule("cubic"), "schedule='cubic' is no recipe"),
-        (lambda: plot_schedule(Curve(0.9), 0), "total_steps=0 is not a number of optimizer steps"),
-        (lambda: schedule_table(Static(0.9), 0.5), "total_steps=0.5 is not a number of optimizer steps"),
+        (lambda: plot_schedule(Curve(0.9), 0), "total_steps=0 is not an integer of at least 1"),
+        (lambda: schedule_table(Static(0.9), 0.5), "total_steps=0.5 is not an integer of at least 1"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_with_what_to_write(act, message):

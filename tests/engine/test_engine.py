@@ -300,7 +300,7 @@ def test_a_score_with_a_memory_is_not_shared_between_trainings():
 @pytest.mark.parametrize("total", [0, -5, 2.5, True])
 def test_a_length_that_is_none_is_refused(total):
     model = net()
-    with pytest.raises(SparsityError, match="write an int >= 1"):
+    with pytest.raises(SparsityError, match="is not an integer of at least 1: write the number of optimizer steps"):
         attach(OPTIMIZERS["sgd"](model.parameters()), model, GradualPruning(0.9), total_steps=total)
 
 

@@ -65,7 +65,7 @@ def test_plain_tells_recipes_apart_and_names_functions():
         ({"allocation": "ERK"}, r"allocation='ERK' does not exist.*allowed: erk, global, uniform"),
         ({"every": 0}, "no interval"),
         ({"drop": 3}, "neither a name"),
-        ({"total_steps": 0}, "int >= 1"),
+        ({"total_steps": 0}, "total_steps=0 is not an integer of at least 1"),
     ],
 )
 def test_bad_choices_are_refused(arguments, message):

@@ -6,16 +6,15 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import measure_accuracy
+from lightning_sparse.measure import as_classifier, measure_accuracy
 from lightning_sparse.statistics import wilson
 
 
 def test_by_hand():
     # The logits are the two pixels: right, right, wrong.
     images = torch.tensor([[1.0, 0.0], [0.25, 0.5], [1.0, 0.0]]).view(3, 1, 1, 2)
-    accuracy, loss = measure_accuracy(
-        nn.Flatten(), (images, torch.tensor([0, 1, 1])), forward=lambda m, x: 4 * m(x)
-    ).records
+    classifier = as_classifier(nn.Flatten(), forward=lambda model, x: 4 * model(x))
+    accuracy, loss = measure_accuracy(classifier, (images, torch.tensor([0, 1, 1]))).records
     assert (accuracy.metric, accuracy.value, accuracy.n) == ("clean_accuracy", 2 / 3, 3)
     assert (accuracy.low, accuracy.high) == wilson(2, 3)
     expected = np.mean([np.log1p(np.exp(-4)), np.log1p(np.exp(-1)), np.log1p(np.exp(4))])
@@ -50,4 +49,6 @@ def test_bad_images_and_labels_are_refused(digits):
     with pytest.raises(SparsityError, match="has 10 classes"):
         measure_accuracy(digits.model, (digits.images, digits.labels + 1))
     with pytest.raises(SparsityError, match="NaN"):
-        measure_accuracy(digits.model, (digits.images, digits.labels), forward=lambda m, x: m(x) * float("nan"))
+        measure_accuracy(
+            as_classifier(digits.model, forward=lambda m, x: m(x) * float("nan")), (digits.images, digits.labels)
+        )

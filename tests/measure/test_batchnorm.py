@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.accuracy import measure_accuracy
 from lightning_sparse.measure.batchnorm import batchnorm_in_words, has_batchnorm, recalibrate_batchnorm
 from lightning_sparse.models.classifier import Classifier
@@ -141,7 +142,7 @@ def test_a_lightning_classifier_and_a_resnet():
     assert torch.allclose(model.net[1].running_mean, first.mean(1), atol=1e-5)
     # normalisation may also be outside the network
     outside = copy.deepcopy(model.net)
-    recalibrate_batchnorm(outside, (images, torch.arange(40) % 4), mean=[0.5] * 3, std=[0.25] * 3)
+    recalibrate_batchnorm(as_classifier(outside, mean=[0.5] * 3, std=[0.25] * 3), (images, torch.arange(40) % 4))
     assert torch.allclose(outside[1].running_var, model.net[1].running_var)
 
 

@@ -14,7 +14,7 @@ LABELS = torch.tensor([0, 1, 2, 3])
     ("images", "labels", "says"),
     [
         (GOOD * 255, LABELS, "images / 255"),
-        (GOOD * 2 - 1, LABELS, "mean= and std="),
+        (GOOD * 2 - 1, LABELS, r"as_classifier\(model, mean="),
         ((GOOD * 255).byte(), LABELS, "uint8.*float"),
         (GOOD[:, 0], LABELS, "unsqueeze"),
         (GOOD[:0], LABELS[:0], "n >= 1"),

@@ -1,4 +1,7 @@
-"""Any model becomes pixels to logits, or a SparsityError says what to write."""
+"""Any model becomes pixels to logits, or a SparsityError says what to write, and writing that helps."""
+
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,17 +9,42 @@ from lightning import LightningModule
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure import as_classifier, measure_accuracy
+from lightning_sparse.measure import (
+    as_classifier,
+    measure_accuracy,
+    measure_cost,
+    measure_description_length,
+    measure_hessian,
+    measure_jacobian,
+    measure_robustness,
+    storage_formats,
+)
 from lightning_sparse.measure.classifier import batches, logits_of
 
 
-class Dictionary(nn.Module):
-    def __init__(self, model):
+class Saying(nn.Module):
+    """A model that makes something else of its logits."""
+
+    def __init__(self, inner, says):
         super().__init__()
-        self.model = model
+        self.inner = inner
+        self.says = says
 
     def forward(self, x):
-        return {"logits": self.model(x)}
+        return self.says(self.inner(x))
+
+
+class Asking(Saying):
+    """A model that asks for more than images."""
+
+    def forward(self, x, more):
+        return self.inner(x)
+
+
+def as_advised(error, model, part):
+    """The classifier that a message says to write, ``part`` being what it leaves to its reader."""
+    call = re.search(r"as_classifier\(model, .*\)(?= \(or that forward= for a callback)", str(error.value))
+    return eval(call[0].replace("...", part), {"as_classifier": as_classifier, "model": model, "torch": torch})
 
 
 def test_normalisation_is_applied_inside():
@@ -45,7 +73,7 @@ def test_wrong_settings_are_refused(digits, settings, says):
 
 def test_channels_that_do_not_fit_are_refused(digits):
     with pytest.raises(SparsityError, match="mean has 3 channels and the images have 1"):
-        measure_accuracy(digits.model, (digits.images, digits.labels), mean=[0.5, 0.5, 0.5])
+        measure_accuracy(as_classifier(digits.model, mean=[0.5, 0.5, 0.5]), (digits.images, digits.labels))
 
 
 def test_what_is_no_module_is_refused():
@@ -57,19 +85,68 @@ def check_nothing():
     """Stand for whatever a user might give instead of a module."""
 
 
-def test_a_model_with_other_outputs_needs_forward(digits):
-    model = Dictionary(digits.model)
-    with pytest.raises(SparsityError, match=r"write forward=lambda model, x: model\(x\)\['logits'\]"):
-        measure_accuracy(model, (digits.images, digits.labels))
-    adapted = measure_accuracy(model, (digits.images, digits.labels), forward=lambda model, x: model(x)["logits"])
-    assert adapted.records == measure_accuracy(digits.model, (digits.images, digits.labels)).records
+@pytest.mark.parametrize(
+    ("says", "message", "part"),
+    [
+        (lambda z: {"logits": z}, r"forward=lambda model, x: model\(x\)\['logits'\]\)", ""),
+        (lambda z: {"features": z, "logits": z}, "keys 'features', 'logits'", ""),
+        (lambda z: (z, None), "a tuple of 2", ""),
+        (lambda z: SimpleNamespace(logits=z), "a SimpleNamespace", ""),
+        (lambda z: z.softmax(1), "gives probabilities", ""),
+        (lambda z: z.argmax(1, keepdim=True).expand(-1, 10), "int64, not logits", "model.inner(x)"),
+        (lambda z: z.view(-1, 10, 1, 1), r"shape \(150, 10, 1, 1\)", "model(x).flatten(1)"),
+    ],
+)
+def test_a_model_with_other_outputs_is_measured_by_what_the_message_says(digits, says, message, part):
+    model, data = Saying(digits.model, says), (digits.images, digits.labels)
+    with pytest.raises(SparsityError, match=message) as error:
+        measure_accuracy(model, data)
+    found = measure_accuracy(as_advised(error, model, part), data).records[0]
+    assert found == measure_accuracy(digits.model, data).records[0]
 
 
-def test_a_model_that_takes_other_arguments_needs_forward(digits):
-    with pytest.raises(SparsityError, match="Bilinear could not be called as model"):
-        measure_accuracy(nn.Bilinear(8, 8, 10), (digits.images, digits.labels))
+def test_a_binary_model_is_measured_by_what_the_message_says(digits):
+    model, data = Saying(digits.model, lambda z: z[:, 1:2] - z[:, :1]), (digits.images, digits.labels % 2)
+    with pytest.raises(SparsityError, match="one number per image") as error:
+        measure_accuracy(model, data)
+    found = measure_accuracy(as_advised(error, model, ""), data).arrays["prediction"]
+    assert found.tolist() == digits.model.eval()(digits.images)[:, :2].argmax(dim=1).tolist()
+
+
+def test_a_model_that_takes_other_arguments_is_measured_by_what_the_message_says(digits):
+    model, data = Asking(digits.model, None), (digits.images, digits.labels)
+    with pytest.raises(SparsityError, match="Asking could not be called as model") as error:
+        measure_accuracy(model, data)
+    assert measure_accuracy(as_advised(error, model, "model(x, 1)"), data).records[0].value > 0.8
     with pytest.raises(SparsityError, match="Module could not be called as model"):
-        measure_accuracy(nn.Module(), (digits.images, digits.labels))
+        measure_accuracy(nn.Module(), data)
+
+
+@pytest.mark.parametrize(
+    "measure", [measure_jacobian, lambda *args: measure_robustness(*args, eps=[0.1], tier="monitor")]
+)
+def test_a_model_that_detaches_is_measured_by_what_the_message_says(digits, measure):
+    model, data = Saying(digits.model, torch.Tensor.detach), (digits.images[:20], digits.labels[:20])
+    with pytest.raises(SparsityError, match="no gradient") as error:
+        measure(model, data)
+    assert measure(as_advised(error, model, "model.inner(x)"), data).records[0].n == 20
+
+
+def test_images_that_are_normalised_already_are_measured_by_what_the_message_says(digits):
+    with pytest.raises(SparsityError, match="write pixels as they were") as error:
+        measure_accuracy(digits.model, ((digits.images - 0.5) / 0.25, digits.labels))
+    call = re.search(r"as_classifier\(.*\)", str(error.value))[0]
+    classifier = eval(call, {"as_classifier": as_classifier, "model": digits.model})
+    digits.model.eval()
+    expected = digits.model((digits.images - 0.5) / 0.25)
+    torch.testing.assert_close(classifier(digits.images), expected)
+
+
+def test_a_function_is_measured_by_what_the_message_says(digits):
+    with pytest.raises(SparsityError, match="give the module, or write") as error:
+        measure_accuracy(lambda x: digits.model(x), (digits.images, digits.labels))
+    classifier = as_advised(error, digits.model, "model(x)")
+    assert measure_accuracy(classifier, (digits.images, digits.labels)).records[0].value > 0.8
 
 
 def test_lightning_modules_are_modules(digits):
@@ -98,6 +175,24 @@ def test_a_classifier_is_wrapped_once(digits):
     assert as_classifier(classifier) is classifier
 
 
+@pytest.mark.parametrize("measure", [measure_cost, measure_description_length, measure_hessian, storage_formats])
+def test_masks_are_named_by_the_parameters_of_the_model_inside(measure):
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (torch.rand(6, 1, 2, 2), torch.arange(6) % 3)
+    model[1].weight.data[:, 0] = 0
+    settings = {"masks": {"1.weight": model[1].weight != 0}}
+    data = [] if measure is storage_formats else [data]
+    normalised = as_classifier(model, mean=[0.0], std=[1.0])
+    assert measure(normalised, *data, **settings).records[-1] == measure(model, *data, **settings).records[-1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_normalisation_goes_where_the_model_goes():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    classifier = as_classifier(model, mean=[0.5], std=[0.25])
+    model.to("cuda")
+    assert logits_of(classifier, torch.rand(6, 1, 2, 2), torch.arange(6) % 3).shape == (6, 3)
+
+
 def test_the_wrapper_is_in_the_models_mode(digits):
     assert not as_classifier(digits.model.eval()).training
     assert as_classifier(digits.model.train()).training
@@ -105,13 +200,15 @@ def test_the_wrapper_is_in_the_models_mode(digits):
 
 def test_a_model_that_writes_into_its_input_does_not_change_the_images(digits):
     images = digits.images.clone()
-    measure_accuracy(digits.model, (images, digits.labels), forward=lambda model, x: model(x.sub_(0.1)))
+    measure_accuracy(as_classifier(digits.model, forward=lambda model, x: model(x.sub_(0.1))), (images, digits.labels))
     assert torch.equal(images, digits.images)
 
 
 def test_one_row_per_image_is_wanted(digits):
     with pytest.raises(SparsityError, match="1 rows of logits for 150 images"):
-        measure_accuracy(digits.model, (digits.images, digits.labels), forward=lambda model, x: model(x)[:1])
+        measure_accuracy(
+            as_classifier(digits.model, forward=lambda model, x: model(x)[:1]), (digits.images, digits.labels)
+        )
 
 
 def test_batch_size_is_checked():

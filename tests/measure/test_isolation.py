@@ -11,6 +11,7 @@ from lightning_sparse import untouched
 from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.measure import (
     ATTRIBUTIONS,
+    as_classifier,
     craft,
     measure_accuracy,
     measure_corruptions,
@@ -29,22 +30,20 @@ class PlantedError(RuntimeError):
     pass
 
 
-def robust(model, data, **more):
-    return measure_robustness(
-        model, data, eps=[0.1], attacks=["fgsm", "pgd", "pgd-margin", "apgd-dlr"], steps=3, **more
-    )
+def robust(model, data):
+    return measure_robustness(model, data, eps=[0.1], attacks=["fgsm", "pgd", "pgd-margin", "apgd-dlr"], steps=3)
 
 
-def reference(model, data, **more):
-    return measure_robustness(model, data, eps=[0.1], attacks=["apgd-ce", "apgd-t", "fab-t", "noise"], steps=2, **more)
+def reference(model, data):
+    return measure_robustness(model, data, eps=[0.1], attacks=["apgd-ce", "apgd-t", "fab-t", "noise"], steps=2)
 
 
-def all_saliency(model, data, **more):
-    return measure_saliency(model, data, methods=list(ATTRIBUTIONS), **more)
+def all_saliency(model, data):
+    return measure_saliency(model, data, methods=list(ATTRIBUTIONS))
 
 
-def crafted(model, data, **more):
-    return Measured([], {"adversarial": craft(model, data, eps=0.1, **more).numpy()})
+def crafted(model, data):
+    return Measured([], {"adversarial": craft(model, data, eps=0.1).numpy()})
 
 
 EVERY = {
@@ -136,7 +135,7 @@ def test_also_when_it_raises(mixed, digits, name, call):
 
     before = snapshot(mixed)
     with pytest.raises(PlantedError):
-        EVERY[name](mixed, (digits.images[:24], digits.labels[:24]), forward=forward)
+        EVERY[name](as_classifier(mixed, forward=forward), (digits.images[:24], digits.labels[:24]))
     assert_same(before, snapshot(mixed))
 
 

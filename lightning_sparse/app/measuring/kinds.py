@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_count
 from lightning_sparse.results.records import Measured
 
 Settings = Mapping[str, Any]
@@ -192,26 +192,25 @@ def check(kind: str, settings: Settings, data: ImageData) -> None:
 
 
 def _check_robust(settings: Settings) -> None:
+    from lightning_sparse.measure.robustness.attacks import ATTACKS
     from lightning_sparse.measure.robustness.balls import check_norm
-    from lightning_sparse.measure.robustness.pgd import check_steps
-    from lightning_sparse.measure.robustness.robust_accuracy import check_attacks, check_radii
+    from lightning_sparse.measure.robustness.robust_accuracy import check_radii
     from lightning_sparse.measure.robustness.tiers import check_tier
 
     check_radii(settings["eps"], check_norm(settings["norm"]))
     check_tier(settings["tier"])
     if settings["attacks"] is not None:
-        check_attacks(settings["attacks"])
-    for name in ("steps", "restarts"):
+        check_choices("attacks", settings["attacks"], ATTACKS)
+    for name, write in (("steps", 20), ("restarts", 1)):
         if settings[name] is not None:
-            check_steps(settings[name], name)
+            check_count(name, settings[name], write=write)
 
 
 def _check_transfer(settings: Settings) -> None:
     from lightning_sparse.measure.robustness.balls import check_eps
-    from lightning_sparse.measure.robustness.pgd import check_steps
 
     check_eps("transfer.eps", settings["eps"], settings["norm"])
-    check_steps(settings["steps"], "transfer.steps")
+    check_count("transfer.steps", settings["steps"], write=20)
 
 
 def _check_saliency(settings: Settings) -> None:

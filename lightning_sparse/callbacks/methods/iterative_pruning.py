@@ -7,7 +7,7 @@ from typing import Any
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import check_count, check_share
 
 
 class IterativePruning(SparseTraining):
@@ -32,8 +32,7 @@ class IterativePruning(SparseTraining):
         self, final_sparsity: float, *, trainings: int = 4, criterion: str | Score = "magnitude", **others: Any
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
-        if isinstance(trainings, bool) or not isinstance(trainings, int) or trainings < 2:
-            raise SparsityError(f"trainings={trainings!r} is too few: write an int >= 2, a dense one and a sparse one")
+        check_count("trainings", trainings, 2, write="2 or more, a dense one and a sparse one")
         rounds = trainings - 1
         stairs = Curve(0.0).stairs(rounds / trainings, final_sparsity, rounds, "exponential", name="round")
         super().__init__(stairs, drop=criterion, **others)

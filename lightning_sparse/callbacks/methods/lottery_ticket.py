@@ -10,7 +10,7 @@ from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import check_count, check_share
 
 
 class LotteryTicket(SparseTraining):
@@ -47,8 +47,7 @@ class LotteryTicket(SparseTraining):
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("rewind_to", rewind_to, one_allowed=False)
-        if isinstance(trainings, bool) or not isinstance(trainings, int) or trainings < 2:
-            raise SparsityError(f"trainings={trainings!r} is too few: write an int >= 2, a dense one and a sparse one")
+        check_count("trainings", trainings, 2, write="2 or more, a dense one and a sparse one")
         # The first training is whole; each later one starts at rewind_to.
         self.one_training = 1.0 / (1.0 + (trainings - 1) * (1.0 - rewind_to))
         curve = Curve(0.0)

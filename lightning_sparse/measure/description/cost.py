@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.layer_calls import CallRecorder
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.anatomy.living import living_of
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches
+from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
-from lightning_sparse.measure.description.storage import living_of, storage_formats
+from lightning_sparse.measure.description.storage import storage_formats
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 
@@ -26,9 +27,6 @@ def measure_cost(
     *,
     masks: Mapping[str, Tensor] | None = None,
     batch_size: int = 64,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Count parameters, FLOPs of a forward pass, peak memory and storage. Nothing is timed.
@@ -38,13 +36,10 @@ def measure_cost(
     dead weights in memory, so that peak memory is the same at every sparsity.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: images and labels; the first ``batch_size`` are used, the labels not at all.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
         batch_size: images in the one batch whose memory is measured. More than 1, or BatchNorm may have nothing to train on.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar over the four parts.
 
     Returns:
@@ -63,11 +58,10 @@ def measure_cost(
         >>> [(row.metric, row.value) for row in found.records[:4]]
         [('cost_parameters', 650), ('cost_living', 170), ('cost_flops_dense', 1280.0), ('cost_flops', 320.0)]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise SparsityError(f"batch_size={batch_size!r} is not a positive integer: write 64")
-    images, labels = gathered(data, batch_size)
+    images, labels = gathered(data, check_count("batch_size", batch_size, write=64))
     check_images(images, labels)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
+    model = classifier.model
     counts = {name: (int(alive.sum()), alive.numel()) for name, (_, alive) in living_of(model, masks).items()}
     with tqdm(total=4, desc="cost", disable=not progress, leave=False) as bar:
         rows = [*_parameters(model, counts), *_flops(classifier, model, counts, images)]

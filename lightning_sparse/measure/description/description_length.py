@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,14 +15,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
-from lightning_sparse.measure.description.storage import living_of, rest_of
+from lightning_sparse.anatomy.living import living_of, rest_of
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
-
-_NAN = float("nan")
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,9 +34,6 @@ def measure_description_length(
     train_size: int | None = None,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure the two-part code of the training labels: the network, and then the labels given network and images.
@@ -59,16 +54,13 @@ def measure_description_length(
     The architecture is not counted: it is the same at every sparsity.
 
     Args:
-        model: any module; it is left as it was, bit for bit.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         train_data: training images and labels, without augmentation: all of them, or a sample.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
         max_bits: the largest b to try, in [1, 16].
         train_size: number of training images, if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
         batch_size: images per forward pass.
         seed: of random states inside.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar over the values of b.
 
     Returns:
@@ -90,9 +82,9 @@ def measure_description_length(
     n = len(labels)
     _check(n, max_bits, train_size)
     size = train_size or n
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
-    layers = living_of(model, masks)
-    rest = [tensor for tensor in rest_of(model, layers) if tensor.is_floating_point()]
+    classifier = as_classifier(model)
+    layers = living_of(classifier.model, masks)
+    rest = [tensor for tensor in rest_of(classifier.model, layers) if tensor.is_floating_point()]
 
     def losses() -> Floats:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
@@ -110,7 +102,7 @@ def measure_description_length(
     network, label_bits = sum(bits.values()), found.losses / math.log(2)
     of_labels, low, high = (size * end for end in mean_interval(label_bits))
     if n == size:  # the code of these very labels, not an estimate
-        low = high = _NAN
+        low = high = math.nan
     sample = f"{n} training images" + (f", scaled to {size}" if n < size else "")
     total, living = (sum(column) for column in zip(*counts, strict=True))
     alone = size * code_bits(labels.cpu().numpy(), 0) / n
@@ -234,13 +226,9 @@ def _put_back(tensors: list[Tensor]) -> Iterator[None]:
 
 
 def _check(n: int, max_bits: int, train_size: int | None) -> None:
-    if isinstance(max_bits, bool) or not isinstance(max_bits, int) or not 1 <= max_bits <= 16:
-        raise SparsityError(f"max_bits={max_bits!r} is not an integer in [1, 16]: write max_bits=8")
-    if train_size is not None and (isinstance(train_size, bool) or not isinstance(train_size, int) or train_size < n):
-        raise SparsityError(
-            f"train_size={train_size!r} is not an integer of at least the {n} images given: write the size of the whole "
-            "training set, or None if these are all"
-        )
+    check_count("max_bits", max_bits, most=16, write=8)
+    if train_size is not None:
+        check_count("train_size", train_size, n, write="the size of the whole training set, or None if these are all")
     if n < 2:
         raise SparsityError(
             "train_data holds 1 image, and a standard error needs 2: give training images, 1000 or more"

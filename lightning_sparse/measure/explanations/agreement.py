@@ -8,7 +8,7 @@ import torch
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
-from lightning_sparse.measure.explanations.maps import Maps, flat, mean_record, ranks
+from lightning_sparse.measure.explanations.maps import Maps, flat, mean_record, quotient, ranks
 from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
@@ -38,9 +38,7 @@ def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
     ranks_a -= ranks_a.mean(axis=1, keepdims=True)
     ranks_b -= ranks_b.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
-    result = np.full(len(a), np.nan)
-    np.divide((ranks_a * ranks_b).sum(axis=1), spread, out=result, where=spread > 0)
-    return result
+    return quotient((ranks_a * ranks_b).sum(axis=1), spread, spread > 0)
 
 
 def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import Maps, flat, ranks
+from lightning_sparse.measure.explanations.maps import Maps, flat, quotient, ranks
 
 Masks = Tensor | npt.NDArray[np.bool_]
 
@@ -38,7 +38,7 @@ def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.
     order = ranks(torch.from_numpy(values), seed).numpy()
     wanted = true.sum(axis=1)
     hits = (true & (order < wanted[:, None])).sum(axis=1)
-    return _divide(hits, wanted, values)
+    return quotient(hits, wanted, (wanted > 0) & values.any(axis=1))
 
 
 def mass_accuracy(maps: Maps, masks: Masks) -> npt.NDArray[np.float64]:
@@ -60,9 +60,8 @@ def mass_accuracy(maps: Maps, masks: Masks) -> npt.NDArray[np.float64]:
         array([0.6])
     """
     values, true = _both(maps, masks)
-    result = _divide((values * true).sum(axis=1), values.sum(axis=1), values)
-    result[~true.any(axis=1)] = np.nan
-    return result
+    mass = values.sum(axis=1)
+    return quotient((values * true).sum(axis=1), mass, (mass > 0) & true.any(axis=1))
 
 
 def chance(masks: Masks) -> npt.NDArray[np.float64]:
@@ -106,13 +105,3 @@ def _both(maps: Maps, masks: Masks) -> tuple[npt.NDArray[np.float64], npt.NDArra
     values = np.abs(flat("maps", maps))
     check_masks("masks", masks, tuple(maps.shape))
     return values, flat("masks", masks) > 0
-
-
-def _divide(
-    part: npt.NDArray[np.floating] | npt.NDArray[np.integer],
-    whole: npt.NDArray[np.floating] | npt.NDArray[np.integer],
-    values: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    result = np.full(len(values), np.nan)
-    np.divide(part, whole, out=result, where=(whole > 0) & values.any(axis=1))
-    return result

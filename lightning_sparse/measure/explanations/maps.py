@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,9 +57,7 @@ def gini(maps: Maps) -> npt.NDArray[np.float64]:
     d = values.shape[1]
     total = values.sum(axis=1)
     weighted = (values * (2 * np.arange(1, d + 1) - d - 1)).sum(axis=1)
-    result = np.full(len(values), np.nan)
-    np.divide(weighted, d * total, out=result, where=total > 0)
-    return result
+    return quotient(weighted, d * total, total > 0)
 
 
 def complexity(maps: Maps) -> npt.NDArray[np.float64]:
@@ -86,6 +86,20 @@ def complexity(maps: Maps) -> npt.NDArray[np.float64]:
             # Divided first: bins of a range as small as a float's spacing could not be told apart.
             share = np.histogram((row - row.min()) / (row.max() - row.min()), _BINS, (0.0, 1.0))[0] / len(row)
             result[i] = -(share[share > 0] * np.log(share[share > 0])).sum()
+    return result
+
+
+def quotient(
+    part: npt.NDArray[Any], whole: npt.NDArray[Any], defined: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Divide image by image, NaN where ``defined`` is false; all (n,).
+
+    Example:
+        >>> quotient(np.array([1.0, 1.0]), np.array([4.0, 0.0]), np.array([True, False]))
+        array([0.25,  nan])
+    """
+    result = np.full(len(part), np.nan)
+    np.divide(part, whole, out=result, where=defined)
     return result
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.explanations.agreement import rank_agreement
 from lightning_sparse.measure.explanations.attributions import attribute
-from lightning_sparse.measure.explanations.maps import complexity
+from lightning_sparse.measure.explanations.maps import complexity, quotient
 
 LIMIT = 0.5
 """A method passes on a model if the mean similarity of its maps before and after stays below this."""
@@ -95,10 +95,8 @@ def randomisation_check(
     # untouched is outside, so that buffers and modes are back only after the weights are.
     with untouched(classifier, seed), shuffled_weights(classifier, seed):
         after, _ = attribute(classifier, images, targets, method, seed=seed)
-    before_complexity = complexity(maps)
-    rise = np.full(len(before_complexity), np.nan)
-    np.divide(complexity(after) - before_complexity, before_complexity, out=rise, where=before_complexity > 0)
-    return rank_agreement(maps, after), rise
+    before = complexity(maps)
+    return rank_agreement(maps, after), quotient(complexity(after) - before, before, before > 0)
 
 
 def verdict(similarity: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.measure.calibration import fit_temperature
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.errors import SparsityError, check_choices
+from lightning_sparse.measure.calibration import temperature_of
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
 from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
 from lightning_sparse.measure.explanations.localisation import check_masks
@@ -37,15 +37,12 @@ def measure_saliency(
     calibration: Data | None = None,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure the saliency maps of the true class on these images, right and wrong ones alike.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
@@ -58,9 +55,6 @@ def measure_saliency(
         batch_size: images per forward pass where there is no gradient.
         seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
             the weights.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -86,20 +80,17 @@ def measure_saliency(
         >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
         ((6, 2, 2), (6,))
     """
-    methods, measures = _names("methods", methods, ATTRIBUTIONS), _names("measures", measures, MEASURES)
+    methods = check_choices("methods", methods, ATTRIBUTIONS)
+    measures = check_choices("measures", measures, MEASURES)
     images, labels = gathered(data)
     masks = truth if truth and "localisation" in measures else {}
     for name, mask in masks.items():
         check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     missing: dict[str, str] = {}
     with untouched(classifier, seed):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        known, known_labels = (images, labels) if calibration is None else gathered(calibration)
-        temperature = fit_temperature(
-            logits if calibration is None else logits_of(classifier, known, known_labels, batch_size=batch_size),
-            known_labels,
-        )
+        temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
         arrays: dict[str, npt.NDArray[Any]] = {
             "images": images.detach().cpu().to(torch.float16).numpy(),
@@ -128,7 +119,6 @@ def measure_saliency(
                 seed=seed,
             )
             arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
-    source = "the images measured" if calibration is None else f"{len(known_labels)} calibration images"
     records = []
     for record in records_over(arrays):
         said = [f"fitted on {source}"] * (record.metric == "insertion_deletion_gap")
@@ -186,10 +176,3 @@ def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
     except SparsityError as error:
         return str(error)
     return ""
-
-
-def _names(what: str, names: Sequence[str], allowed: Iterable[str]) -> list[str]:
-    options = list(allowed)
-    if isinstance(names, str) or len(names) == 0:
-        raise SparsityError(f"{what}={names!r} is not a list of names: write {what}=[{options[0]!r}]")
-    return [check_choice(what, name, options) for name in names]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
+from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
 from lightning_sparse.statistics.paired import holm, welch
 
 ENOUGH = 5  # models a side; Hooker et al. train 30
@@ -79,7 +79,7 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
     )
     hits, n = int(changed.sum()), int((~tied).sum())
     records = [
-        Record("forgotten_share", hits / n if n else math.nan, n, *wilson(hits, n), detail=f"{what}; {how}"),
+        share_row("forgotten_share", hits, n, detail=f"{what}; {how}"),
         _share("forgotten_dense_accuracy", right[:, changed], f"single dense models on forgotten images; {how}"),
         _share("forgotten_dense_accuracy_elsewhere", right[:, ~tied & ~changed], f"on images not forgotten; {how}"),
         _share(
@@ -132,7 +132,7 @@ def vog_overlap(vog: Numbers, forgotten: Numbers) -> Record:
         f"share forgotten of the {k} images of highest VOG; of all {len(scores)} images {total / len(scores):.4g} "
         f"({total}){left_out}; p = {p:.3g} (Fisher, one-sided)"
     )
-    return Record("vog_forgotten_overlap", hits / k, k, *wilson(hits, k), detail=detail)
+    return share_row("vog_forgotten_overlap", hits, k, detail=detail)
 
 
 def _votes(predictions: Classes, classes: int) -> Classes:
@@ -154,9 +154,8 @@ def _share(metric: str, right: npt.NDArray[Any], detail: str) -> Record:
     if not n:
         return Record(metric, math.nan, 0, detail=f"undefined, there is no such image; {detail}")
     if right.dtype == np.bool_ and len(right) == 1:
-        return Record(metric, float(right.mean()), n, *wilson(int(right.sum()), n), detail=detail)
-    value, low, high = mean_interval(right.mean(axis=0))
-    return Record(metric, value, n, low, high, detail=detail)
+        return share_row(metric, int(right.sum()), n, detail=detail)
+    return mean_row(metric, right.mean(axis=0), detail=detail)
 
 
 def _among_dense(votes: Classes, models: int) -> str:

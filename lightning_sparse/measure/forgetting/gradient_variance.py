@@ -15,9 +15,9 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images, check_logits
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches
+from lightning_sparse.measure.classifier import as_classifier, batches
+from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Record
-from lightning_sparse.statistics.intervals import mean_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,20 +28,14 @@ def true_class_gradients(
     labels: Tensor,
     *,
     batch_size: int = 256,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
 ) -> Tensor:
     """Compute the gradient of each image's true-class logit in its pixels, in eval mode. The model is left as it was.
 
     Args:
-        model: any module.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`.
         images: (n, C, H, W), floats in [0, 1], not augmented.
         labels: (n,), integers in [0, classes).
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Returns:
         (n, H, W), float32 on the CPU, in logits per unit of [0, 1] pixels: the mean over channels, which Agarwal et al.'s
@@ -57,7 +51,7 @@ def true_class_gradients(
         True
     """
     check_images(images, labels)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     gradients, seen = [], []
     with untouched(classifier):
         for part, targets in batches(batch_size, device_of(classifier), images, labels):
@@ -83,9 +77,6 @@ class GradientVariance:
 
     Args:
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Attributes:
         count: at how many checkpoints it has looked.
@@ -100,15 +91,8 @@ class GradientVariance:
         array([0.8165, 0.8165, 0.    ])
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 256,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        forward: Forward | None = None,
-    ) -> None:
-        self._how: dict[str, Any] = {"batch_size": batch_size, "mean": mean, "std": std, "forward": forward}
+    def __init__(self, *, batch_size: int = 256) -> None:
+        self.batch_size = batch_size
         self.count = 0
         self._mean = self._squares = torch.empty(0)
 
@@ -118,7 +102,7 @@ class GradientVariance:
         Raises:
             SparsityError: as :func:`true_class_gradients`, and for another number or size of images than before.
         """
-        self.add(true_class_gradients(model, images, labels, **self._how))
+        self.add(true_class_gradients(model, images, labels, batch_size=self.batch_size))
 
     def add(self, gradients: Tensor) -> None:
         """Take in gradients (n, H, W) that were computed elsewhere."""
@@ -220,7 +204,6 @@ def stability_record(value: float, n: int, epochs: Sequence[int]) -> Record:
 def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
     """Record the mean of the scores over images, with its normal interval, from looks made after these epochs."""
     scores = following.scores()
-    mean, low, high = mean_interval(scores)
     detail = (
         "mean over images of VOG: standard deviation (dividing by K) of the gradient of the true class's logit over "
         f"K = {following.count} looks (after epochs {_listed(epochs)}), mean over channels, then pixels; eval mode; grows "
@@ -230,7 +213,7 @@ def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
         detail = f"undefined with fewer than two looks; {detail}"
     if still := following.unmoved():
         detail += f"; {still} images had no gradient at any look"
-    return Record("vog_mean", mean, len(scores), low, high, detail=detail)
+    return mean_row("vog_mean", scores, detail=detail)
 
 
 def _listed(epochs: Sequence[int]) -> str:

@@ -7,35 +7,56 @@ broken, which is where most of the time goes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.robustness.balls import (
     check_eps,
     check_norm,
+    check_reach,
     distance,
     tolerance,
     uniform_point,
-    whole_image,
 )
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
-from lightning_sparse.measure.robustness.pgd import check_steps, pgd
+from lightning_sparse.measure.robustness.pgd import pgd
 
 QUERIES_PER_STEP = 50
 """Square's queries for one gradient step of the others, so that 100 steps stand beside the published 5000 queries."""
 
 
-class Attack(Protocol):
-    """``attack(classifier, images, labels, eps=..., norm=..., steps=..., restarts=..., seed=..., start=...)``.
+class _Setting(NamedTuple):
+    eps: float
+    norm: str
+    steps: int
+    restarts: int
+    seed: int
+    start: Tensor | None
 
-    It returns adversarial images, like ``images``, and which of them the classifier gets wrong, (n,), bool. What an
+
+_Method = Callable[[nn.Module, Tensor, Tensor, _Setting], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack that checks what goes in and what comes out, and leaves no trace: one of :data:`ATTACKS`.
+
+    Called, it returns adversarial images, like ``images``, and which of them the classifier gets wrong, (n,), bool. What an
     attack has no use for (FGSM has one step) it leaves alone.
+
+    Attributes:
+        name: in messages.
+        method: what it does.
     """
+
+    name: str
+    method: _Method
 
     def __call__(
         self,
@@ -51,75 +72,40 @@ class Attack(Protocol):
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attack the images."""
-
-
-class _Setting(NamedTuple):
-    eps: float
-    norm: str
-    steps: int
-    restarts: int
-    seed: int
-    start: Tensor | None
-
-
-_Method = Callable[[nn.Module, Tensor, Tensor, _Setting], tuple[Tensor, Tensor]]
-
-
-def _honest(name: str, method: _Method) -> Attack:
-    """Check what goes into an attack and what comes out of it, and let it leave no trace."""
-
-    def attack(
-        classifier: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        eps: float,
-        norm: str = "Linf",
-        steps: int = 20,
-        restarts: int = 1,
-        seed: int = 0,
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
         check_images(images, labels)
         radius = check_eps("eps", eps, check_norm(norm))
-        setting = _Setting(radius, norm, check_steps(steps), check_steps(restarts, "restarts"), seed, start)
-        if radius > whole_image(images, norm):
-            raise SparsityError(
-                f"eps={eps:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart "
-                f"in {norm}: write a smaller one, for pixels in [0, 1]"
-            )
+        check_count("steps", steps, write=20)
+        check_count("restarts", restarts)
+        check_reach(radius, images, norm)
         with untouched(classifier, seed):
             device = device_of(classifier)
             # Copies, because tensors born under inference_mode cannot carry gradients.
             clean = images.to(device, torch.float32, copy=True)
             targets = labels.to(device, torch.int64, copy=True)
-            adversarial, broken = method(classifier, clean.clone(), targets, setting)
+            setting = _Setting(radius, norm, steps, restarts, seed, start)
+            adversarial, broken = self.method(classifier, clean.clone(), targets, setting)
             adversarial = adversarial.detach()
             excess = float(distance(adversarial, clean, norm).max()) - radius
             low, high = float(adversarial.min()), float(adversarial.max())
         # Negated so that NaN fails too.
         if not (excess <= tolerance(radius, norm) and low >= 0 and high <= 1):
             raise SparsityError(
-                f"attack {name!r} left its ball: {excess:g} beyond eps={eps:g} in {norm}, pixels in [{low:g}, {high:g}]: "
-                "its number would mean nothing"
+                f"attack {self.name!r} left its ball: {excess:g} beyond eps={eps:g} in {norm}, pixels in [{low:g}, "
+                f"{high:g}]: its number would mean nothing"
             )
         return adversarial, broken
-
-    return attack
 
 
 def _fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
     return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, steps=1, step_size=at.eps, random_start=False)
 
 
-def _pgd(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
-    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, **walks)
+def _pgd(loss: Literal["ce", "margin"]) -> _Method:
+    def run(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+        walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+        return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss=loss, **walks)
 
-
-def _margin(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
-    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss="margin", **walks)
+    return run
 
 
 def _published(name: str) -> _Method:
@@ -151,8 +137,8 @@ def _noise(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) 
 
 _METHODS: dict[str, _Method] = {
     "fgsm": _fgsm,
-    "pgd": _pgd,
-    "pgd-margin": _margin,
+    "pgd": _pgd("ce"),
+    "pgd-margin": _pgd("margin"),
     "apgd-ce": _published("apgd-ce"),
     "apgd-dlr": _published("apgd-dlr"),
     "apgd-t": _published("apgd-t"),
@@ -161,7 +147,7 @@ _METHODS: dict[str, _Method] = {
     "noise": _noise,
 }
 
-ATTACKS: dict[str, Attack] = {name: _honest(name, method) for name, method in _METHODS.items()}
+ATTACKS: dict[str, Attack] = {name: Attack(name, method) for name, method in _METHODS.items()}
 """All attacks by name. Each checks its inputs, stays in its ball, and leaves model and random states untouched.
 
 ``fgsm`` is one step of eps (Goodfellow et al. 2015); ``pgd`` and ``pgd-margin`` are :func:`pgd` with either loss;

@@ -59,6 +59,22 @@ def whole_image(images: Tensor, norm: str) -> float:
     return 1.0 if norm == "Linf" else math.sqrt(images[0].numel())
 
 
+def check_reach(eps: float, images: Tensor, norm: str) -> None:
+    """Refuse a radius beyond which no two images lie.
+
+    Example:
+        >>> check_reach(9.0, torch.zeros(5, 1, 8, 8), "L2")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: eps=9 is more than 8, and no two of these images are further apart in L2: write ...
+    """
+    most = whole_image(images, norm)
+    if eps > most:
+        raise SparsityError(
+            f"eps={eps:g} is more than {most:g}, and no two of these images are further apart in {norm}: write a smaller "
+            "one, for pixels in [0, 1]"
+        )
+
+
 def distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     """Compute how far apart two images are, for each pair: (n,), in double precision.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,12 @@ from tqdm import tqdm
 
 from lightning_sparse.measure.robustness import trust_checks
 from lightning_sparse.measure.robustness.attacks import attack_detail, attack_name
-from lightning_sparse.measure.robustness.counting import Samples
-from lightning_sparse.measure.robustness.earlier import Earlier
+from lightning_sparse.measure.robustness.known import Known
+from lightning_sparse.measure.robustness.sample_count import Samples
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.robustness.victim import CONTINUED, Victim
+from lightning_sparse.measure.rows import share_row
 from lightning_sparse.results.records import Record
-from lightning_sparse.statistics.intervals import wilson
 
 
 def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:
@@ -40,7 +41,7 @@ def cascade(
     names: dict[str, str],
     samples: Samples,
     progress: bool,
-    earlier: Earlier,
+    known: Known,
 ) -> tuple[list[Record], Tensor, list[list[int]]]:
     """Run every attack at every eps.
 
@@ -52,7 +53,7 @@ def cascade(
         names: attacks that run, and what each was asked for as.
         samples: the running count.
         progress: show a bar.
-        earlier: what is known at other eps.
+        known: what is known at other eps.
 
     Returns:
         Rows; which images are left at each eps (n, radii), bool; and how many are left after each attack at each eps.
@@ -65,7 +66,7 @@ def cascade(
     with tqdm(total=len(radii) * len(names), desc="attacks", disable=not progress, leave=False) as bar:
         for radius in radii:
             counts.append([])
-            for stood in earlier.standing(radius):
+            for stood in known.standing(radius):
                 standing &= stood
             for name, wanted in names.items():
                 bar.set_postfix_str(f"{name} at {radius:.4g}, {int(standing.sum())} of {n} left")
@@ -96,7 +97,7 @@ def cascade(
                 f"{victim.norm}, per image worst of {order} at this and every smaller eps of this call, {tier.steps} steps, "
                 f"seed {victim.seed}; the last attack's row again, so it cost nothing of its own"
             )
-            detail += earlier.in_words(radius, standing)
+            detail += known.in_words(radius, standing)
             rows.append(_row(victim, "worst", radius, counts[-1][-1], n, 0, detail))
     return rows, torch.stack(survives, dim=1), counts
 
@@ -110,7 +111,7 @@ def checked(
     tier: Tier,
     samples: Samples,
     progress: bool,
-    earlier: Earlier,
+    known: Known,
 ) -> list[Record]:
     """Make every check of :mod:`~lightning_sparse.measure.robustness.trust_checks` that was not made before.
 
@@ -125,7 +126,7 @@ def checked(
         tier: what the cascade ran.
         samples: the running count.
         progress: show a bar.
-        earlier: what is known at other eps.
+        known: what is known at other eps.
 
     Returns:
         One ``trust_`` row for each check, at each eps where it is of one eps.
@@ -133,10 +134,10 @@ def checked(
     rows = []
     left = [column.nonzero().squeeze(1) for column in survives.T]
     here, half = dict(zip(radii, left, strict=True)), int(correct.sum()) / 2
-    stand = {eps: int(column.sum()) for eps, column in earlier.survives.items()}
+    stand = {eps: int(column.sum()) for eps, column in known.survives.items()}
     stand |= {eps: len(survivors) for eps, survivors in here.items()}
     middle = min(sorted(stand), key=lambda eps: abs(stand[eps] - half))
-    made = {(row.metric, row.eps) for row in earlier.rows}
+    made = {(row.metric, row.eps) for row in known.rows}
     with tqdm(total=4 * len(radii) + 4, desc="checks", disable=not progress, leave=False) as bar:
 
         def add(row: Record) -> None:
@@ -158,16 +159,5 @@ def checked(
 
 
 def _row(victim: Victim, attack: str, eps: float, robust: int, n: int, samples: int, detail: str) -> Record:
-    low, high = wilson(robust, n)
-    return Record(
-        "robust_accuracy",
-        robust / n,
-        n,
-        low,
-        high,
-        attack=attack,
-        norm=victim.norm,
-        eps=eps,
-        samples=samples,
-        detail=detail,
-    )
+    setting: dict[str, Any] = {"attack": attack, "norm": victim.norm, "eps": eps, "samples": samples, "detail": detail}
+    return share_row("robust_accuracy", robust, n, **setting)

@@ -16,6 +16,9 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 from lightning_sparse.measure.robustness.balls import distance
 
+SQUARE_NEEDS = 5
+"""Pixels a side that Square needs in L2: its windows are a fifth of the image."""
+
 _TARGETS = 9  # as AutoAttack has it, however many classes there are
 
 
@@ -60,7 +63,7 @@ def published(
         if classes < 4:
             raise SparsityError(f"attack {name!r} needs at least 4 classes, and there are {classes}: use 'pgd-margin'")
         settings |= {"n_classes": min(classes, _TARGETS + 1)} if name == "apgd-t" else {}
-    if name == "square" and norm == "L2" and min(images.shape[2:]) < 5:
+    if name == "square" and norm == "L2" and min(images.shape[2:]) < SQUARE_NEEDS:
         raise SparsityError(
             f"attack 'square' in L2 works on windows of a fifth of the image, and images of {tuple(images.shape[2:])} "
             "have none: use norm='Linf'"

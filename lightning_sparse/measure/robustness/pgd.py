@@ -9,21 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import check_choice, check_count
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, steepest
 from lightning_sparse.measure.robustness.balls import random_start as draw_start
-
-
-def check_steps(steps: object, name: str = "steps") -> int:
-    """Return ``steps`` if it is an integer of at least 1, else raise.
-
-    Example:
-        >>> check_steps(20)
-        20
-    """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise SparsityError(f"{name}={steps!r} is not an integer of at least 1: write {20 if name == 'steps' else 1}")
-    return steps
 
 
 def pgd(
@@ -83,8 +71,8 @@ def pgd(
         >>> torch.equal(model(adversarial).argmax(1) != labels, broken)
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_steps(steps)
-    restarts = check_steps(restarts, "restarts")
+    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
+    restarts = check_count("restarts", restarts)
     objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
     size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
 

@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.errors import SparsityError, check_choices, check_count
+from lightning_sparse.measure.checks import with_forward
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.attacks import ATTACKS
-from lightning_sparse.measure.robustness.balls import check_eps, check_norm, whole_image
+from lightning_sparse.measure.robustness.balls import check_eps, check_norm, check_reach
 from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
-from lightning_sparse.measure.robustness.counting import counted
-from lightning_sparse.measure.robustness.earlier import earlier_of
-from lightning_sparse.measure.robustness.pgd import check_steps
+from lightning_sparse.measure.robustness.known import read_known
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.measure.robustness.tiers import check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.robustness.victim import Victim
+from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
 
 WITHOUT_GRADIENT = {"square", "noise"}
 
@@ -40,9 +40,6 @@ def measure_robustness(
     restarts: int | None = None,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
     known: Measured | None = None,
 ) -> Measured:
@@ -53,7 +50,7 @@ def measure_robustness(
     row of an attack says what is left after it and all before it, and the last one's is the worst case.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
@@ -66,9 +63,6 @@ def measure_robustness(
         restarts: random starts of PGD in place of the tier's.
         batch_size: images per batch; 128 to 256 is fastest on a CPU.
         seed: of the random starts and samples.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
         known: what this function returned for the same model, images and settings at other eps. There nothing is attacked
             again, and the rows stay as they are. At a new eps, what broke at a smaller known one is broken without an attack,
@@ -96,15 +90,15 @@ def measure_robustness(
     radii, chosen = check_radii(eps, norm), check_tier(tier)
     chosen = replace(
         chosen,
-        attacks=chosen.attacks if attacks is None else tuple(check_attacks(attacks)),
-        steps=chosen.steps if steps is None else check_steps(steps),
-        restarts=chosen.restarts if restarts is None else check_steps(restarts, "restarts"),
+        attacks=chosen.attacks if attacks is None else tuple(check_choices("attacks", attacks, ATTACKS)),
+        steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
+        restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        _check_reach(images, radii, norm)
+        check_reach(radii[-1], images, norm)
         if chosen.checks or not set(chosen.attacks) <= WITHOUT_GRADIENT:
             _check_gradient(classifier, images)
         targets = labels.cpu().long()
@@ -113,17 +107,17 @@ def measure_robustness(
         names = attack_names(chosen.attacks, logits.shape[1])
         chosen = replace(chosen, attacks=tuple(names))
         victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
-        earlier = earlier_of(known, targets)
-        new = [radius for radius in radii if radius not in earlier.survives]
+        before = read_known(known, targets)
+        new = [radius for radius in radii if radius not in before.survives]
         rows: list[Record] = []
         made: list[Record] = []
-        stand = dict(earlier.survives)
+        stand = dict(before.survives)
         if new:
-            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, earlier)
+            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, before)
             stand |= zip(new, survives.T, strict=True)
             if chosen.checks:
-                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, earlier)
-    kept = [row for row in earlier.rows if row.eps in radii or row.metric in OF_THE_MODEL]
+                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, before)
+    kept = [row for row in before.rows if row.eps in radii or row.metric in OF_THE_MODEL]
     checks = [*(row for row in kept if row.metric.startswith("trust_")), *made]
     rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
     rows += [row for row in kept if row.metric == "robust_accuracy"]
@@ -148,17 +142,13 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     curves = nested.astype(float)
     # One area per image: their mean is the area under the mean curve, and their spread its interval.
     areas = ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / grid[-1]
-    value, low, high = mean_interval(areas)
     n, mean = len(curves), curves.mean(axis=0)
     over = f"worst-case robust accuracy at eps 0 (clean), {', '.join(f'{radius:.4g}' for radius in radii)}"
     if missed:
         over += f" (less {missed} that stood at an eps in one call and broke at a smaller one in another)"
-    area = Record(
+    area = mean_row(
         "robust_curve_area",
-        value,
-        n,
-        low,
-        high,
+        areas,
         attack="worst",
         norm=norm,
         detail=f"trapezoid under {over}, divided by {radii[-1]:.4g}; its samples are the clean pass",
@@ -177,20 +167,13 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     return area, Record("robust_eps_half", crossing, n, attack="worst", norm=norm, detail=what)
 
 
-def _check_reach(images: torch.Tensor, radii: list[float], norm: str) -> None:
-    if radii[-1] > whole_image(images, norm):
-        raise SparsityError(
-            f"eps={radii[-1]:g} is more than {whole_image(images, norm):g}, and no two of these images are further apart in "
-            f"{norm}: write a smaller one, for pixels in [0, 1]"
-        )
-
-
 def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
     pixels = images[:1].to(device_of(classifier), torch.float32, copy=True).requires_grad_(True)
     if not classifier(pixels).requires_grad:
         raise SparsityError(
             "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
-            "by gradient cannot run: write attacks=['square'] with tier='monitor', or forward= with a way that keeps it"
+            f"by gradient cannot run: write attacks=['square'] with tier='monitor', or {with_forward('...')} with a way that "
+            "keeps it"
         )
 
 
@@ -201,10 +184,3 @@ def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
         raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
     return sorted({check_eps("eps", radius, norm) for radius in eps})
-
-
-def check_attacks(attacks: Sequence[str]) -> list[str]:
-    """Return the names of attacks, or raise a SparsityError if one does not exist."""
-    if isinstance(attacks, str) or len(attacks) == 0:
-        raise SparsityError(f"attacks={attacks!r} is not a list of names: write attacks=['pgd', 'apgd-dlr']")
-    return [check_choice("attacks", name, ATTACKS) for name in attacks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, distance, tolerance
-from lightning_sparse.measure.robustness.pgd import check_steps, pgd
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import wilson
+from lightning_sparse.measure.robustness.pgd import pgd
+from lightning_sparse.measure.rows import share_row
+from lightning_sparse.results.records import Measured
 
 
 def craft(
@@ -30,9 +30,6 @@ def craft(
     steps: int = 20,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Craft an adversarial image of every image, by PGD on the logit margin (Madry et al. 2018), to be tried elsewhere.
@@ -41,16 +38,13 @@ def craft(
     that is only just across this model's border is seldom across another's.
 
     Args:
-        model: any module, the source; it is left as it was.
+        model: the source, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
         eps: radius: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
         norm: ``"Linf"`` or ``"L2"``.
         steps: gradient steps, of 2.5 * eps / steps each, from one random start.
         batch_size: images per batch; with the seed it decides the random starts.
         seed: of the random starts.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -66,9 +60,9 @@ def craft(
         >>> bool((distance(adversarial, images, "Linf") <= 0.1 + 1e-6).all())
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_steps(steps)
+    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     crafted = []
     with untouched(classifier, seed):
         logits_of(classifier, images, labels, batch_size=batch_size)
@@ -91,24 +85,18 @@ def measure_transfer(
     norm: str = "Linf",
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure a model's accuracy on adversarial images crafted on others (Papernot et al. 2016, arXiv 1605.07277).
 
     Args:
         sources: by name of the source model, what :func:`craft` made on it of the images of ``data``.
-        model: any module, the target; it is left as it was.
+        model: the target, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: the clean images and their labels, or a loader of them, in the same order.
         eps: the radius that the images were crafted with; it is checked.
         norm: and their norm.
         batch_size: images per forward pass.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -133,17 +121,15 @@ def measure_transfer(
     images, labels = gathered(data)
     for name, adversarial in sources.items():
         _check_source(name, adversarial, images, eps, norm)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)
     records, arrays = [], {}
     with untouched(classifier, seed):
         for name, adversarial in tqdm(sources.items(), "transfer", disable=not progress, leave=False):
             right = logits_of(classifier, adversarial, labels, batch_size=batch_size).argmax(dim=1) == targets
-            low, high = wilson(int(right.sum()), n)
             detail = f"top-1 on adversarial images crafted on {name} within {eps:.4g} ({norm}), all images counted"
-            value = int(right.sum()) / n
             found: dict[str, Any] = {"norm": norm, "eps": eps, "condition": name, "samples": n, "detail": detail}
-            records.append(Record("transfer_accuracy", value, n, low, high, **found))
+            records.append(share_row("transfer_accuracy", int(right.sum()), n, **found))
             arrays[name] = right.numpy()
     return Measured(records, arrays)
 
@@ -157,24 +143,18 @@ def transfer_matrix(
     steps: int = 20,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Craft on each model and try on all of them: who shares adversarial images with whom.
 
     Args:
-        models: k models by name; each is left as it was.
+        models: k models by name, each as that of :func:`craft`.
         data: see :func:`craft`.
         eps: see there.
         norm: see there.
         steps: see there.
         batch_size: see there.
         seed: see there; all sources start from the same points.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`; of all models.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -195,7 +175,6 @@ def transfer_matrix(
         raise SparsityError(f"models={models!r} names no model: write models={{'dense': dense, 'sparse': sparse}}")
     images, labels = gathered(data)
     both: dict[str, Any] = {"eps": eps, "norm": norm, "batch_size": batch_size, "seed": seed, "progress": progress}
-    both |= {"mean": mean, "std": std, "forward": forward}
     sources = {name: craft(model, (images, labels), steps=steps, **both) for name, model in models.items()}
     columns = [
         [row.value for row in measure_transfer(sources, model, (images, labels), **both).records]

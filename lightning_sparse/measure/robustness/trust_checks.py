@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.robustness.balls import whole_image
+from lightning_sparse.measure.robustness.from_torchattacks import SQUARE_NEEDS
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.robustness.trust import THRESHOLDS
 from lightning_sparse.measure.robustness.victim import Victim
@@ -21,9 +22,6 @@ NOISE_DRAWS = 3
 MORE_STEPS = 5
 _MOST = 100  # images of a sample
 _TWICE = 128  # images whose logits are compared
-
-
-SQUARE_NEEDS = 5
 
 
 def sample(victim: Victim, places: Tensor, least: int, most: int) -> Tensor:

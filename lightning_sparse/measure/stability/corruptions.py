@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choice, check_choices
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 """``corruption(images, severity, generator) -> images``: (n, C, H, W) in [0, 1], severity 1, 2 or 3."""
@@ -36,9 +37,6 @@ def measure_corruptions(
     severities: Sequence[int] = SEVERITIES,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure accuracy on images corrupted in the manner of MNIST-C and CIFAR-10-C, for pixels and images of any kind.
@@ -64,15 +62,12 @@ def measure_corruptions(
     images: not on the model, the device, the batch size or what else is measured. The three severities share them.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
         corruptions: names from ``CORRUPTIONS``; None is all.
         severities: from 1, 2, 3.
         batch_size: images per forward pass.
         seed: of the corruptions' random numbers.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -94,10 +89,11 @@ def measure_corruptions(
         >>> measured.arrays["right"].shape
         (6, 2)
     """
-    names, strengths = _check_names(corruptions), _check_severities(severities)
+    names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
+    strengths = _check_severities(severities)
     images, labels = gathered(data)
     check_images(images, labels)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)
     conditions = [(name, severity) for name in names for severity in strengths]
     records, right = [], []
@@ -107,17 +103,12 @@ def measure_corruptions(
             corrupted = corrupt(pixels, name, severity, seed=seed)
             hits = logits_of(classifier, corrupted, targets, batch_size=batch_size).argmax(dim=1) == targets
             right.append(hits.numpy())
-            low, high = wilson(int(hits.sum()), n)
             detail = f"top-1 under {name}, severity {severity} of 3, eval mode, float32, seed {seed}"
-            condition = f"{name} {severity}"
-            accuracy = int(hits.sum()) / n
-            records.append(
-                Record("corruption_accuracy", accuracy, n, low, high, condition=condition, samples=n, detail=detail)
-            )
+            found: dict[str, Any] = {"condition": f"{name} {severity}", "samples": n, "detail": detail}
+            records.append(share_row("corruption_accuracy", int(hits.sum()), n, **found))
     table = np.stack(right, axis=1)
-    value, low, high = mean_interval(table.mean(axis=1))
     detail = f"mean over {', '.join(names)} at severities {', '.join(map(str, strengths))} of 3, seed {seed}"
-    records.append(Record("corruption_mean_accuracy", value, n, low, high, detail=detail))
+    records.append(mean_row("corruption_mean_accuracy", table.mean(axis=1), detail=detail))
     return Measured(records, {"right": table})
 
 
@@ -211,14 +202,6 @@ def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0
         images, angle=angle, translate=list(shift), scale=1.0, shear=[0.0, 0.0], interpolation=bilinear
     )
     return moved
-
-
-def _check_names(corruptions: Sequence[str] | None) -> list[str]:
-    if corruptions is None:
-        return list(CORRUPTIONS)
-    if isinstance(corruptions, str) or len(corruptions) == 0:
-        raise SparsityError(f"corruptions={corruptions!r} is not a list of names: write corruptions=['rotation']")
-    return list(dict.fromkeys(check_choice("corruptions", name, CORRUPTIONS) for name in corruptions))
 
 
 def _check_severities(severities: Sequence[int]) -> list[int]:

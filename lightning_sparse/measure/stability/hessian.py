@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
 from lightning_sparse.results.records import Measured, Record
 
@@ -31,9 +31,6 @@ def measure_hessian(
     iterations: int = 100,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure how sharp the minimum is: the eigenvalue of largest magnitude of the loss's Hessian in the weights.
@@ -43,7 +40,7 @@ def measure_hessian(
     parameters are directions, biases and those of normalisation layers too; dead connections are none.
 
     Args:
-        model: any module with parameters; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`. Images it was
             trained on tell about the minimum that training found; some hundreds are enough to compare models.
         masks: by parameter name, True where a connection lives, such as ``callback.masks``; a parameter without a mask
@@ -52,9 +49,6 @@ def measure_hessian(
             changes by less than 0.1 % and the residual is less than a tenth of it, which takes 5 to 30 as a rule.
         batch_size: images per pass; it does not change the number.
         seed: of the random vector.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -75,11 +69,10 @@ def measure_hessian(
         >>> measured.records[0].value > 0
         True
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise SparsityError(f"iterations={iterations!r} is not an integer of at least 1: write 100")
+    check_count("iterations", iterations, write=100)
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
-    weights, living = _directions(model, masks or {})
+    classifier = as_classifier(model)
+    weights, living = _directions(classifier.model, masks or {})
     count, total = sum(int(mask.sum()) for mask in living), sum(mask.numel() for mask in living)
     if count == 0:
         raise SparsityError("masks leave no living connection: give masks under which at least one lives")

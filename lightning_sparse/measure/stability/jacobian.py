@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,11 +9,12 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.calibration import fit_temperature
-from lightning_sparse.measure.classifier import Forward, as_classifier, batches, logits_of
+from lightning_sparse.measure.calibration import temperature_of
+from lightning_sparse.measure.checks import with_forward
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
+from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_jacobian(
@@ -25,9 +24,6 @@ def measure_jacobian(
     calibration: Data | None = None,
     batch_size: int = 256,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure the Frobenius norm of d logits / d pixels at each image (Hoffman et al. 2019, arXiv 1908.02729).
@@ -37,15 +33,12 @@ def measure_jacobian(
     temperature that calibrates the model, that scale is gone.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
         calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
             None fits it on the measured ones.
         batch_size: images per forward pass, followed by one backward pass per class; it does not change the number.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -65,16 +58,11 @@ def measure_jacobian(
         True
     """
     images, labels = gathered(data)
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    classifier = as_classifier(model)
     # Compiled modules run eagerly: their backward pass may run once only, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
-        if calibration is None:
-            temperature, source = fit_temperature(logits, labels), "the images measured"
-        else:
-            others = gathered(calibration)
-            temperature = fit_temperature(logits_of(classifier, *others, batch_size=batch_size), others[1])
-            source = f"{len(others[1])} calibration images"
+        temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         norms = []
         with tqdm(total=len(images), desc="Jacobian", disable=not progress, leave=False) as bar:
             for (part,) in batches(batch_size, device_of(classifier), images):
@@ -84,14 +72,10 @@ def measure_jacobian(
     flat = int((values == 0).sum())
     what = f"mean Frobenius norm of d logits / d pixels, eval mode; exactly 0 for {flat} of {len(values)} images"
     calibrated = f"{what}; logits divided by temperature {temperature:.4g} fitted on {source}"
-    rows = [
-        ("curvature_jacobian_norm", values, what),
-        ("curvature_jacobian_norm_calibrated", values / temperature, calibrated),
+    records = [
+        mean_row("curvature_jacobian_norm", values, detail=what),
+        mean_row("curvature_jacobian_norm_calibrated", values / temperature, detail=calibrated),
     ]
-    records = []
-    for metric, numbers, detail in rows:
-        value, low, high = mean_interval(numbers)
-        records.append(Record(metric, value, len(numbers), low, high, detail=detail))
     return Measured(records, {"jacobian_norm": values.astype(np.float32)})
 
 
@@ -109,7 +93,7 @@ def _norms(classifier: nn.Module, images: Tensor) -> Tensor:
         if gradient is None:
             raise SparsityError(
                 "the logits have no gradient in the pixels: the model detaches them or runs under no_grad; write "
-                "forward= with a differentiable path from pixels to logits"
+                f"{with_forward('...')} with a differentiable path from pixels to logits"
             )
         squares += gradient.flatten(1).square().sum(dim=1).cpu().double()
     return squares.sqrt()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import check_count
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, logits_of
+from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval
+from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.results.records import Measured
 
 
 def measure_shift_consistency(
@@ -25,9 +23,6 @@ def measure_shift_consistency(
     most: int = 2,
     batch_size: int = 512,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
     progress: bool = False,
 ) -> Measured:
     """Measure how often two shifted copies of an image get the same prediction, right or wrong (Zhang 2019, 1904.11486).
@@ -38,15 +33,12 @@ def measure_shift_consistency(
     a shift as agreeing with itself; leaving those pairs out puts a model whose every prediction differs at 0.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
         most: longest shift along each axis in pixels, at least 1 and less than the image's shorter side. The model runs
             (2 most + 1)^2 times: 25 for 2.
         batch_size: images per forward pass.
         seed: of the random states inside; a model without randomness in eval mode does not depend on it.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
         progress: show a bar on stderr.
 
     Returns:
@@ -66,11 +58,8 @@ def measure_shift_consistency(
     images, labels = gathered(data)
     check_images(images, labels)
     side = min(images.shape[-2:])
-    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most < side:
-        raise SparsityError(
-            f"most={most!r} is not a whole number of pixels in [1, {side - 1}] for images of {side} pixels: write 1 or 2"
-        )
-    classifier = as_classifier(model, mean=mean, std=std, forward=forward)
+    check_count("most", most, most=side - 1, write=f"fewer pixels than the {side} of the images' shorter side")
+    classifier = as_classifier(model)
     padded = F.pad(images.detach(), (most, most, most, most))
     height, width = images.shape[-2:]
     corners = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
@@ -81,13 +70,12 @@ def measure_shift_consistency(
             logits = logits_of(classifier, window, labels, batch_size=batch_size)
             predictions.append(logits.argmax(dim=1))
     consistency = _agreeing_pairs(torch.stack(predictions, dim=1), logits.shape[1]).numpy()
-    value, low, high = mean_interval(consistency)
     n, shifts = len(labels), len(corners)
     detail = (
         f"share of pairs of different shifts with the same top-1 prediction, all {shifts} shifts of at most {most} pixels "
         "along each axis, zeros moved in, eval mode; right or wrong does not matter"
     )
-    record = Record("shift_consistency", value, n, low, high, samples=n * shifts, detail=detail)
+    record = mean_row("shift_consistency", consistency, samples=n * shifts, detail=detail)
     return Measured([record], {"shift_consistency": consistency.astype("float32")})
 
 

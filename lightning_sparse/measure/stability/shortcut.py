@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
-from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.gathering import Data
-from lightning_sparse.results.records import Measured, Record
-from lightning_sparse.statistics.intervals import mean_interval, wilson
+from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.records import Measured
 
 VERSIONS = {
     "aligned": "the cue of their own class",
@@ -28,20 +27,14 @@ def measure_shortcut(
     data: Mapping[str, Data],
     *,
     batch_size: int = 512,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    forward: Forward | None = None,
 ) -> Measured:
     """Measure accuracy on the same images with their class's cue, without one, and with that of another class.
 
     Args:
-        model: any module; it is left as it was.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``"aligned"``, ``"absent"`` and ``"conflicting"``: the same images in the same order, as
             :func:`lightning_sparse.data.shortcut_versions` makes them. Each ``(images, labels)`` or a loader.
         batch_size: images per forward pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
 
     Returns:
         ``shortcut_accuracy_aligned``, ``shortcut_accuracy_absent`` and ``shortcut_accuracy_conflicting``, in [0, 1], with
@@ -67,17 +60,14 @@ def measure_shortcut(
     right: dict[str, npt.NDArray[np.bool_]] = {}
     rows = []
     for name, cue in VERSIONS.items():
-        found = measure_accuracy(model, data[name], batch_size=batch_size, mean=mean, std=std, forward=forward).arrays
+        found = measure_accuracy(model, data[name], batch_size=batch_size).arrays
         if not np.array_equal(arrays.setdefault("labels", found["labels"]), found["labels"]):
             raise SparsityError(f"the labels of {name!r} are not those of 'aligned': give the same images in one order")
         arrays[f"prediction_{name}"] = found["prediction"]
         right[name] = found["prediction"] == found["labels"]
-        n, correct = len(right[name]), int(right[name].sum())
-        rows.append(
-            Record(f"shortcut_accuracy_{name}", correct / n, n, *wilson(correct, n), detail=f"images with {cue}")
-        )
+        hits, n = int(right[name].sum()), len(right[name])
+        rows.append(share_row(f"shortcut_accuracy_{name}", hits, n, detail=f"images with {cue}"))
     difference = right["aligned"].astype(float) - right["conflicting"].astype(float)
-    value, low, high = mean_interval(difference)
     detail = "accuracy with the cue of the own class minus accuracy with that of another, the same images"
-    rows.append(Record("shortcut_reliance", value, len(difference), low, high, detail=detail))
+    rows.append(mean_row("shortcut_reliance", difference, detail=detail))
     return Measured(rows, arrays)

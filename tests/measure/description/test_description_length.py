@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.description.description_length import (
     code_bits,
     mask_bits,
@@ -227,7 +228,7 @@ def test_it_leaves_no_trace_even_after_an_exception(digits, training):
     with torch.inference_mode():
         measure_description_length(model, training)
     with pytest.raises(KeyError, match="planted"):
-        measure_description_length(model, training, batch_size=1200, forward=fails)
+        measure_description_length(as_classifier(model, forward=fails), training, batch_size=1200)
     assert len(calls) == 3
     assert all(torch.equal(one, two) for one, two in zip(before, state(), strict=True))
     assert versions == [tensor._version for tensor in model.parameters()]

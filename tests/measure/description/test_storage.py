@@ -9,16 +9,14 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
+from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.description.storage import (
     as_matrix,
     from_bitmap,
     from_csr,
     from_entropy,
-    living_of,
-    rest_of,
     storage_formats,
     to_bitmap,
     to_csr,
@@ -134,32 +132,6 @@ def test_without_masks_zeros_are_dead_and_with_them_a_living_zero_is_stored():
     assert sizes(storage_formats(net))["bitmap"] == 1 + 2 * 4
     assert sizes(storage_formats(net, masks))["bitmap"] == 1 + 4 * 4
     assert sizes(storage_formats(net, masks))["torch_csr"] == 3 * 8 + 4 * 12
-
-
-def test_a_layer_without_a_mask_is_dense_and_one_that_cannot_be_sparse_is_of_the_rest():
-    net = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3))
-    net[1].weight.data[0, 0] = 0
-    masks = {"0.weight": torch.ones(2, 4, dtype=torch.bool)}
-    assert {name: int(alive.sum()) for name, (_, alive) in living_of(net, masks).items()} == {
-        "0.weight": 8,
-        "1.weight": 6,
-    }
-    nn.utils.parametrizations.weight_norm(net[1])
-    assert list(living_of(net, masks)) == ["0.weight"]
-
-
-def test_masks_that_do_not_fit_are_refused():
-    net = nn.Linear(4, 2)
-    with pytest.raises(SparsityError, match="not zero at some dead"):
-        storage_formats(net, {"weight": torch.zeros(2, 4, dtype=torch.bool)})
-    with pytest.raises(SparsityError, match="no such parameter"):
-        storage_formats(net, {"0.weight": torch.ones(2, 4, dtype=torch.bool)})
-    with pytest.raises(SparsityError, match=r"shape \[4, 2\]"):
-        storage_formats(net, {"weight": torch.ones(4, 2, dtype=torch.bool)})
-    with pytest.raises(SparsityError, match="int64"):
-        storage_formats(net, {"weight": torch.ones(2, 4, dtype=torch.long)})
-    with pytest.raises(SparsityError, match="empty"):
-        storage_formats(net, {})
 
 
 def test_a_tied_tensor_is_stored_once_and_a_buffer_outside_the_checkpoint_not_at_all():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
@@ -61,7 +62,7 @@ def test_channels_are_averaged_before_the_deviation():
 def test_it_is_the_logit_and_in_units_of_pixels_before_normalisation():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 1, 0])
-    gradients = true_class_gradients(model, images, labels, mean=[0.3], std=[0.25], batch_size=2)
+    gradients = true_class_gradients(as_classifier(model, mean=[0.3], std=[0.25]), images, labels, batch_size=2)
     torch.testing.assert_close(gradients.flatten(1), 4.0 * model[1].weight.detach()[labels])
 
 

@@ -8,9 +8,9 @@ from torch import nn
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS
-from lightning_sparse.measure.robustness.attacks import _honest, attack_detail, attack_name
-from lightning_sparse.measure.robustness.counting import counted
+from lightning_sparse.measure.robustness.attacks import Attack, attack_detail, attack_name
 from lightning_sparse.measure.robustness.from_torchattacks import nearest
+from lightning_sparse.measure.robustness.sample_count import counted
 
 EPS = {"Linf": 0.15, "L2": 0.7}
 
@@ -107,7 +107,7 @@ def test_what_torchattacks_would_swallow_is_refused(digits, name):
     for wrong_images, wrong_labels, says in (
         (images, torch.full_like(labels, -1), "reach -1"),
         (images * 16, labels, "images / 255"),
-        (images - 0.5, labels, "mean= and std="),
+        (images - 0.5, labels, r"as_classifier\(model, mean="),
     ):
         with pytest.raises(SparsityError, match=says):
             ATTACKS[name](digits.model, wrong_images, wrong_labels, eps=0.1, steps=2)
@@ -129,7 +129,7 @@ def test_an_attack_that_leaves_its_ball_is_caught(wrong, norm):
         return wrong(images), torch.ones(2, dtype=torch.bool)
 
     with pytest.raises(SparsityError, match="'cheat' left its ball"):
-        _honest("cheat", cheat)(
+        Attack("cheat", cheat)(
             nn.Flatten(), torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 1]), eps=0.1, norm=norm, steps=1
         )
 

@@ -11,8 +11,8 @@ from torch import nn
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS, as_classifier
-from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.statistics import wilson
 
 EPS = [1 / 16, 2 / 16, 3 / 16, 6 / 16]
@@ -96,8 +96,8 @@ def test_the_curves_area_and_half_by_hand():
     margins = torch.tensor([0.1, 0.3, 0.5, 0.7])
     images = torch.stack([0.5 + margins / 2, 0.5 - margins / 2], dim=1).view(4, 1, 1, 2)
     labels = torch.zeros(4, dtype=torch.long)
-    settings = {"forward": lambda m, x: 2 * m(x), "tier": "monitor"}
-    measured = measure_robustness(nn.Flatten(), (images, labels), eps=[0.1, 0.2, 0.4], **settings)
+    classifier = as_classifier(nn.Flatten(), forward=lambda model, x: 2 * model(x))
+    measured = measure_robustness(classifier, (images, labels), eps=[0.1, 0.2, 0.4], tier="monitor")
     values = table(measured)
     assert [values["worst", eps] for eps in (0.1, 0.2, 0.4)] == [0.75, 0.5, 0.0]
     # (1 + 0.75) / 2 * 0.1 + (0.75 + 0.5) / 2 * 0.1 + 0.5 / 2 * 0.2 = 0.2, of 0.4.
@@ -107,10 +107,10 @@ def test_the_curves_area_and_half_by_hand():
     areas = np.array([0.05, 0.15, 0.3, 0.3]) / 0.4
     half_width = 1.959964 * areas.std(ddof=1) / 2
     assert of(measured, "robust_curve_area").high == pytest.approx(areas.mean() + half_width)
-    between = measure_robustness(nn.Flatten(), (images, labels), eps=[0.1, 0.3], **settings)
+    between = measure_robustness(classifier, (images, labels), eps=[0.1, 0.3], tier="monitor")
     # From 0.75 at 0.1 to 0.25 at 0.3, through half of 1.
     assert of(between, "robust_eps_half").value == pytest.approx(0.2)
-    never = of(measure_robustness(nn.Flatten(), (images, labels), eps=[0.1], **settings), "robust_eps_half")
+    never = of(measure_robustness(classifier, (images, labels), eps=[0.1], tier="monitor"), "robust_eps_half")
     assert np.isnan(never.value)
     assert "0.75 is left at the largest eps, more than half of 1" in never.detail
 
@@ -145,8 +145,8 @@ def test_images_wrong_on_clean_are_broken_and_never_attacked():
         seen.append(len(x))
         return 4 * model(x)
 
-    data = images, torch.tensor([0, 1])
-    measured = measure_robustness(nn.Flatten(), data, eps=[0.01, 0.02], tier="monitor", steps=2, forward=forward)
+    data, classifier = (images, torch.tensor([0, 1])), as_classifier(nn.Flatten(), forward=forward)
+    measured = measure_robustness(classifier, data, eps=[0.01, 0.02], tier="monitor", steps=2)
     assert set(table(measured).values()) == {0.5}
     assert seen[0] == 2
     assert set(seen[1:]) == {1}
@@ -192,10 +192,10 @@ def test_the_samples_of_all_rows_are_all_that_went_through_the_model(digits):
         seen.append(len(x))
         return model(x)
 
-    data, settings = (digits.images[:60], digits.labels[:60]), {"eps": [0.1, 0.2], "forward": forward}
+    data, classifier = (digits.images[:60], digits.labels[:60]), as_classifier(digits.model, forward=forward)
     for extra in ({"tier": "sweep"}, {"attacks": ["apgd-t", "fab-t", "square", "noise"], "steps": 3}):
         seen.clear()
-        measured = measure_robustness(digits.model, data, **settings, **extra)
+        measured = measure_robustness(classifier, data, eps=[0.1, 0.2], **extra)
         assert sum(row.samples for row in measured.records) == sum(seen)
 
 
@@ -339,11 +339,13 @@ def test_wrong_settings_are_refused(digits, settings, says):
         measure_robustness(digits.model, (digits.images, digits.labels), **settings)
 
 
+def detached(model):
+    return as_classifier(model, forward=lambda model, x: model(x.detach()))
+
+
 def test_a_model_without_gradients_is_refused(digits):
     with pytest.raises(SparsityError, match="carry no gradient back to the pixels"):
-        measure_robustness(
-            digits.model, (digits.images, digits.labels), eps=[0.1], forward=lambda model, x: model(x.detach())
-        )
+        measure_robustness(detached(digits.model), (digits.images, digits.labels), eps=[0.1])
 
 
 def test_no_warning_leaks(digits):
@@ -356,7 +358,7 @@ def test_no_warning_leaks(digits):
 def test_without_gradients_the_black_box_still_runs(digits):
     data = (digits.images[:10], digits.labels[:10])
     settings = {"eps": [0.2], "attacks": ["square"], "tier": "monitor", "steps": 2}
-    found = measure_robustness(digits.model, data, forward=lambda model, x: model(x.detach()), **settings)
+    found = measure_robustness(detached(digits.model), data, **settings)
     assert {row.attack for row in found.records} == {"square", "worst"}
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from lightning_sparse import untouched
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import ATTACKS
-from lightning_sparse.measure.robustness.counting import counted
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
+from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.measure.robustness.tiers import TIERS, check_tier
 
 

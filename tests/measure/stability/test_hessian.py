@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.stability.hessian import measure_hessian
 
 
@@ -144,7 +145,7 @@ def test_no_trace_is_left_also_after_an_exception(net, data):
     state = torch.get_rng_state()
     measure_hessian(net, data)
     with pytest.raises(SparsityError):
-        measure_hessian(net, data, forward=lambda model, x: Once.apply(model(x)))
+        measure_hessian(as_classifier(net, forward=lambda model, x: Once.apply(model(x))), data)
     assert all(module.training for module in net.modules())
     assert [parameter.requires_grad for parameter in net.parameters()] == [False, True, True, True]
     assert net[4].bias.grad is waiting
@@ -167,9 +168,9 @@ class Once(torch.autograd.Function):
 
 def test_models_without_a_second_derivative_are_refused(net, data):
     with pytest.raises(SparsityError, match="cannot be differentiated twice in the weights"):
-        measure_hessian(net, data, forward=lambda model, x: Once.apply(model(x)))
+        measure_hessian(as_classifier(net, forward=lambda model, x: Once.apply(model(x))), data)
     with pytest.raises(SparsityError, match="cannot be differentiated twice in the weights"):
-        measure_hessian(net, data, forward=lambda model, x: model(x).detach())
+        measure_hessian(as_classifier(net, forward=lambda model, x: model(x).detach()), data)
 
 
 def test_attention_and_compiled_models_run_by_their_plain_kernels(net, data):

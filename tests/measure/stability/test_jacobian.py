@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.calibration import fit_temperature
 from lightning_sparse.measure.stability.jacobian import measure_jacobian
 from lightning_sparse.statistics.intervals import mean_interval
@@ -33,7 +34,7 @@ def test_of_a_linear_model_it_is_the_norm_of_the_weights_over_the_deviation_of_t
     model[1].weight.data = torch.tensor([[1.0, -2.0, 0.0, 2.0], [0.0, 4.0, 0.0, 0.0]])  # norm 5
     data = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
     assert measure_jacobian(model, data).records[0].value == pytest.approx(5.0)
-    assert measure_jacobian(model, data, mean=[0.5], std=[0.25]).records[0].value == pytest.approx(20.0)
+    assert measure_jacobian(as_classifier(model, mean=[0.5], std=[0.25]), data).records[0].value == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("factor", [0.1, 100.0])
@@ -101,6 +102,6 @@ def test_inference_mode_changes_nothing_and_no_trace_is_left(digits):
     ],
 )
 def test_logits_without_a_gradient_are_no_flat_model(forward):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    classifier = as_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), forward=forward)
     with pytest.raises(SparsityError, match="no gradient in the pixels"):
-        measure_jacobian(model, (torch.rand(2, 1, 2, 2), torch.tensor([0, 1])), forward=forward)
+        measure_jacobian(classifier, (torch.rand(2, 1, 2, 2), torch.tensor([0, 1])))

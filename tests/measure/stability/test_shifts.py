@@ -9,6 +9,7 @@ from scipy import ndimage
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.stability.shifts import measure_shift_consistency
 from lightning_sparse.statistics.intervals import mean_interval
 
@@ -29,14 +30,18 @@ def says_whether_the_middle_is_lit(model, x):
     return torch.stack([x[:, 0, 1, 1], torch.full((len(x),), 0.5)], dim=1)
 
 
+def saying(logits):
+    return as_classifier(nn.Identity(), forward=logits)
+
+
 def test_by_hand():
     label = torch.tensor([0])
     # One of nine copies leaves the pixel in the middle: 8 * 7 of 9 * 8 ordered pairs agree.
-    found = measure_shift_consistency(nn.Identity(), (lit(), label), most=1, forward=says_whether_the_middle_is_lit)
+    found = measure_shift_consistency(saying(says_whether_the_middle_is_lit), (lit(), label), most=1)
     assert found.records[0].value == pytest.approx(56 / 72)
     assert found.records[0].samples == 9
     # Every copy lights another pixel.
-    assert measure_shift_consistency(nn.Identity(), (lit(), label), most=1, forward=says_where).records[0].value == 0
+    assert measure_shift_consistency(saying(says_where), (lit(), label), most=1).records[0].value == 0
 
 
 def test_equals_every_pair_of_shifted_copies(digits):
@@ -64,7 +69,7 @@ def test_a_model_with_one_answer_is_consistent_and_one_blind_to_place_too(digits
     assert measure_shift_consistency(blind, (inner, torch.zeros(6, dtype=torch.long))).records[0].value == 1
     stubborn = lambda model, x: torch.tensor([[0.0, 3.0]]).repeat(len(x), 1)  # noqa: E731
     data = (digits.images, digits.labels % 2)
-    assert measure_shift_consistency(nn.Identity(), data, forward=stubborn).records[0].value == 1
+    assert measure_shift_consistency(saying(stubborn), data).records[0].value == 1
 
 
 def test_inference_mode_changes_nothing(digits):
@@ -76,5 +81,5 @@ def test_inference_mode_changes_nothing(digits):
 
 @pytest.mark.parametrize("most", [0, 3, -1, 1.0, True, None])
 def test_shifts_that_cannot_be_are_refused(most):
-    with pytest.raises(SparsityError, match=r"whole number of pixels in \[1, 2\] for images of 3 pixels"):
+    with pytest.raises(SparsityError, match=r"most=.* is not an integer in \[1, 2\]: write fewer pixels than the 3"):
         measure_shift_consistency(nn.Flatten(), (lit(), torch.tensor([0])), most=most)

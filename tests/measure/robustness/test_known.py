@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
 
 LOW, MIDDLE, HIGH = 1 / 16, 2 / 16, 3 / 16
@@ -41,20 +42,20 @@ def test_one_more_eps_costs_that_eps_and_fewer_cost_a_look(digits):
         seen.append(len(x))
         return model(x)
 
-    data, settings = (digits.images, digits.labels), {"forward": forward}
-    before = measure_robustness(digits.model, data, eps=[LOW, HIGH], **settings)
+    data, classifier = (digits.images, digits.labels), as_classifier(digits.model, forward=forward)
+    before = measure_robustness(classifier, data, eps=[LOW, HIGH])
     seen.clear()
-    more = measure_robustness(digits.model, data, eps=[LOW, MIDDLE, HIGH], known=before, **settings)
+    more = measure_robustness(classifier, data, eps=[LOW, MIDDLE, HIGH], known=before)
     spent = sum(seen)
     stood = before.arrays["survives"][:, 0]
     assert not (more.arrays["survives"][:, 1] & ~stood).any()
     assert max(seen[1:]) <= max(stood.sum(), 40)  # 40: what a check takes at least
     seen.clear()
-    alone = measure_robustness(digits.model, data, eps=[MIDDLE], **settings)
+    alone = measure_robustness(classifier, data, eps=[MIDDLE])
     assert spent < sum(seen)
     assert abs(rows(more, MIDDLE)[-1].value - rows(alone, MIDDLE)[-1].value) <= 2 / 150
     seen.clear()
-    fewer = measure_robustness(digits.model, data, eps=[HIGH, MIDDLE], known=more, **settings)
+    fewer = measure_robustness(classifier, data, eps=[HIGH, MIDDLE], known=more)
     assert sum(seen) == 150 + 1  # clean, and whether the logits carry a gradient
     assert {row.eps for row in of(fewer, "robust_accuracy")} == {MIDDLE, HIGH}
     assert repr(rows(fewer, HIGH)) == repr(rows(before, HIGH))
@@ -97,17 +98,17 @@ def test_what_breaks_in_a_smaller_ball_than_it_stood_in_is_said_and_taken_off_th
         return torch.cat([torch.zeros_like(away), torch.exp(-(((away - 0.1) / 0.03) ** 2)) - 0.5], dim=1)
 
     data = torch.full((4, 1, 1, 1), 0.5), torch.tensor([0, 0, 0, 1])
-    settings = {"attacks": ["fgsm"], "tier": "monitor", "forward": forward}
-    before = measure_robustness(nn.Flatten(), data, eps=[0.2], **settings)
+    classifier, settings = as_classifier(nn.Flatten(), forward=forward), {"attacks": ["fgsm"], "tier": "monitor"}
+    before = measure_robustness(classifier, data, eps=[0.2], **settings)
     assert rows(before, 0.2)[-1].value == 0.75
-    more = measure_robustness(nn.Flatten(), data, eps=[0.1, 0.2], known=before, **settings)
+    more = measure_robustness(classifier, data, eps=[0.1, 0.2], known=before, **settings)
     assert rows(more, 0.2) == rows(before, 0.2)
     assert rows(more, 0.1)[-1].value == 0
     assert "3 broken here stood before at eps 0.2" in rows(more, 0.1)[-1].detail
     area = of(more, "robust_curve_area")[0]
     assert area.value == pytest.approx(0.75 * 0.1 / 2 / 0.2)
     assert "less 3 that stood" in area.detail
-    after = measure_robustness(nn.Flatten(), data, eps=[0.3], known=more, **settings)
+    after = measure_robustness(classifier, data, eps=[0.3], known=more, **settings)
     assert rows(after, 0.3)[-1].value == 0
     assert "what broke before at eps 0.1, 0.2" in rows(after, 0.3)[-1].detail
 

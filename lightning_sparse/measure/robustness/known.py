@@ -12,7 +12,7 @@ from lightning_sparse.results.records import Measured, Record
 
 
 @dataclass(frozen=True)
-class Earlier:
+class Known:
     """What an earlier call found of the same model, images and settings.
 
     Attributes:
@@ -44,21 +44,21 @@ class Earlier:
         return said
 
 
-def earlier_of(known: Measured | None, labels: Tensor) -> Earlier:
+def read_known(found: Measured | None, labels: Tensor) -> Known:
     """Read what :func:`~lightning_sparse.measure.measure_robustness` returned before; nothing for None.
 
     Raises:
         SparsityError: if it is of other images.
     """
-    if known is None:
-        return Earlier()
-    arrays = known.arrays
+    if found is None:
+        return Known()
+    arrays = found.arrays
     if "eps" not in arrays:
-        return Earlier(rows=known.records)
+        return Known(rows=found.records)
     if not torch.equal(torch.as_tensor(arrays["labels"]), labels):
         raise SparsityError(
             "known= was measured on other images (its labels differ): leave it out, or give the same data"
         )
     columns = torch.as_tensor(arrays["survives"]).T
     survives = {float(eps): column for eps, column in zip(arrays["eps"], columns, strict=True)}
-    return Earlier(survives, known.records)
+    return Known(survives, found.records)
