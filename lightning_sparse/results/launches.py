@@ -73,13 +73,16 @@ def counts(folder: Path) -> dict[str, int]:
 
     Returns:
         ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped``, being done before; how
-        many ``failed``; and ``cut``, how many were started and never ended, for the launch was killed.
+        many ``failed``, and how many were ``failed_before`` and not tried again; and ``cut``, how many were started and never
+        ended, for the launch was killed.
     """
     events = read_log(folder)
-    found = Counter(event["how"] for event in events if event["event"] == "done" or event["how"] == "skipped")
-    kinds = Counter(event["event"] for event in events if event["how"] != "skipped")
-    cut = kinds["started"] - kinds["done"] - kinds["failed"]
-    return {"launches": kinds["launched"]} | {how: found[how] for how in HOW} | {"failed": kinds["failed"], "cut": cut}
+    done = Counter(event["how"] for event in events if event["event"] == "done")
+    failed = Counter("before" if event["how"] == "skipped" else "now" for event in events if event["event"] == "failed")
+    began = Counter(event["event"] for event in events)
+    cut = began["started"] - (done.total() - done["skipped"]) - failed["now"]
+    counted = {"launches": began["launched"]} | {how: done[how] for how in HOW}
+    return counted | {"failed": failed["now"], "failed_before": failed["before"], "cut": cut}
 
 
 def not_started(folder: Path) -> list[list[str]]:
