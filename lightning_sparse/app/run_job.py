@@ -23,6 +23,7 @@ from lightning_sparse.app import train as training
 from lightning_sparse.app.measuring import missing as experiment
 from lightning_sparse.app.measuring.asked import Measurement
 from lightning_sparse.app.measuring.kinds import Trained
+from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
@@ -60,7 +61,7 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
         masks = training.train(job, model, data, trainer)
         sparsity = training.counted_sparsity(model, masks)
         if config.sparsity.get("small"):
-            sparsity = building.sparsity_of_small(config, model)
+            sparsity = sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device)
         rows = experiment.measure(job, trained, sparsity, wanted, callbacks, progress=bar)
         tracking.log_job(run, job, masks)

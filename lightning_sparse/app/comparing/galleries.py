@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_sparse.app.comparing.images import populations
+from lightning_sparse.app.comparing.forgotten_images import populations
 from lightning_sparse.results.arrays import forgotten_file
 from lightning_sparse.results.jobs import Job
 
@@ -23,7 +23,7 @@ def write_galleries(folder: Path, jobs: list[Job]) -> None:
         folder: the sweep's folder.
         jobs: of the sweep; those that are not done are left out.
     """
-    from lightning_sparse.app.build import data_of
+    from lightning_sparse.app.build import stored_data
     from lightning_sparse.measure.forgetting.forgotten import measure_forgotten
 
     for old in (folder / "forgotten").glob("*.npz"):
@@ -37,7 +37,7 @@ def write_galleries(folder: Path, jobs: list[Job]) -> None:
         places = np.flatnonzero(found["forgotten"])[:MOST]
         if len(places) == 0:
             continue
-        images, _ = data_of(level[0].folder).split("test")
+        images, _ = stored_data(level[0]).split("test")
         (folder / "forgotten").mkdir(exist_ok=True)
         np.savez_compressed(
             forgotten_file(folder, *subject),

@@ -1,41 +1,17 @@
-"""Numbers over images chosen by what several networks say of them: those that all have right, those that pruning forgets."""
+"""Images that pruning forgets: those that the sparse networks of a level get wrong and the dense ones do not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
-from lightning_sparse.results.arrays import Arrays, key_of_kind, load
+from lightning_sparse.app.comparing.grouping import groups, signed
+from lightning_sparse.results.arrays import key_of_kind, load
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
-
-LEARNED = 0.5
-
-
-def same_images(jobs: list[Job]) -> list[Record]:
-    """Saliency over the images that all networks of a seed have right, because each network's own images flatter it."""
-    from lightning_sparse.measure.explanations.saliency import same_images as right_for_all
-    from lightning_sparse.measure.explanations.saliency_rows import records_over
-
-    rows = []
-    for group in groups(jobs, "data", "model", "seed"):
-        loaded = [(job, arrays) for job in group if (arrays := load(job, "saliency"))]
-        # One network that has learned nothing would leave no image to compare the others on.
-        loaded = [
-            (job, arrays) for job, arrays in loaded if np.mean(arrays["prediction"] == arrays["labels"]) >= LEARNED
-        ]
-        for comparable in _on_equal_images(loaded):
-            keep = right_for_all([arrays for _, arrays in comparable])
-            for job, arrays in comparable:
-                found = records_over(arrays, keep, len(comparable))
-                said = f"; networks with less than {LEARNED:g} of these images right are left out"
-                rows += signed(job, [replace(row, condition="same images", detail=row.detail + said) for row in found])
-    return rows
 
 
 def forgotten_images(jobs: list[Job]) -> list[Record]:
@@ -78,15 +54,3 @@ def populations(
             if same:
                 predictions = [np.stack([says[job.run]["prediction"] for job in some]) for some in (same, dense)]
                 yield same, dense, (predictions[0], predictions[1], labels)
-
-
-def _on_equal_images(loaded: list[tuple[Job, Arrays]]) -> list[list[tuple[Job, Arrays]]]:
-    """Those measured with other settings have other images, and are compared among themselves."""
-    groups: list[list[tuple[Job, Arrays]]] = []
-    for job, arrays in loaded:
-        group = next((group for group in groups if equal_images(group[0][1], arrays)), None)
-        if group is None:
-            groups.append([(job, arrays)])
-        else:
-            group.append((job, arrays))
-    return groups

@@ -1,0 +1,57 @@
+"""Saliency over the images that all networks of a seed have right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
+from lightning_sparse.results.arrays import Arrays, load
+from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.records import Record
+
+LEFT_OUT = "; networks that are closer to chance than to the best of their group are left out"
+
+
+def same_images(jobs: list[Job]) -> list[Record]:
+    """Saliency over the images that all networks of a seed have right, because each network's own images flatter it.
+
+    One network that has learned nothing would leave no image to compare the others on. So a network is left out if its
+    accuracy on these images is nearer to chance, the share of their commonest class, than to the best network's of the same
+    data, model and seed. If even the best is at chance, all are.
+    """
+    from lightning_sparse.measure.explanations.saliency import same_images as right_for_all
+    from lightning_sparse.measure.explanations.saliency_rows import records_over
+
+    rows = []
+    for group in groups(jobs, "data", "model", "seed"):
+        loaded = [(job, arrays) for job in group if (arrays := load(job, "saliency"))]
+        for learned in filter(None, map(_learned, _on_equal_images(loaded))):
+            keep = right_for_all([arrays for _, arrays in learned])
+            for job, arrays in learned:
+                found = records_over(arrays, keep, len(learned))
+                rows += signed(
+                    job, [replace(row, condition="same images", detail=row.detail + LEFT_OUT) for row in found]
+                )
+    return rows
+
+
+def _learned(several: list[tuple[Job, Arrays]]) -> list[tuple[Job, Arrays]]:
+    labels = several[0][1]["labels"]
+    chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    right = [float(np.mean(arrays["prediction"] == labels)) for _, arrays in several]
+    enough = (chance + max(right)) / 2
+    return [network for network, share in zip(several, right, strict=True) if share >= enough > chance]
+
+
+def _on_equal_images(loaded: list[tuple[Job, Arrays]]) -> list[list[tuple[Job, Arrays]]]:
+    """Those measured with other settings have other images, and are compared among themselves."""
+    groups: list[list[tuple[Job, Arrays]]] = []
+    for job, arrays in loaded:
+        group = next((group for group in groups if equal_images(group[0][1], arrays)), None)
+        if group is None:
+            groups.append([(job, arrays)])
+        else:
+            group.append((job, arrays))
+    return groups
