@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule
@@ -24,19 +26,17 @@ def build_model(config: DictConfig) -> LightningModule:
     return model
 
 
-def build_callbacks(config: DictConfig, data: ImageData) -> dict[str, Callback]:
-    """Build the callbacks by name: ``sparsity``, ``adversarial`` and ``vog`` where they are on, and ``callbacks``' own."""
-    built: dict[str, Callback] = {}
-    if "_target_" in config.sparsity:
-        built["sparsity"] = instantiate(config.sparsity, _convert_="all")
-    if config.adversarial.eps:
-        built["adversarial"] = instantiate(config.adversarial, _convert_="all")
-    if config.vog.images:
-        from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
+def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[Callback]:
+    """Build the callbacks of a training.
 
-        # Of test images, because that is where pruning's forgetting is seen; nothing in the training looks at it.
-        built["vog"] = VarianceOfGradients(data.split("test", config.vog.images))
-    return built | {name: instantiate(node, _convert_="all") for name, node in config.callbacks.items()}
+    Args:
+        config: the composed configuration, with the groups ``sparsity``, ``adversarial`` and ``callbacks``.
+        following: what follows the training to measure it; it stands before ``callbacks``' own.
+    """
+    on = [config.sparsity] if "_target_" in config.sparsity else []
+    on += [config.adversarial] if config.adversarial.eps else []
+    built, own = ([instantiate(node, _convert_="all") for node in nodes] for nodes in (on, config.callbacks.values()))
+    return [*built, *following, *own]
 
 
 def stored_data(job: Job) -> ImageData:

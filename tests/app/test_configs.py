@@ -180,11 +180,11 @@ def test_a_name_that_holds_a_slash_is_one_folder():
 
 
 def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():
-    from lightning_sparse.app.measuring.asked import measurements
+    from lightning_sparse.app.measuring.measurements import measurements_of
 
     def keys(*overrides):
         config = OmegaConf.to_container(composed(*overrides), resolve=True)
-        return {measurement.kind: measurement.key for measurement in measurements(config)}
+        return {measurement.kind.name: measurement.key for measurement in measurements_of(config)}
 
     before, after = keys(), keys("attack.eps=[0.03125,0.0625,0.09,0.125,0.1875]")
     assert before["transfer"] == after["transfer"]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import spearmanr
 
 from lightning_sparse.app.comparing.compare_jobs import compare_jobs, update_comparisons
@@ -12,10 +11,6 @@ from lightning_sparse.app.comparing.forgotten_images import forgotten_images, po
 from lightning_sparse.app.comparing.paired_with_dense import differences
 from lightning_sparse.app.comparing.same_images import same_images
 from lightning_sparse.app.finish import jobs_in
-from lightning_sparse.app.measuring.asked import Measurement
-from lightning_sparse.app.measuring.kinds import Trained
-from lightning_sparse.app.measuring.missing import prepare
-from lightning_sparse.data.images import ImageData
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -149,20 +144,6 @@ def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
     np.savez(other.folder / "saliency-a.npz", **arrays | {"images": arrays["images"] + 1})
     found = {row.run: row.value for row in compare_jobs(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
     assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
-
-
-def test_recalibrated_batchnorm_is_measured_and_said():
-    data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4])
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    trained = Trained(model, None, data, torch.device("cpu"))
-    images = data.split("train")[0]
-    assert prepare(trained, [Measurement("clean", {}, "clean-a")]) == "BatchNorm as trained"
-    assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
-    said = prepare(trained, [Measurement("clean", {"batchnorm": "recalibrated"}, "clean-b")])
-    assert model[0].running_mean.item() == pytest.approx(images.mean().item(), rel=1e-3)
-    assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
-    without = Trained(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), None, data, torch.device("cpu"))
-    assert prepare(without, []) == ""
 
 
 def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tmp_path):

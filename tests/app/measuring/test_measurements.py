@@ -2,7 +2,8 @@
 
 import pytest
 
-from lightning_sparse.app.measuring.asked import measurements, robust_keys
+from lightning_sparse.app.measuring.measurements import measurements_of
+from lightning_sparse.app.measuring.robust import robust_keys
 
 CONFIG = {
     "data": {"name": "digits"},
@@ -16,13 +17,13 @@ CONFIG = {
 
 
 def keys(**changes):
-    found = measurements({**CONFIG, **changes})
+    found = measurements_of({**CONFIG, **changes})
     assert len({measurement.key for measurement in found}) == len(found)
     return {measurement.key: measurement for measurement in found}
 
 
 def of(found, kind):
-    return {key for key, measurement in found.items() if measurement.kind == kind}
+    return {key for key, measurement in found.items() if measurement.kind.name == kind}
 
 
 def test_one_more_eps_is_one_more_key_and_another_curve():
@@ -50,7 +51,7 @@ def test_recalibrated_batchnorm_is_another_measurement_of_all_but_the_trainings_
 
 def test_what_is_set_to_nothing_is_not_measured():
     found = keys(attack={"eps": []}, saliency={"methods": []}, cost={"images": 0}, vog={"images": 0})
-    assert [measurement.kind for measurement in found.values()] == ["clean"]
+    assert [measurement.kind.name for measurement in found.values()] == ["clean"]
 
 
 @pytest.mark.parametrize("eps", [0.1, "abc", ["x"], [None]])

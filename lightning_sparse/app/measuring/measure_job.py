@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
-from lightning.pytorch import Callback
 from tqdm import tqdm
 
-from lightning_sparse.app.measuring import kinds as measuring
-from lightning_sparse.app.measuring.asked import Measurement
-from lightning_sparse.app.measuring.kinds import MEASUREMENTS, Trained
-from lightning_sparse.app.measuring.robust import measure_curve
-from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.app.measuring.measurements import Measurement
+from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results.jobs import Job
-from lightning_sparse.results.records import Measured, Record
+from lightning_sparse.results.records import Record
 
 
-def check(data: ImageData, wanted: list[Measurement]) -> None:
-    """Refuse what cannot be measured before anything is spent on training.
-
-    Raises:
-        SparsityError: for settings out of range, and data that cannot be read.
-    """
-    for measurement in wanted:
-        measuring.check(measurement.kind, measurement.settings, data)
-
-
-def measure(
-    job: Job,
-    trained: Trained,
-    sparsity: float,
-    wanted: list[Measurement],
-    callbacks: Mapping[str, Callback],
-    *,
-    progress: bool = False,
+def measure_job(
+    job: Job, trained: Trained, sparsity: float, measurements: list[Measurement], *, progress: bool = False
 ) -> list[Record]:
     """Measure what is not on disk yet, and put each measurement there the moment it is known.
 
@@ -48,8 +26,7 @@ def measure(
         trained: the model and its data; only the test split is measured. The validation split calibrates, and the training
             split is what the model describes. Its BatchNorm is left as it was measured.
         sparsity: the sparsity of the model.
-        wanted: what to measure.
-        callbacks: by name; ``"vog"`` has followed the gradients through the training, if that is wanted.
+        measurements: what is asked for.
         progress: show a bar on stdout, below a sweep's line.
 
     Returns:
@@ -57,40 +34,23 @@ def measure(
     """
     trained.model.to(trained.device)
     measured = job.measured()
-    missing = [measurement for measurement in wanted if measurement.key not in measured]
+    missing = [measurement for measurement in measurements if measurement.key not in measured]
     said = prepare(trained, missing)
     bar = tqdm(total=len(missing), desc="measuring", position=1, leave=False, disable=not progress, file=sys.stdout)
     for kind, some in groupby(missing, key=lambda measurement: measurement.kind):
-        bar.set_postfix_str(kind)
-        for key, found in _measured(kind, list(some), job, trained, callbacks):
+        bar.set_postfix_str(kind.name)
+        parts = list(some)
+        told = "" if kind.callback else said
+        for key, found in kind.measure(trained, parts[0].settings, job, {part.key for part in parts}):
             bar.update()
-            told = said if kind != "vog" else ""
             rows = [replace(row, detail=f"{row.detail}; {told}") if told else row for row in found.records]
             if found.arrays:
                 part = job.folder / f"{key}.part.npz"
-                np.savez_compressed(part, **found.arrays)  # type: ignore[arg-type]
+                np.savez_compressed(part, **found.arrays)
                 os.replace(part, job.folder / f"{key}.npz")
             job.record(rows, key, sparsity)  # last, because it says that the measurement is done
     bar.close()
     return job.current_rows()
-
-
-def _measured(
-    kind: str, missing: list[Measurement], job: Job, trained: Trained, callbacks: Mapping[str, Callback]
-) -> Iterator[tuple[str, Measured]]:
-    """What the missing measurements of one kind find, each with its key."""
-    settings = missing[0].settings
-    if kind == "robust":
-        yield from measure_curve(job, trained, settings, {measurement.key for measurement in missing})
-    elif kind == "vog":
-        vog = callbacks["vog"]
-        assert isinstance(vog, VarianceOfGradients)
-        found = vog.measured()
-        chosen = np.array(measuring.places(trained.data, settings))
-        # Where in the test split they stand.
-        yield missing[0].key, replace(found, arrays=found.arrays | {"places": chosen})
-    else:
-        yield missing[0].key, MEASUREMENTS[kind](trained, settings)
 
 
 def prepare(trained: Trained, missing: list[Measurement]) -> str:

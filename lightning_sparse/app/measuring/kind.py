@@ -1,0 +1,84 @@
+"""What a kind of measurement is: all that a job has to know of it, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+    from lightning_sparse.app.measuring.trained import Trained
+    from lightning_sparse.data.images import ImageData
+
+Settings = Mapping[str, Any]
+Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Measured]]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of measurement. A new one is a file beside this one, its settings in ``conf/``, and a place in ``KINDS``.
+
+    Importing such a file must cost nothing, because jobs that are done are told by their keys alone: it imports torch, and
+    what measures, within its functions.
+
+    Attributes:
+        name: what its keys begin with, up to the last hyphen.
+        asked: from a whole configuration to the settings asked for; None if it is not asked for.
+        measure: from a trained model, the settings, the job and the keys that are missing to each key and what was found;
+            :func:`at_once` makes it of a function of the first two.
+        check: refuses settings, with a SparsityError, before anything is spent on training. That there are as many test
+            images as ``images`` says is checked of every kind.
+        callback: of a kind that is measured during the training: what follows it. It is built of the settings and the data,
+            its state comes back from the checkpoint, and ``measure`` finds it in ``Trained.callbacks``.
+        keys: under which rows lie, where settings are measured in parts; one key by default.
+        group: its group in ``conf/``, if that has another name.
+    """
+
+    name: str
+    asked: Callable[[Settings], Settings | None]
+    measure: Measure
+    check: Callable[[Settings, ImageData], object] | None = None
+    callback: Callable[[Settings, ImageData], Callback] | None = None
+    keys: Callable[[Settings], list[str]] | None = None
+    group: str = ""
+
+    def keys_of(self, settings: Settings) -> list[str]:
+        """The keys of all that these settings ask for."""
+        return self.keys(settings) if self.keys else [f"{self.name}-{key_of(settings)}"]
+
+
+def in_group(name: str, unless: str = "images") -> Callable[[Settings], Settings | None]:
+    """Ask for the settings in a group of the configuration, unless one of them is 0 or an empty list.
+
+    Example:
+        >>> asked = in_group("cost")
+        >>> asked({"cost": {"images": 10}}), asked({"cost": {"images": 0}}), asked({})
+        ({'images': 10}, None, None)
+    """
+
+    def asked(config: Settings) -> Settings | None:
+        settings: Settings = config.get(name, {})
+        return settings if settings.get(unless) else None
+
+    return asked
+
+
+def at_once(measure: Callable[[Trained, Settings], Measured]) -> Measure:
+    """Keep all that a function measures under one key."""
+
+    def measured(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
+        (key,) = missing
+        yield key, measure(trained, settings)
+
+    return measured
+
+
+def merged(found: list[Measured]) -> Measured:
+    """The rows and arrays of several measurements as one."""
+    arrays = {name: array for measured in found for name, array in measured.arrays.items()}
+    return Measured([record for measured in found for record in measured.records], arrays)

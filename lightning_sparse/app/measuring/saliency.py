@@ -1,0 +1,47 @@
+"""Saliency maps, and what is measured of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
+from lightning_sparse.app.measuring.trained import Trained, places
+from lightning_sparse.errors import check_choice
+from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from lightning_sparse.data.images import ImageData
+
+
+def _check(settings: Settings, data: ImageData) -> None:
+    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
+    from lightning_sparse.measure.explanations.map_numbers import MEASURES
+
+    for name, allowed in (("methods", ATTRIBUTIONS), ("max_sensitivity", ATTRIBUTIONS), ("measures", MEASURES)):
+        for asked in settings[name]:
+            check_choice(f"saliency.{name}", asked, allowed)
+
+
+def _measure(trained: Trained, settings: Settings) -> Measured:
+    from lightning_sparse.measure import measure_saliency
+
+    data, truth = trained.test(settings), trained.data.truth("test")
+    if truth is not None:
+        chosen = places(trained.data, settings)
+        truth = {name: masks[chosen] for name, masks in truth.items()}
+    common = {"calibration": trained.other("validation"), "truth": truth, "seed": settings["seed"]}
+    measures, steady = settings["measures"], settings["max_sensitivity"]
+    found = []
+    for methods, of_these in (
+        ([method for method in settings["methods"] if method in steady], [*measures, "max_sensitivity"]),
+        ([method for method in settings["methods"] if method not in steady], measures),
+    ):
+        if methods:
+            found.append(measure_saliency(trained.model, data, methods=methods, measures=of_these, **common))
+    together = merged(found)
+    # What the images themselves come to is in both parts.
+    return replace(together, records=list({row.chart: row for row in together.records}.values()))
+
+
+SALIENCY = Kind("saliency", asked=in_group("saliency", unless="methods"), check=_check, measure=at_once(_measure))

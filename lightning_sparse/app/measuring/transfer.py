@@ -1,0 +1,50 @@
+"""Adversarial images of each model, which are tried on others when the sweep has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
+from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from lightning_sparse.data.images import ImageData
+
+
+def _asked(config: Settings) -> Settings | None:
+    attack, transfer = config["attack"], dict(config["transfer"])
+    if not (transfer["images"] and attack["eps"]):
+        return None
+    if transfer["eps"] is None:
+        sizes, fixed = sorted(attack["eps"]), attack.get("transfer_eps")
+        transfer["eps"] = fixed if fixed in sizes else sizes[(len(sizes) - 1) // 2]
+    # The first of the images attacked, so that what stood there can be compared.
+    return transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
+
+
+def _check(settings: Settings, data: ImageData) -> None:
+    from lightning_sparse.measure.robustness.balls import check_eps
+    from lightning_sparse.measure.robustness.pgd import check_steps
+
+    check_eps("transfer.eps", settings["eps"], settings["norm"])
+    check_steps(settings["steps"], "transfer.steps")
+
+
+def _measure(trained: Trained, settings: Settings) -> Measured:
+    import numpy as np
+
+    from lightning_sparse.measure import craft, measure_accuracy
+
+    images, labels = trained.test({**settings, "images": settings["of"]})
+    images, labels = images[: settings["images"]], labels[: settings["images"]]
+    chosen = {name: settings[name] for name in ("eps", "norm", "steps", "seed")}
+    adversarial = craft(trained.model, (images, labels), **chosen)
+    arrays = {"adversarial": adversarial, "images": images, "labels": labels}
+    kept = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+    for name, shown in (("prediction", images), ("adversarial_prediction", adversarial)):
+        kept[name] = measure_accuracy(trained.model, (shown.to(trained.device), labels)).arrays["prediction"]
+    return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
+
+
+TRANSFER = Kind("transfer", asked=_asked, check=_check, measure=at_once(_measure))
