@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, recalibrate_batchnorm
 from lightning_sparse.results.jobs import Job
 
 
@@ -63,10 +63,8 @@ def stored_model_as_measured(job: Job) -> tuple[LightningModule, str]:
     """
     config = _stored_config(job)
     model = stored_model(job).to(device_of_trainer(config.trainer.get("accelerator", "auto")))
-    if config.get("batchnorm", "trained") != "recalibrated":
-        return model, ""
-    images = stored_data(job).split("train", RECALIBRATION)
-    return model, batchnorm_in_words(recalibrate_batchnorm(model, images), len(images[1]))
+    anew = config.get("batchnorm", "trained") == "recalibrated"
+    return model, recalibrated(model, stored_data(job)) if anew else ""
 
 
 def device_of_trainer(accelerator: str) -> torch.device:

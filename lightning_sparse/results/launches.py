@@ -54,18 +54,27 @@ def tell(folder: Path, event: str, number: int, run: str, *, how: str = "", says
     _append(folder, {"event": event, "number": number, "run": run, "how": how, "says": says})
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All events of all launches, in the order of their writing; a torn line is left out."""
-    path = log_file(folder)
-    if not path.exists():
-        return []
+def read_log(folder: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Read the events of all launches, in the order of their writing; a torn line is left out.
+
+    Args:
+        folder: the sweep's folder.
+        start: byte from which to read: where an earlier reading has ended.
+
+    Returns:
+        The events, and where the last whole line ends.
+    """
+    try:
+        with log_file(folder).open("rb") as file:
+            file.seek(start)
+            whole = b"".join(line for line in file if line.endswith(b"\n"))
+    except OSError:
+        return [], start
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+    for line in whole.decode(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
             events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    return events, start + len(whole)
 
 
 def counts(folder: Path) -> dict[str, int]:
@@ -76,7 +85,7 @@ def counts(folder: Path) -> dict[str, int]:
         many ``failed``, and how many were ``failed_before`` and not tried again; and ``cut``, how many were started and never
         ended, for the launch was killed.
     """
-    events = read_log(folder)
+    events, _ = read_log(folder)
     done = Counter(event["how"] for event in events if event["event"] == "done")
     failed = Counter("before" if event["how"] == "skipped" else "now" for event in events if event["event"] == "failed")
     began = Counter(event["event"] for event in events)
@@ -87,7 +96,7 @@ def counts(folder: Path) -> dict[str, int]:
 
 def not_started(folder: Path) -> list[list[str]]:
     """The overrides of the jobs that the last launch never came to, nor one before it by the same command."""
-    events = read_log(folder)
+    events, _ = read_log(folder)
     last = next((event for event in reversed(events) if event["event"] == "launched"), None)
     if last is None or not last["asked"]:
         return []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 
-from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
+from lightning_sparse.app.comparing.grouping import groups, signed
 from lightning_sparse.results.arrays import Arrays, load
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -26,8 +27,12 @@ def same_images(jobs: list[Job]) -> list[Record]:
 
     rows = []
     for group in groups(jobs, "data", "model", "seed"):
-        loaded = [(job, arrays) for job in group if (arrays := load(job, "saliency"))]
-        for learned in filter(None, map(_learned, _on_equal_images(loaded))):
+        # Those measured with other settings have other images, and are compared among themselves.
+        comparable: dict[bytes, list[tuple[Job, Arrays]]] = defaultdict(list)
+        for job in group:
+            if arrays := load(job, "saliency"):
+                comparable[arrays["images"].tobytes()].append((job, arrays))
+        for learned in filter(None, map(_learned, comparable.values())):
             keep = right_for_all([arrays for _, arrays in learned])
             for job, arrays in learned:
                 found = records_over(arrays, keep, len(learned))
@@ -43,15 +48,3 @@ def _learned(several: list[tuple[Job, Arrays]]) -> list[tuple[Job, Arrays]]:
     right = [float(np.mean(arrays["prediction"] == labels)) for _, arrays in several]
     enough = (chance + max(right)) / 2
     return [network for network, share in zip(several, right, strict=True) if share >= enough > chance]
-
-
-def _on_equal_images(loaded: list[tuple[Job, Arrays]]) -> list[list[tuple[Job, Arrays]]]:
-    """Those measured with other settings have other images, and are compared among themselves."""
-    groups: list[list[tuple[Job, Arrays]]] = []
-    for job, arrays in loaded:
-        group = next((group for group in groups if equal_images(group[0][1], arrays)), None)
-        if group is None:
-            groups.append([(job, arrays)])
-        else:
-            group.append((job, arrays))
-    return groups

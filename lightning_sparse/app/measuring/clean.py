@@ -13,4 +13,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return measure_accuracy(trained.model, trained.test(settings))
 
 
-CLEAN = Kind("clean", asked=lambda config: {}, measure=at_once(_measure))
+CLEAN = Kind("clean", settings=lambda config: {}, measure=at_once(_measure))

@@ -16,9 +16,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return merged([measure_cost(trained.model, sample, masks=trained.masks), bits])
 
 
-COST = Kind(
-    "cost",
-    asked=in_group("cost"),
-    check=lambda settings, data: data.sample("train", settings["images"]),
-    measure=at_once(_measure),
-)
+COST = Kind("cost", settings=in_group("cost"), train_images="images", measure=at_once(_measure))

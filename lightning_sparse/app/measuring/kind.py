@@ -28,44 +28,46 @@ class Kind:
 
     Attributes:
         name: what its keys begin with, up to the last hyphen.
-        asked: from a whole configuration to the settings asked for; None if it is not asked for.
+        settings: from a whole configuration to the settings that it asks for; None if it does not ask for this.
         measure: from a trained model, the settings, the job and the keys that are missing to each key and what was found;
             :func:`at_once` makes it of a function of the first two.
-        check: refuses settings, with a SparsityError, before anything is spent on training. That there are as many test
-            images as ``images`` says is checked of every kind.
+        check: refuses settings, with a SparsityError, before anything is spent on training.
+        train_images: the setting that says how many training images it takes; as of ``images``, of the test, it is checked
+            that they can hold every class.
         callback: of a kind that is measured during the training: what follows it. It is built of the settings and the data,
             its state comes back from the checkpoint, and ``measure`` finds it in ``Trained.callbacks``.
-        keys: under which rows lie, where settings are measured in parts; one key by default.
+        keys: where it is measured in parts: from the settings to the key of each part. One key by default.
         group: its group in ``conf/``, if that has another name.
     """
 
     name: str
-    asked: Callable[[Settings], Settings | None]
+    settings: Callable[[Settings], Settings | None]
     measure: Measure
-    check: Callable[[Settings, ImageData], object] | None = None
+    check: Callable[[Settings], object] | None = None
+    train_images: str = ""
     callback: Callable[[Settings, ImageData], Callback] | None = None
-    keys: Callable[[Settings], list[str]] | None = None
+    keys: Callable[[Settings], Mapping[Any, str]] | None = None
     group: str = ""
 
     def keys_of(self, settings: Settings) -> list[str]:
         """The keys of all that these settings ask for."""
-        return self.keys(settings) if self.keys else [f"{self.name}-{key_of(settings)}"]
+        return list(self.keys(settings).values()) if self.keys else [f"{self.name}-{key_of(settings)}"]
 
 
 def in_group(name: str, unless: str = "images") -> Callable[[Settings], Settings | None]:
     """Ask for the settings in a group of the configuration, unless one of them is 0 or an empty list.
 
     Example:
-        >>> asked = in_group("cost")
-        >>> asked({"cost": {"images": 10}}), asked({"cost": {"images": 0}}), asked({})
+        >>> of_cost = in_group("cost")
+        >>> of_cost({"cost": {"images": 10}}), of_cost({"cost": {"images": 0}}), of_cost({})
         ({'images': 10}, None, None)
     """
 
-    def asked(config: Settings) -> Settings | None:
-        settings: Settings = config.get(name, {})
-        return settings if settings.get(unless) else None
+    def settings(config: Settings) -> Settings | None:
+        group: Settings = config.get(name, {})
+        return group if group.get(unless) else None
 
-    return asked
+    return settings
 
 
 def at_once(measure: Callable[[Trained, Settings], Measured]) -> Measure:

@@ -8,10 +8,18 @@ from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from lightning_sparse.app.measuring.measurements import Measurement
 from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.data.images import ImageData
+from lightning_sparse.measure.batchnorm import (
+    RECALIBRATION,
+    batchnorm_in_words,
+    has_batchnorm,
+    recalibrate_batchnorm,
+)
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
 
@@ -59,14 +67,12 @@ def prepare(trained: Trained, missing: list[Measurement]) -> str:
     Returns:
         In words which statistics BatchNorm uses; empty for a model without it that is measured as trained.
     """
-    from lightning_sparse.measure.batchnorm import (
-        RECALIBRATION,
-        batchnorm_in_words,
-        has_batchnorm,
-        recalibrate_batchnorm,
-    )
+    if any(measurement.settings.get("batchnorm") == "recalibrated" for measurement in missing):
+        return recalibrated(trained.model, trained.data)
+    return batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
 
-    if not any(measurement.settings.get("batchnorm") == "recalibrated" for measurement in missing):
-        return batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
-    images = trained.other("train", RECALIBRATION)
-    return batchnorm_in_words(recalibrate_batchnorm(trained.model, images), len(images[1]))
+
+def recalibrated(model: nn.Module, data: ImageData) -> str:
+    """Estimate BatchNorm's statistics anew on training images, and say so in words."""
+    images = data.split("train", RECALIBRATION)
+    return batchnorm_in_words(recalibrate_batchnorm(model, images), len(images[1]))

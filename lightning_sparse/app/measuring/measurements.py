@@ -13,7 +13,6 @@ from lightning_sparse.app.measuring.robust import ROBUST
 from lightning_sparse.app.measuring.saliency import SALIENCY
 from lightning_sparse.app.measuring.shortcut import SHORTCUT
 from lightning_sparse.app.measuring.stability import STABILITY
-from lightning_sparse.app.measuring.trained import places
 from lightning_sparse.app.measuring.transfer import TRANSFER
 from lightning_sparse.app.measuring.vog import VOG
 from lightning_sparse.errors import SparsityError
@@ -49,7 +48,7 @@ def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
     batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
     found = []
     for kind in KINDS:
-        settings = kind.asked(config)
+        settings = kind.settings(config)
         if settings is not None:
             if not kind.callback:  # which sees BatchNorm as the training has it
                 settings = dict(settings) | batchnorm
@@ -63,12 +62,14 @@ def check_measurements(measurements: list[Measurement], data: ImageData) -> None
     Raises:
         SparsityError: for settings out of range, and data that cannot be read.
     """
+    data.setup()
     for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():
-        try:
-            places(data, settings)
-        except SparsityError as error:
-            raise SparsityError(f"{kind.group or kind.name}.images={settings.get('images')!r}: {error}") from error
+        for name, split in (("images", "test"), (kind.train_images, "train")):
+            try:
+                data.sample(split, None if settings.get("first") else settings.get(name))
+            except SparsityError as error:
+                raise SparsityError(f"{kind.group or kind.name}.{name}={settings[name]!r}: {error}") from error
         if settings.get("batchnorm") not in (None, "recalibrated"):
             raise SparsityError(f"batchnorm={settings['batchnorm']!r} does not exist: write trained or recalibrated")
         if kind.check:
-            kind.check(settings, data)
+            kind.check(settings)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
 
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.trained import Trained
@@ -11,53 +10,36 @@ from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Measured
 
-if TYPE_CHECKING:
-    from lightning_sparse.data.images import ImageData
 
+def robust_keys(settings: Settings) -> dict[str | float, str]:
+    """Give the keys of all that a robust accuracy consists of, so that one more eps measures that eps.
 
-class RobustKeys(NamedTuple):
-    """Keys of all that a robust accuracy consists of, so that one more eps measures that eps.
-
-    Attributes:
-        model: of the checks that are of the model and not of an eps.
-        eps: of each eps, ascending.
-        curve: of the numbers about the whole curve.
-    """
-
-    model: str
-    eps: dict[float, str]
-    curve: str
-
-
-def robust_keys(settings: Mapping[str, Any]) -> RobustKeys:
-    """Give the keys of a robust accuracy; those with equal settings but for ``eps`` begin alike.
+    Returns:
+        ``"model"``: of the checks that are of the model and not of an eps; each eps, ascending; ``"curve"``: of the numbers
+        about the whole curve. Those with equal settings but for ``eps`` begin alike.
 
     Example:
         >>> few, more = robust_keys({"eps": [0.2, 0.05], "steps": 20}), robust_keys({"eps": [0.05, 0.1], "steps": 20})
-        >>> few.model == more.model, few.eps[0.05] == more.eps[0.05], few.curve == more.curve
+        >>> few["model"] == more["model"], few[0.05] == more[0.05], few["curve"] == more["curve"]
         (True, True, False)
-        >>> few.eps[0.05].endswith("-0.05"), list(more.eps)
-        (True, [0.05, 0.1])
+        >>> few[0.05].endswith("-0.05"), list(more)
+        (True, ['model', 0.05, 0.1, 'curve'])
     """
     family = f"robust-{key_of({name: value for name, value in settings.items() if name != 'eps'})}"
     try:
         radii = sorted({float(eps) for eps in settings["eps"]})
     except (TypeError, ValueError):
         radii = []  # no list of numbers, which the check refuses
-    return RobustKeys(f"{family}-model", {eps: f"{family}-{eps!r}" for eps in radii}, f"{family}-curve-{key_of(radii)}")
+    of_eps: dict[str | float, str] = {eps: f"{family}-{eps!r}" for eps in radii}
+    return {"model": f"{family}-model", **of_eps, "curve": f"{family}-curve-{key_of(radii)}"}
 
 
-def _keys(settings: Settings) -> list[str]:
-    parts = robust_keys(settings)
-    return [parts.model, *parts.eps.values(), parts.curve]
-
-
-def _asked(config: Settings) -> Settings | None:
+def _settings(config: Settings) -> Settings | None:
     attack = config["attack"]
     return {name: value for name, value in attack.items() if name != "transfer_eps"} if attack["eps"] else None
 
 
-def _check(settings: Settings, data: ImageData) -> None:
+def _check(settings: Settings) -> None:
     from lightning_sparse.measure.robustness.balls import check_norm
     from lightning_sparse.measure.robustness.pgd import check_steps
     from lightning_sparse.measure.robustness.robust_accuracy import check_attacks, check_radii
@@ -80,7 +62,7 @@ def known(job: Job, settings: Settings) -> Measured:
     """
     import numpy as np
 
-    family = robust_keys(settings).model.removesuffix("model")
+    family = robust_keys(settings)["model"].removesuffix("model")
     closed = {key for key in job.measured() if key.startswith(family)}
     found = []
     for path in job.folder.glob(f"{family}*.npz"):
@@ -106,22 +88,22 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
     from lightning_sparse.measure import measure_robustness
     from lightning_sparse.measure.robustness.trust import OF_THE_MODEL
 
-    before, parts = known(job, settings), robust_keys(settings)
+    before, ((_, of_model), *of_eps, (_, of_curve)) = known(job, settings), robust_keys(settings).items()
     own = {name: value for name, value in settings.items() if name not in ("images", "first", "batchnorm")}
     found = measure_robustness(trained.model, trained.test(settings), known=before, **own)
-    of_model = [row for row in found.records if row.metric in OF_THE_MODEL]
+    checks = [row for row in found.records if row.metric in OF_THE_MODEL]
     had = {(row.metric, row.eps) for row in before.records}
-    new = [row for row in of_model if (row.metric, row.eps) not in had]
-    if new or parts.model in missing:
-        yield parts.model, Measured(new)
-    for column, (eps, key) in enumerate(parts.eps.items()):
+    new = [row for row in checks if (row.metric, row.eps) not in had]
+    if new or of_model in missing:
+        yield of_model, Measured(new)
+    for column, (eps, key) in enumerate(of_eps):
         if key in missing:
-            rows = [row for row in found.records if row.eps == eps and row not in of_model]
+            rows = [row for row in found.records if row.eps == eps and row not in checks]
             one = {"survives": found.arrays["survives"][:, [column]], "eps": found.arrays["eps"][[column]]}
             yield key, Measured(rows, found.arrays | one)
-    if parts.curve in missing:
-        of_curve = ("robust_curve_area", "robust_eps_half")
-        yield parts.curve, Measured([row for row in found.records if row.metric in of_curve])
+    if of_curve in missing:
+        about_it = ("robust_curve_area", "robust_eps_half")
+        yield of_curve, Measured([row for row in found.records if row.metric in about_it])
 
 
-ROBUST = Kind("robust", asked=_asked, check=_check, measure=_measure, keys=_keys, group="attack")
+ROBUST = Kind("robust", settings=_settings, check=_check, measure=_measure, keys=robust_keys, group="attack")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained, places
 from lightning_sparse.errors import check_choice
 from lightning_sparse.results.records import Measured
 
-if TYPE_CHECKING:
-    from lightning_sparse.data.images import ImageData
 
-
-def _check(settings: Settings, data: ImageData) -> None:
+def _check(settings: Settings) -> None:
     from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
     from lightning_sparse.measure.explanations.map_numbers import MEASURES
 
@@ -44,4 +40,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return replace(together, records=list({row.chart: row for row in together.records}.values()))
 
 
-SALIENCY = Kind("saliency", asked=in_group("saliency", unless="methods"), check=_check, measure=at_once(_measure))
+SALIENCY = Kind("saliency", settings=in_group("saliency", unless="methods"), check=_check, measure=at_once(_measure))

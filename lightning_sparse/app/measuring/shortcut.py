@@ -18,6 +18,6 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
 
 SHORTCUT = Kind(
     "shortcut",
-    asked=lambda config: {} if config["data"].get("name") == "planted" else None,
+    settings=lambda config: {} if config["data"].get("name") == "planted" else None,
     measure=at_once(_measure),
 )

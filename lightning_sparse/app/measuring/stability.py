@@ -24,9 +24,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return merged(found)
 
 
-STABILITY = Kind(
-    "stability",
-    asked=in_group("stability"),
-    check=lambda settings, data: data.sample("train", settings["hessian_images"]),
-    measure=at_once(_measure),
-)
+STABILITY = Kind("stability", settings=in_group("stability"), train_images="hessian_images", measure=at_once(_measure))

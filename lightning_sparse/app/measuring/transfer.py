@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results.records import Measured
 
-if TYPE_CHECKING:
-    from lightning_sparse.data.images import ImageData
 
-
-def _asked(config: Settings) -> Settings | None:
+def _settings(config: Settings) -> Settings | None:
     attack, transfer = config["attack"], dict(config["transfer"])
     if not (transfer["images"] and attack["eps"]):
         return None
@@ -23,7 +18,7 @@ def _asked(config: Settings) -> Settings | None:
     return transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
 
 
-def _check(settings: Settings, data: ImageData) -> None:
+def _check(settings: Settings) -> None:
     from lightning_sparse.measure.robustness.balls import check_eps
     from lightning_sparse.measure.robustness.pgd import check_steps
 
@@ -47,4 +42,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
 
 
-TRANSFER = Kind("transfer", asked=_asked, check=_check, measure=at_once(_measure))
+TRANSFER = Kind("transfer", settings=_settings, check=_check, measure=at_once(_measure))

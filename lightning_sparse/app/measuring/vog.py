@@ -34,4 +34,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return replace(found, arrays=found.arrays | {"places": np.array(places(trained.data, settings))})
 
 
-VOG = Kind("vog", asked=in_group("vog"), callback=_callback, measure=at_once(_measure))
+VOG = Kind("vog", settings=in_group("vog"), callback=_callback, measure=at_once(_measure))
