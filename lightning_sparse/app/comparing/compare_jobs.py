@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_sparse import __version__
-from lightning_sparse.app.comparing.forgotten_images import forgotten_images
+from lightning_sparse.app.comparing.forgotten_images import forgotten_images, write_forgotten_images
 from lightning_sparse.app.comparing.paired_with_dense import dense_agreement, differences
 from lightning_sparse.app.comparing.same_images import same_images
 from lightning_sparse.results import records
@@ -29,15 +29,13 @@ def update_comparisons(folder: Path, jobs: list[Job]) -> None:
         folder: the sweep's folder.
         jobs: of the sweep; those that are not done are left out.
     """
-    from lightning_sparse.app.comparing.galleries import write_galleries
-
     path, key = folder / "records.jsonl", _made_from(jobs)
     if key in records.closed(path):
         return
     failed: list[str] = []
     records.write(path, compare_jobs(jobs, failed))
     with _losing_nothing_else("gallery", failed):
-        write_galleries(folder, jobs)
+        write_forgotten_images(folder, jobs)
     if not failed:
         records.append(path, [], closes=key)
 

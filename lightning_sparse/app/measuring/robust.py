@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results import records
@@ -85,12 +86,11 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
     Yields:
         Key, and what belongs under it: the checks of the model first, because nothing of an eps may count without them.
     """
-    from lightning_sparse.measure import measure_robustness
     from lightning_sparse.measure.robustness.trust import OF_THE_MODEL
 
     before, ((_, of_model), *of_eps, (_, of_curve)) = known(job, settings), robust_keys(settings).items()
     own = {name: value for name, value in settings.items() if name not in ("images", "first", "batchnorm")}
-    found = measure_robustness(trained.model, trained.test(settings), known=before, **own)
+    found = measure.measure_robustness(trained.model, trained.test(settings), known=before, **own)
     checks = [row for row in found.records if row.metric in OF_THE_MODEL]
     had = {(row.metric, row.eps) for row in before.records}
     new = [row for row in checks if (row.metric, row.eps) not in had]

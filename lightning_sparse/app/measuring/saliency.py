@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained, places
 from lightning_sparse.errors import check_choice
@@ -11,17 +12,15 @@ from lightning_sparse.results.records import Measured
 
 
 def _check(settings: Settings) -> None:
-    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
     from lightning_sparse.measure.explanations.map_numbers import MEASURES
 
-    for name, allowed in (("methods", ATTRIBUTIONS), ("max_sensitivity", ATTRIBUTIONS), ("measures", MEASURES)):
-        for asked in settings[name]:
-            check_choice(f"saliency.{name}", asked, allowed)
+    methods = measure.ATTRIBUTIONS
+    for name, allowed in (("methods", methods), ("max_sensitivity", methods), ("measures", MEASURES)):
+        for chosen in settings[name]:
+            check_choice(f"saliency.{name}", chosen, allowed)
 
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
-    from lightning_sparse.measure import measure_saliency
-
     data, truth = trained.test(settings), trained.data.truth("test")
     if truth is not None:
         chosen = places(trained.data, settings)
@@ -34,7 +33,7 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
         ([method for method in settings["methods"] if method not in steady], measures),
     ):
         if methods:
-            found.append(measure_saliency(trained.model, data, methods=methods, measures=of_these, **common))
+            found.append(measure.measure_saliency(trained.model, data, methods=methods, measures=of_these, **common))
     together = merged(found)
     # What the images themselves come to is in both parts.
     return replace(together, records=list({row.chart: row for row in together.records}.values()))

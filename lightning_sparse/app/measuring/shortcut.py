@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results.records import Measured
@@ -9,11 +10,10 @@ from lightning_sparse.results.records import Measured
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
     from lightning_sparse.data.planted_digits import shortcut_versions
-    from lightning_sparse.measure import measure_shortcut
 
     truth = trained.data.truth("test")
     assert truth is not None  # only planted digits are asked for this
-    return measure_shortcut(trained.model, shortcut_versions(*trained.test(settings), truth["quadrant"]))
+    return measure.measure_shortcut(trained.model, shortcut_versions(*trained.test(settings), truth["quadrant"]))
 
 
 SHORTCUT = Kind(

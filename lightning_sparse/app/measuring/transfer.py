@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results.records import Measured
@@ -29,16 +30,14 @@ def _check(settings: Settings) -> None:
 def _measure(trained: Trained, settings: Settings) -> Measured:
     import numpy as np
 
-    from lightning_sparse.measure import craft, measure_accuracy
-
     images, labels = trained.test({**settings, "images": settings["of"]})
     images, labels = images[: settings["images"]], labels[: settings["images"]]
     chosen = {name: settings[name] for name in ("eps", "norm", "steps", "seed")}
-    adversarial = craft(trained.model, (images, labels), **chosen)
+    adversarial = measure.craft(trained.model, (images, labels), **chosen)
     arrays = {"adversarial": adversarial, "images": images, "labels": labels}
     kept = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
     for name, shown in (("prediction", images), ("adversarial_prediction", adversarial)):
-        kept[name] = measure_accuracy(trained.model, (shown.to(trained.device), labels)).arrays["prediction"]
+        kept[name] = measure.measure_accuracy(trained.model, (shown.to(trained.device), labels)).arrays["prediction"]
     return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
 
 
