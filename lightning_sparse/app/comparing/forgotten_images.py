@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_sparse import measure
 from lightning_sparse.app.comparing.grouping import groups, signed
 from lightning_sparse.results.arrays import forgotten_file, key_of_kind, load
 from lightning_sparse.results.jobs import Job
@@ -22,17 +23,15 @@ def forgotten_images(jobs: list[Job]) -> list[Record]:
 
     And whether the images with the most variable gradients in the dense training are among them.
     """
-    from lightning_sparse.measure.forgetting.forgotten import measure_forgotten, vog_overlap
-
     rows = []
     for level, dense, (sparse_says, dense_says, labels) in populations(jobs):
-        found = measure_forgotten(sparse_says, dense_says, labels)
+        found = measure.measure_forgotten(sparse_says, dense_says, labels)
         rows += signed(level[0], found.records)
         followed = [arrays for job in dense if (arrays := load(job, "vog"))]
         if followed and "places" in followed[0]:
             places = followed[0]["places"]
             same = [arrays["vog_in_class"] for arrays in followed if np.array_equal(arrays["places"], places)]
-            overlap = vog_overlap(np.mean(same, axis=0), found.arrays["forgotten"][places])
+            overlap = measure.vog_overlap(np.mean(same, axis=0), found.arrays["forgotten"][places])
             rows += signed(level[0], [overlap])
     return rows
 
@@ -70,7 +69,6 @@ def write_forgotten_images(folder: Path, jobs: list[Job]) -> None:
         jobs: of the sweep; those that are not done are left out.
     """
     from lightning_sparse.app.build import stored_data
-    from lightning_sparse.measure.forgetting.forgotten import measure_forgotten
 
     for old in (folder / "forgotten").glob("*.npz"):
         old.unlink()
@@ -78,7 +76,7 @@ def write_forgotten_images(folder: Path, jobs: list[Job]) -> None:
     levels = sorted(populations(done), key=lambda level: level[0][0].sparsity_asked)
     sparsest = {(sparse[0].data, sparse[0].model, sparse[0].method): level for level in levels for sparse in level[:1]}
     for subject, (level, dense, (sparse_says, dense_says, labels)) in sparsest.items():
-        found = measure_forgotten(sparse_says, dense_says, labels).arrays
+        found = measure.measure_forgotten(sparse_says, dense_says, labels).arrays
         places = np.flatnonzero(found["forgotten"])[:MOST]
         if len(places) == 0:
             continue

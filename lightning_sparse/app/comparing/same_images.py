@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lightning_sparse import measure
 from lightning_sparse.app.comparing.grouping import groups, signed
 from lightning_sparse.results.arrays import Arrays, load
 from lightning_sparse.results.jobs import Job
@@ -22,9 +23,6 @@ def same_images(jobs: list[Job]) -> list[Record]:
     accuracy on these images is nearer to chance, the share of their commonest class, than to the best network's of the same
     data, model and seed. If even the best is at chance, all are.
     """
-    from lightning_sparse.measure.explanations.saliency import same_images as right_for_all
-    from lightning_sparse.measure.explanations.saliency_rows import records_over
-
     rows = []
     for group in groups(jobs, "data", "model", "seed"):
         # Those measured with other settings have other images, and are compared among themselves.
@@ -33,9 +31,9 @@ def same_images(jobs: list[Job]) -> list[Record]:
             if arrays := load(job, "saliency"):
                 comparable[arrays["images"].tobytes()].append((job, arrays))
         for learned in filter(None, map(_learned, comparable.values())):
-            keep = right_for_all([arrays for _, arrays in learned])
+            keep = measure.same_images([arrays for _, arrays in learned])
             for job, arrays in learned:
-                found = records_over(arrays, keep, len(learned))
+                found = measure.records_over(arrays, keep, len(learned))
                 rows += signed(
                     job, [replace(row, condition="same images", detail=row.detail + LEFT_OUT) for row in found]
                 )

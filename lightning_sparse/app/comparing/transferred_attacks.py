@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_sparse import measure
 from lightning_sparse.app.comparing.grouping import signed
 from lightning_sparse.results.arrays import key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
@@ -32,7 +33,6 @@ def transferred_attacks(jobs: list[Job]) -> list[Record]:
         on; and a ``trust_transfer`` for each network.
     """
     from lightning_sparse.app.build import stored_model_as_measured
-    from lightning_sparse.measure.robustness.transfer import measure_transfer
 
     crafted = {job.run: arrays for job in jobs if job.checkpoint.exists() and (arrays := load(job, "transfer"))}
     rows = []
@@ -44,7 +44,7 @@ def transferred_attacks(jobs: list[Job]) -> list[Record]:
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
         model, said = stored_model_as_measured(target)
-        found = measure_transfer(images, model, data, **settings)
+        found = measure.measure_transfer(images, model, data, **settings)
         transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
         from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
         checked = _check(survivors(target), from_elsewhere, **settings)
