@@ -23,8 +23,8 @@ Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Mea
 class Kind:
     """One kind of measurement. A new one is a file beside this one, its settings in ``conf/``, and a place in ``KINDS``.
 
-    Importing such a file must cost nothing, because jobs that are done are told by their keys alone: it imports torch, and
-    what measures, within its functions.
+    Importing such a file must cost nothing, because jobs that are done are told by their keys alone: ``measure.X`` is
+    imported when it is used, and torch and all else within functions.
 
     Attributes:
         name: what its keys begin with, up to the last hyphen.
