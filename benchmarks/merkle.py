@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.app.build import rebuilt
+from lightning_sparse.app.build import stored_model
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.drawing.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.measure import pgd
@@ -62,7 +62,7 @@ def as_theirs(job: Job, images: torch.Tensor, labels: torch.Tensor) -> list[floa
     kept = job.folder / "as_theirs.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    model = Softmax(rebuilt(job.folder, job.checkpoint))
+    model = Softmax(stored_model(job))
     found = []
     for eps in EPS:
         with untouched(model, seed=0):

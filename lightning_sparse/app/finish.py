@@ -8,15 +8,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from lightning_sparse.app.comparing.together import update
+from lightning_sparse.app.comparing.compare_jobs import update_comparisons
 from lightning_sparse.results.jobs import Job, job_files, read_job
 
 
-def rebuild(folder: Path) -> Path:
+def rebuild(folder: Path) -> tuple[Path, list[Job]]:
     """Write what is computed from all jobs of a sweep together, and its report.
 
     Returns:
-        Path of the report.
+        Path of the report, and the jobs, as they were read for it.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
@@ -24,12 +24,14 @@ def rebuild(folder: Path) -> Path:
     from lightning_sparse.report import write_report
     from lightning_sparse.tables.collect import jobs_below
 
-    jobs_below(folder)  # before anything is written
-    with FileLock(folder / ".lock"):  # another launch may end at the same moment
+    if not holds_jobs(folder):
+        jobs_below(folder)  # which says so, before anything is written
+    with FileLock(folder / ".lock"):  # another launch may end at the same moment: what it has done is read after it
         for torn in (folder / "figures").glob("*.part"):  # what a kill at this point has left
             torn.unlink(missing_ok=True)
-        update(folder, jobs_in(folder))
-        return write_report(folder)
+        jobs = jobs_in(folder)
+        update_comparisons(folder, jobs)
+        return write_report(folder), jobs
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
@@ -39,10 +41,9 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
         folder: the sweep's folder.
         logger: the choice in the ``logger`` group; ``kind: wandb`` gets a summary run.
     """
-    jobs = jobs_in(folder)
-    if not jobs:
+    if not holds_jobs(folder):
         return
-    page = rebuild(folder)
+    page, jobs = rebuild(folder)
     if logger.get("kind") == "wandb":
         from lightning_sparse.tracking import summary_run
 
@@ -53,6 +54,11 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     said += [f"{counts['running']} still running or cut off: launch again"] if counts["running"] else []
     print(", ".join(said))
     print(f"report: {page.resolve()}", flush=True)
+
+
+def holds_jobs(folder: Path) -> bool:
+    """Whether a folder is a sweep's, without reading any job."""
+    return any(folder.glob("*/job.json"))
 
 
 def jobs_in(folder: Path) -> list[Job]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.results.launches import log_file
+from lightning_sparse.results.launches import read_log
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path, launch: str, jobs: int | None) -> None:
-        self._file, self._launch, self._jobs = log_file(folder), launch, jobs
+        self._folder, self._launch, self._jobs = folder, launch, jobs
         self._read = 0
         self._running: dict[int, str] = {}
         self._most = 1
@@ -59,19 +58,8 @@ class Progress:
             self._look()
 
     def _look(self) -> None:
-        try:
-            with self._file.open("rb") as file:
-                file.seek(self._read)
-                new = file.read()
-        except OSError:
-            return
-        whole = new[: new.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
+        events, self._read = read_log(self._folder, self._read)
+        for event in events:
             if event["launch"] == self._launch and event["event"] != "launched":
                 self._take(event)
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""Carry out one job: build what its configuration names, train it, measure it, and show it to W&B."""
+"""Run one job: build what its configuration names, train it, measure it, and show it to W&B."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse import tracking
-from lightning_sparse.app import build as building
-from lightning_sparse.app import train as training
-from lightning_sparse.app.measuring import missing as experiment
-from lightning_sparse.app.measuring.asked import Measurement
-from lightning_sparse.app.measuring.kinds import Trained
+from lightning_sparse.app.build import build_callbacks, build_model
+from lightning_sparse.app.measuring.measure_job import measure_job
+from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
+from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.app.small_dense import sparsity_of_small
+from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
 
 
-def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
+def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> str:
     """Train one model and measure it, or only what is missing of that; ``job`` is done on disk after it.
 
     Args:
         config: the composed configuration.
         job: what it describes.
-        wanted: what is to be measured.
+        measurements: what is to be measured.
 
     Returns:
         What was found, in a line.
@@ -44,24 +45,26 @@ def carry_out(config: DictConfig, job: Job, wanted: list[Measurement]) -> str:
     check_count("seed", config.seed, None, write=0)
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
-    experiment.check(data, wanted)
-    model = building.build_model(config)
-    training.check_classifier(model, data)
-    callbacks = building.build_callbacks(config, data)
+    check_measurements(measurements, data)
+    model = build_model(config)
+    check_classifier(model, data)
+    asked = {measurement.kind: measurement.settings for measurement in measurements}
+    following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
+    callbacks = build_callbacks(config, following.values())
     # Bars of several jobs at once would garble each other.
     alone = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
     bar = config.trainer.enable_progress_bar and alone and sys.stdout.isatty()
     run = _wandb_run(config, job)
     failed = True
     try:
-        trainer = _trainer(config, job, list(callbacks.values()), tracking.lightning_logger(run), bar)
+        trainer = _trainer(config, job, callbacks, tracking.lightning_logger(run), bar)
         _refuse_script_ddp(trainer)
-        masks = training.train(job, model, data, trainer)
-        sparsity = training.counted_sparsity(model, masks)
+        masks = train(job, model, data, trainer, following.values())
+        sparsity = counted_sparsity(model, masks)
         if config.sparsity.get("small"):
-            sparsity = building.sparsity_of_small(config, model)
-        trained = Trained(model, masks, data, trainer.strategy.root_device)
-        rows = experiment.measure(job, trained, sparsity, wanted, callbacks, progress=bar)
+            sparsity = sparsity_of_small(config, model)
+        trained = Trained(model, masks, data, trainer.strategy.root_device, following)
+        rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)
         stored = job.stored() or job  # which knows what training found, and how long earlier launches took
         (job.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
@@ -94,7 +97,7 @@ def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: A
     trainer: Trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[*callbacks, *([JobBar(process_position=1)] if bar else []), *training.survival(job)],
+        callbacks=[*callbacks, *([JobBar(process_position=1)] if bar else []), *survival(job)],
         logger=logger,
         **plugins,
         default_root_dir=job.folder,

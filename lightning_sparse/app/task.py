@@ -1,4 +1,4 @@
-"""The task that Hydra runs for each job: done before, failed before, or to be carried out under a lock."""
+"""The task that Hydra runs for each job: done before, failed before, or to be done under a lock."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lightning_sparse.app.hydra_parts import SweepWatcher, job_from, plain
-from lightning_sparse.app.measuring.asked import Measurement, measurements
+from lightning_sparse.app.measuring.measurements import Measurement, measurements_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import Job, since
 
 Tell = Callable[..., None]
-
-
-# What decides which measurements a job makes, and their keys.
-MEASURED = ("data", "attack", "saliency", "stability", "transfer", "cost", "vog", "batchnorm")
 
 
 def run() -> None:
@@ -85,8 +81,8 @@ def task(config: DictConfig) -> float | None:
             print(f"{job.run}: {says}", flush=True)
 
     with _alone(job, tell):
-        wanted = measurements({name: plain(config[name]) for name in MEASURED})
-        job = replace(job, keys=tuple(measurement.key for measurement in wanted))
+        measurements = measurements_of(plain(config))
+        job = replace(job, keys=tuple(measurement.key for measurement in measurements))
         stored = job.stored()
         if stored and stored.status == "done" and set(job.keys) <= job.measured():
             stored.save(keys=job.keys, asked_at=time.time())
@@ -101,20 +97,20 @@ def task(config: DictConfig) -> float | None:
         tell("started", how)
         known = {"objective": stored.objective, "seconds": stored.seconds} if stored else {}
         job = job.save(asked_at=time.time(), **known)
-        _attempt(config, job, wanted, how, tell if multirun else None)
+        _attempt(config, job, measurements, how, tell if multirun else None)
     found = job.stored()
     return found.objective if found else None
 
 
-def _attempt(config: DictConfig, job: Job, wanted: list[Measurement], how: str, tell: Tell | None) -> None:
-    """Carry a job out; what fails is left in its folder, and told to the launch if it is one of several jobs."""
+def _attempt(config: DictConfig, job: Job, measurements: list[Measurement], how: str, tell: Tell | None) -> None:
+    """Run a job; what fails is left in its folder, and told to the launch if it is one of several jobs."""
     if not gc.get_freeze_count():
         _import_all(with_wandb=config.logger.kind == "wandb")
-    from lightning_sparse.app.run_job import carry_out
+    from lightning_sparse.app.run_job import run_job
 
     start, failure, refused = time.monotonic(), "", None
     try:
-        found = carry_out(config, job, wanted)
+        found = run_job(config, job, measurements)
     except Exception as error:
         if (
             type(error).__name__ == "UncompletedJobError"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,7 +13,6 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
@@ -45,7 +45,9 @@ def survival(job: Job) -> list[Callback]:
     return [RandomState(), EpochCheckpoint(job.half_done), EndCheckpoint(job.ended)]
 
 
-def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> Masks | None:
+def train(
+    job: Job, model: LightningModule, data: ImageData, trainer: Trainer, following: Iterable[Callback]
+) -> Masks | None:
     """Fit the model, go on with it, or load it where an earlier launch has fitted it.
 
     The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``.
@@ -55,6 +57,7 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
         model: as built.
         data: its data.
         trainer: with the callbacks of :func:`survival` among its own.
+        following: those among its callbacks that measure the training; they too are as they were at its end.
 
     Returns:
         The model's masks; None if it is dense.
@@ -72,9 +75,8 @@ def train(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -
     job.half_done.unlink(missing_ok=True)
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, VarianceOfGradients):
-            callback.load_state_dict(content["callbacks"][callback.state_key])
+    for callback in following:
+        callback.load_state_dict(content["callbacks"][callback.state_key])
     sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return load_masks(content) if sparse else None
 

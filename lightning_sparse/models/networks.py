@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 
 
@@ -21,7 +18,11 @@ def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.
         shape: (channels, height, width) of an image.
         classes: number of classes.
         width: factor of the hidden sizes, above 0; each is rounded, and at least 1.
+
+    Raises:
+        SparsityError: if ``shape`` is not that of an image, or of one too small for the network, or ``width`` no factor.
     """
+    _check_shape(shape, 1)
     first, second = _sizes(width, 300, 100)
     return nn.Sequential(
         nn.Flatten(),
@@ -39,6 +40,7 @@ def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequent
     ReLU after the convolutions and maxima in the pools, tanh after the linear layers, Glorot's uniform initial weights.
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
     """
+    _check_shape(shape, 12)
     first, second, third, fourth = _sizes(width, 6, 16, 120, 84)
     rest = ((shape[1] // 2) - 4) // 2 * (((shape[2] // 2) - 4) // 2)
     net = nn.Sequential(
@@ -67,6 +69,7 @@ def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequ
 
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
     """
+    _check_shape(shape, 4)
     first, second, third = _sizes(width, 32, 64, 128)
     return nn.Sequential(
         nn.Conv2d(shape[0], first, 3, padding=1),
@@ -88,6 +91,7 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
     """
     blocks = need("torchvision.models.resnet")
+    _check_shape(shape, 1)
     stages = _sizes(width, 16, 32, 64)
     before = stages[0]
     layers: list[nn.Module] = [nn.Conv2d(shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
@@ -109,6 +113,7 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
     Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
     """
+    _check_shape(shape, 1)
     stages = _sizes(width, 64, 128, 256, 512)
     net: Any = need("torchvision.models").resnet18(num_classes=classes)
     if stages != [64, 128, 256, 512]:
@@ -131,57 +136,16 @@ def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+def _check_shape(shape: Sequence[int], smallest: int) -> None:
+    sizes = list(shape) if isinstance(shape, Sequence) else []
+    if len(sizes) != 3 or any(not isinstance(size, int) or size < 1 for size in sizes) or min(sizes[1:]) < smallest:
+        raise SparsityError(
+            f"shape={shape!r} is not (channels, height, width) of images of at least {smallest}x{smallest} pixels: "
+            "write shape=(1, 28, 28) for MNIST's, model.net.shape=[1,28,28] on the command line"
+        )
+
+
 def _sizes(width: float, *sizes: int) -> list[int]:
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
         raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 for half of every hidden size")
     return [max(1, round(width * size)) for size in sizes]
-
-
-def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
-    """Find the width at which a network has about so many sparsifiable weights: the dense control of a sparse one.
-
-    It is found by bisection on networks without memory (torch's meta device); nothing random is drawn.
-
-    Args:
-        make: ``make(width)`` builds the network, larger for a larger width: ``lambda width: small_cnn(shape, 10, width)``.
-        weights: how many weights it should have, as :func:`~lightning_sparse.sparsifiable` counts them.
-
-    Returns:
-        The width whose number of weights is nearest, the smaller network of two that are equally near. Units are whole, so
-        that a narrow network may miss by some percent: count its weights.
-
-    Raises:
-        SparsityError: if even the smallest has more weights, so that there is no such control, or ``make`` ignores the width.
-
-    Example:
-        >>> width = small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 26_620)
-        >>> width, sum(weight.numel() for weight in sparsifiable(lenet_300_100((1, 28, 28), 10, width)).values())
-        (0.11, 26345)
-    """
-
-    def count(width: float) -> int:
-        with torch.device("meta"):
-            return sum(weight.numel() for weight in sparsifiable(make(width)).values())
-
-    check_count("weights", weights, write="how many the sparse model has left")
-    below, above = 1e-9, 1.0
-    if count(below) > weights:
-        raise SparsityError(
-            f"weights={weights} is fewer than the smallest such model has ({count(below)}), so there is no dense control of "
-            "this size: ask for a lower sparsity, or leave the control out"
-        )
-    while count(above) < weights:
-        if above > 1e6:
-            raise SparsityError(
-                f"make gives {count(above)} weights at any size: let it use the number it is called with"
-            )
-        below, above = above, 2 * above
-    # From here on `below` has fewer weights and `above` as many or more, and they close in on one step of the count.
-    while above - below > 1e-9 * above:
-        middle = (below + above) / 2
-        below, above = (middle, above) if count(middle) < weights else (below, middle)
-    width = below if weights - count(below) <= count(above) - weights else above
-    # The same network by a number that can be read: towards the inside of the step, down from `below`, up from `above`.
-    rounded = math.floor if width == below else math.ceil
-    short = (rounded(width * 10**digits) / 10**digits for digits in range(1, 10))
-    return next((number for number in short if number > 0 and count(number) == count(width)), width)

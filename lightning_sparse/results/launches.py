@@ -54,18 +54,27 @@ def tell(folder: Path, event: str, number: int, run: str, *, how: str = "", says
     _append(folder, {"event": event, "number": number, "run": run, "how": how, "says": says})
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All events of all launches, in the order of their writing; a torn line is left out."""
-    path = log_file(folder)
-    if not path.exists():
-        return []
+def read_log(folder: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Read the events of all launches, in the order of their writing; a torn line is left out.
+
+    Args:
+        folder: the sweep's folder.
+        start: byte from which to read: where an earlier reading has ended.
+
+    Returns:
+        The events, and where the last whole line ends.
+    """
+    try:
+        with log_file(folder).open("rb") as file:
+            file.seek(start)
+            whole = b"".join(line for line in file if line.endswith(b"\n"))
+    except OSError:
+        return [], start
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+    for line in whole.decode(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
             events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    return events, start + len(whole)
 
 
 def counts(folder: Path) -> dict[str, int]:
@@ -73,18 +82,21 @@ def counts(folder: Path) -> dict[str, int]:
 
     Returns:
         ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped``, being done before; how
-        many ``failed``; and ``cut``, how many were started and never ended, for the launch was killed.
+        many ``failed``, and how many were ``failed_before`` and not tried again; and ``cut``, how many were started and never
+        ended, for the launch was killed.
     """
-    events = read_log(folder)
-    found = Counter(event["how"] for event in events if event["event"] == "done" or event["how"] == "skipped")
-    kinds = Counter(event["event"] for event in events if event["how"] != "skipped")
-    cut = kinds["started"] - kinds["done"] - kinds["failed"]
-    return {"launches": kinds["launched"]} | {how: found[how] for how in HOW} | {"failed": kinds["failed"], "cut": cut}
+    events, _ = read_log(folder)
+    done = Counter(event["how"] for event in events if event["event"] == "done")
+    failed = Counter("before" if event["how"] == "skipped" else "now" for event in events if event["event"] == "failed")
+    began = Counter(event["event"] for event in events)
+    cut = began["started"] - (done.total() - done["skipped"]) - failed["now"]
+    counted = {"launches": began["launched"]} | {how: done[how] for how in HOW}
+    return counted | {"failed": failed["now"], "failed_before": failed["before"], "cut": cut}
 
 
 def not_started(folder: Path) -> list[list[str]]:
     """The overrides of the jobs that the last launch never came to, nor one before it by the same command."""
-    events = read_log(folder)
+    events, _ = read_log(folder)
     last = next((event for event in reversed(events) if event["event"] == "launched"), None)
     if last is None or not last["asked"]:
         return []

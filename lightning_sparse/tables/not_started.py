@@ -44,6 +44,7 @@ def in_words(counts: dict[str, int]) -> str:
         "measured": "only measured",
         "skipped": "skipped",
         "failed": "failed",
+        "failed_before": "failed before and not tried again",
         "cut": "cut short or still running",
     }
     did = [f"{counts[name]} {says}" for name, says in names.items() if counts.get(name, 0) > 0]

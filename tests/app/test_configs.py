@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
@@ -109,24 +108,6 @@ def test_controls_are_one_flag():
     assert methods("controls=true") == ["gradual_pruning", "brain_development", "dense", "static", "small_dense"]
 
 
-def test_a_small_dense_network_has_the_weights_of_a_sparse_one_and_the_same_seed_the_same_weights():
-    from lightning_sparse.app.build import build_model, sparsity_of_small
-
-    config = composed("sparsity=small_dense", "sparsity.final_sparsity=0.9", "model=small_cnn")
-    torch.manual_seed(0)
-    model = build_model(config)
-    weights = sum(parameter.numel() for name, parameter in model.named_parameters() if parameter.dim() > 1)
-    full = 9 * 32 + 9 * 32 * 64 + 256 * 128 + 128 * 10
-    assert abs(weights - 0.1 * full) / full < 0.01
-    assert sparsity_of_small(config, model) == 1 - weights / full
-    torch.manual_seed(0)  # looking for the width draws nothing
-    same = instantiate(config.model, net={"width": 1.0}, _convert_="all")
-    torch.manual_seed(0)
-    assert torch.equal(same.net[0].weight, build_model(composed("model=small_cnn")).net[0].weight)
-    with pytest.raises(SparsityError, match="takes width="):
-        build_model(composed("sparsity=small_dense", "model=own", "model._target_=torch.nn.Identity"))
-
-
 @pytest.mark.parametrize(
     "override",
     [
@@ -146,11 +127,11 @@ def test_results_cannot_be_sent_where_nobody_finds_them(override, capsys):
 
 
 def test_one_more_eps_leaves_the_eps_of_transfer_where_it_was():
-    from lightning_sparse.app.measuring.asked import measurements
+    from lightning_sparse.app.measuring.measurements import measurements_of
 
     def keys(*overrides):
         config = OmegaConf.to_container(composed(*overrides), resolve=True)
-        return {measurement.kind: measurement.key for measurement in measurements(config)}
+        return {measurement.kind.name: measurement.key for measurement in measurements_of(config)}
 
     before, after = keys(), keys("attack.eps=[0.03125,0.0625,0.09,0.125,0.1875]")
     assert before["transfer"] == after["transfer"]

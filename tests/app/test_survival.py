@@ -108,7 +108,7 @@ def test_a_job_out_of_memory_costs_itself_and_is_tried_again_only_when_asked(com
     assert again.returncode == 1
     assert "in an earlier launch (retry_failed=true tries it again)" in again.stdout
     assert counts(folder) == {
-        "launches": 2, "trained": 1, "resumed": 0, "measured": 0, "skipped": 2, "failed": 1, "cut": 0
+        "launches": 2, "trained": 1, "resumed": 0, "measured": 0, "skipped": 1, "failed": 1, "failed_before": 1, "cut": 0
     }  # fmt: skip
     (tmp_path / "greedy.py").write_text(OUT_OF_MEMORY.replace("10**15", "10"))
     repaired = command(*own, "retry_failed=true", cwd=tmp_path)

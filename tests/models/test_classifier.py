@@ -1,12 +1,11 @@
 import hashlib
-from itertools import pairwise
 
 import pytest
 import torch
 
 from lightning_sparse import SparsityError, sparsifiable
 from lightning_sparse.models.classifier import Classifier
-from lightning_sparse.models.networks import lenet5, lenet_300_100, resnet18, resnet20, small_cnn, small_width
+from lightning_sparse.models.networks import lenet5, lenet_300_100, resnet18, resnet20, small_cnn
 
 
 @pytest.mark.parametrize(
@@ -120,35 +119,17 @@ def test_what_is_no_width_is_refused(width):
         small_cnn((1, 8, 8), 10, width)
 
 
-@pytest.mark.parametrize(("make", "shape"), NETS[:4])
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.98])
-def test_the_small_width_is_that_of_the_nearest_network(make, shape, sparsity):
-    """Against every network that there is: sizes change only where a factor times a hidden size is half an integer."""
-    weights = round((1 - sparsity) * weights_of(make(shape, 10)))
-    width = small_width(lambda width: make(shape, 10, width), weights)
-    edges = {(k + 0.5) / size for size in SIZES[make] for k in range(size + 1)}
-    edges = sorted(edge for edge in edges if 0.5 * width < edge < 2 * width)
-    with torch.device("meta"):
-        counts = [weights_of(make(shape, 10, (a + b) / 2)) for a, b in pairwise(edges)]
-        found = weights_of(make(shape, 10, width))
-    assert abs(found - weights) == min(abs(count - weights) for count in counts)
-    assert len(str(width)) <= 7  # a number that can be read
+@pytest.mark.parametrize(("make", "shape"), NETS)
+def test_what_is_no_shape_of_an_image_is_refused(make, shape):
+    for wrong in (shape[1:], (*shape, 1), (0, 32, 32), "1x28x28", 28):
+        with pytest.raises(SparsityError, match=r"shape=.* is not \(channels, height, width\)"):
+            make(wrong, 10)
 
 
-SIZES = {lenet_300_100: (300, 100), lenet5: (6, 16, 120, 84), small_cnn: (32, 64, 128), resnet20: (16, 32, 64)}
-
-
-def test_the_small_width_draws_nothing_and_knows_its_limits():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    assert small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 2 * 266_200) > 1.5
-    assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(SparsityError, match=r"weights=500 is fewer than the smallest such model has \(795\)"):
-        small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 500)
-    with pytest.raises(SparsityError, match=r"make gives 266200 weights at any size"):
-        small_width(lambda width: lenet_300_100((1, 28, 28), 10), 10**6)
-    with pytest.raises(SparsityError, match=r"weights=0\.5 is not an integer of at least 1"):
-        small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 0.5)
+def test_images_smaller_than_a_network_can_pool_are_refused():
+    with pytest.raises(SparsityError, match=r"shape=\(1, 8, 8\) .* of at least 12x12 pixels"):
+        lenet5((1, 8, 8), 10)
+    assert lenet5((1, 12, 12), 10)(torch.rand(2, 1, 12, 12)).shape == (2, 10)
 
 
 # What torch 2.15 draws for a layer after manual_seed(3).

@@ -4,13 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from lightning_sparse.app.measuring.asked import robust_keys
-from lightning_sparse.app.measuring.kinds import Settings, Trained, robustness
+from lightning_sparse import measure
+from lightning_sparse.app.measuring.kind import Kind, Settings
+from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.errors import check_choices, check_count
 from lightning_sparse.results import records
-from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Measured
+
+
+def robust_keys(settings: Settings) -> dict[str | float, str]:
+    """Give the keys of all that a robust accuracy consists of, so that one more eps measures that eps.
+
+    Returns:
+        ``"model"``: of the checks that are of the model and not of an eps; each eps, ascending; ``"curve"``: of the numbers
+        about the whole curve. Those with equal settings but for ``eps`` begin alike.
+
+    Example:
+        >>> few, more = robust_keys({"eps": [0.2, 0.05], "steps": 20}), robust_keys({"eps": [0.05, 0.1], "steps": 20})
+        >>> few["model"] == more["model"], few[0.05] == more[0.05], few["curve"] == more["curve"]
+        (True, True, False)
+        >>> few[0.05].endswith("-0.05"), list(more)
+        (True, ['model', 0.05, 0.1, 'curve'])
+    """
+    family = f"robust-{key_of({name: value for name, value in settings.items() if name != 'eps'})}"
+    try:
+        radii = sorted({float(eps) for eps in settings["eps"]})
+    except (TypeError, ValueError):
+        radii = []  # no list of numbers, which the check refuses
+    of_eps: dict[str | float, str] = {eps: f"{family}-{eps!r}" for eps in radii}
+    return {"model": f"{family}-model", **of_eps, "curve": f"{family}-curve-{key_of(radii)}"}
+
+
+def _settings(config: Settings) -> Settings | None:
+    attack = config["attack"]
+    return {name: value for name, value in attack.items() if name != "transfer_eps"} if attack["eps"] else None
+
+
+def _check(settings: Settings) -> None:
+    from lightning_sparse.measure.robustness.balls import check_norm
+    from lightning_sparse.measure.robustness.robust_accuracy import check_radii
+    from lightning_sparse.measure.robustness.tiers import check_tier
+
+    check_radii(settings["eps"], check_norm(settings["norm"]))
+    check_tier(settings["tier"])
+    if settings["attacks"] is not None:
+        check_choices("attacks", settings["attacks"], measure.ATTACKS)
+    for name, write in (("steps", 20), ("restarts", 1)):
+        if settings[name] is not None:
+            check_count(name, settings[name], write=write)
 
 
 def known(job: Job, settings: Settings) -> Measured:
@@ -19,7 +61,9 @@ def known(job: Job, settings: Settings) -> Measured:
     Returns:
         As :func:`~lightning_sparse.measure.measure_robustness` returns it; no array if no eps was measured.
     """
-    family = robust_keys(settings).model.removesuffix("model")
+    import numpy as np
+
+    family = robust_keys(settings)["model"].removesuffix("model")
     closed = {key for key in job.measured() if key.startswith(family)}
     found = []
     for path in job.folder.glob(f"{family}*.npz"):
@@ -36,34 +80,30 @@ def known(job: Job, settings: Settings) -> Measured:
     return Measured(rows, {name: found[0][name] for name in ("labels", "correct")} | columns)
 
 
-def measure_curve(job: Job, trained: Trained, settings: Settings, keys: set[str]) -> Iterator[tuple[str, Measured]]:
+def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
     """Measure what is missing of a robust accuracy, in one cascade from the smallest missing eps up.
-
-    Args:
-        job: whose it is.
-        trained: the model and its data.
-        settings: of the robust accuracy, with every eps asked for.
-        keys: what is missing.
 
     Yields:
         Key, and what belongs under it: the checks of the model first, because nothing of an eps may count without them.
     """
     from lightning_sparse.measure.robustness.trust import OF_THE_MODEL
 
-    before, parts = known(job, settings), robust_keys(settings)
-    found = robustness(trained, settings, before)
-    of_model = [row for row in found.records if row.metric in OF_THE_MODEL]
+    before, ((_, of_model), *of_eps, (_, of_curve)) = known(job, settings), robust_keys(settings).items()
+    own = {name: value for name, value in settings.items() if name not in ("images", "first", "batchnorm")}
+    found = measure.measure_robustness(trained.model, trained.test(settings), known=before, **own)
+    checks = [row for row in found.records if row.metric in OF_THE_MODEL]
     had = {(row.metric, row.eps) for row in before.records}
-    new = [row for row in of_model if (row.metric, row.eps) not in had]
-    if new or parts.model in keys:
-        yield parts.model, Measured(new)
-    for column, (eps, key) in enumerate(parts.eps.items()):
-        if key in keys:
-            rows = [row for row in found.records if row.eps == eps and row not in of_model]
+    new = [row for row in checks if (row.metric, row.eps) not in had]
+    if new or of_model in missing:
+        yield of_model, Measured(new)
+    for column, (eps, key) in enumerate(of_eps):
+        if key in missing:
+            rows = [row for row in found.records if row.eps == eps and row not in checks]
             one = {"survives": found.arrays["survives"][:, [column]], "eps": found.arrays["eps"][[column]]}
             yield key, Measured(rows, found.arrays | one)
-    if parts.curve in keys:
-        yield (
-            parts.curve,
-            Measured([row for row in found.records if row.metric in ("robust_curve_area", "robust_eps_half")]),
-        )
+    if of_curve in missing:
+        about_it = ("robust_curve_area", "robust_eps_half")
+        yield of_curve, Measured([row for row in found.records if row.metric in about_it])
+
+
+ROBUST = Kind("robust", settings=_settings, check=_check, measure=_measure, keys=robust_keys, group="attack")

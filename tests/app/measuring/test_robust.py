@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_sparse.app.measuring import missing as experiment
-from lightning_sparse.app.measuring.asked import measurements
-from lightning_sparse.app.measuring.kinds import Trained
+from lightning_sparse.app.measuring.measure_job import measure_job
+from lightning_sparse.app.measuring.measurements import check_measurements, measurements_of
+from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
@@ -47,15 +47,15 @@ def measure(trained, tmp_path):
 
     def launch(*eps, **changes):
         config = {"data": {"name": "digits"}, "attack": ATTACK | changes | {"eps": list(eps)}, **NOTHING}
-        wanted = measurements(config)
-        experiment.check(trained.data, wanted)
+        measurements = measurements_of(config)
+        check_measurements(measurements, trained.data)
         job = Job("run", "dense", "digits", "cnn", 0, 0.0, folder=tmp_path / "run")
-        job = replace(job, keys=tuple(measurement.key for measurement in wanted))
+        job = replace(job, keys=tuple(measurement.key for measurement in measurements))
         job.folder.mkdir(exist_ok=True)
         seen.clear()
         hook = trained.model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
         try:
-            experiment.measure(job, trained, 0.0, wanted, {})
+            measure_job(job, trained, 0.0, measurements)
         finally:
             hook.remove()
         return job, sum(seen)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_sparse import measure
 from lightning_sparse.app.comparing.grouping import signed
 from lightning_sparse.results.arrays import key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
@@ -17,11 +18,12 @@ from lightning_sparse.results.records import Record
 MASKED = 0.002  # share of images broken from elsewhere alone above which the network's own attacks were too weak
 
 
-def transfers(jobs: list[Job]) -> list[Record]:
+def transferred_attacks(jobs: list[Job]) -> list[Record]:
     """Try what the jobs of a sweep crafted on the networks of the same method, seed, data and model, dense among them.
 
-    The networks are built again from the configurations in the jobs' folders. An attack from elsewhere that breaks images
-    which stood all of the network's own says that those were too weak, so this is a check of trust too.
+    The networks are built again from the configurations in the jobs' folders, on a GPU where measuring would use one. An
+    attack from elsewhere that breaks images which stood all of the network's own says that those were too weak, so this is
+    a check of trust too.
 
     Args:
         jobs: of one sweep; those that are not done, or that crafted nothing, are left out.
@@ -30,8 +32,7 @@ def transfers(jobs: list[Job]) -> list[Record]:
         Rows ``transfer_accuracy``, of the network attacked, ``condition`` naming the network that the images were crafted
         on; and a ``trust_transfer`` for each network.
     """
-    from lightning_sparse.app.build import rebuilt_as_measured
-    from lightning_sparse.measure.robustness.transfer import measure_transfer
+    from lightning_sparse.app.build import stored_model_as_measured
 
     crafted = {job.run: arrays for job in jobs if job.checkpoint.exists() and (arrays := load(job, "transfer"))}
     rows = []
@@ -42,8 +43,8 @@ def transfers(jobs: list[Job]) -> list[Record]:
         images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
-        model, said = rebuilt_as_measured(target.folder, target.checkpoint)
-        found = measure_transfer(images, model, data, **settings)
+        model, said = stored_model_as_measured(target)
+        found = measure.measure_transfer(images, model, data, **settings)
         transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
         from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
         checked = _check(survivors(target), from_elsewhere, **settings)

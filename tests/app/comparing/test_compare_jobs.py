@@ -4,17 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import spearmanr
 
-from lightning_sparse.app.comparing.against_dense import differences
-from lightning_sparse.app.comparing.images import forgotten_images, populations, same_images
-from lightning_sparse.app.comparing.together import compare, update
+from lightning_sparse.app.comparing.compare_jobs import compare_jobs, update_comparisons
+from lightning_sparse.app.comparing.forgotten_images import forgotten_images, populations
+from lightning_sparse.app.comparing.paired_with_dense import differences
+from lightning_sparse.app.comparing.same_images import same_images
 from lightning_sparse.app.finish import jobs_in
-from lightning_sparse.app.measuring.asked import Measurement
-from lightning_sparse.app.measuring.kinds import Trained
-from lightning_sparse.app.measuring.missing import prepare
-from lightning_sparse.data.images import ImageData
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -81,6 +77,27 @@ def test_saliency_over_the_images_that_all_networks_of_a_seed_have_right(tmp_pat
     assert found["gradual-0.9-0"].value == 8.0
 
 
+def test_a_network_is_left_out_that_is_nearer_to_chance_than_to_the_best(tmp_path):
+    """Eight images of eight classes: chance is 1 of 8, dense has 4, so that 3 are enough and 2 are not."""
+    values, classes = np.arange(8.0)[:, None, None] * np.ones((8, 3, 3)), np.arange(8)
+    right = {"dense": 4, "good": 3, "bad": 2}
+    jobs = [made(tmp_path, method, 0.0 if method == "dense" else 0.9, 0, maps=values) for method in right]
+    for job, n in zip(jobs, right.values(), strict=True):
+        path = job.folder / "saliency-a.npz"
+        with np.load(path) as file:
+            says = {"labels": classes, "prediction": np.where(classes < n, classes, (classes + 1) % 8)}
+            np.savez(path, **dict(file) | says)
+    found = {row.method: row for row in same_images(jobs)}
+    assert set(found) == {"dense", "good"}
+    assert {row.n for row in found.values()} == {3}
+    assert "closer to chance than to the best of their group are left out" in found["good"].detail
+    assert same_images(jobs[2:])  # where nobody is better it is compared too
+    with np.load(path) as file:
+        guesses = dict(file) | {"prediction": np.zeros(8, int)}
+    np.savez(path, **guesses)
+    assert same_images(jobs[2:]) == []  # the best of them has learned nothing
+
+
 def test_agreement_with_dense_and_between_dense_seeds(tmp_path):
     draw = np.random.default_rng(0)
     maps = [np.abs(draw.normal(size=(8, 3, 3))) for _ in range(4)]
@@ -90,7 +107,7 @@ def test_agreement_with_dense_and_between_dense_seeds(tmp_path):
         made(tmp_path, "gradual", 0.9, 0, maps=maps[2]),
         made(tmp_path, "gradual", 0.9, 1, maps=maps[3]),
     ]
-    found = {row.run: row for row in compare(jobs) if row.metric == "dense_agreement"}
+    found = {row.run: row for row in compare_jobs(jobs) if row.metric == "dense_agreement"}
     for run, one, other in (("dense-0.0-0", 0, 1), ("gradual-0.9-0", 2, 0), ("gradual-0.9-1", 3, 1)):
         by_hand = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps[one], maps[other], strict=True)]
         assert found[run].value == pytest.approx(np.mean(by_hand))
@@ -111,7 +128,7 @@ def test_what_a_population_forgets(tmp_path):
 
 
 def test_a_sweep_without_dense_networks_is_compared_with_nothing(tmp_path):
-    assert compare([made(tmp_path, "gradual", 0.9, 0)]) == []
+    assert compare_jobs([made(tmp_path, "gradual", 0.9, 0)]) == []
 
 
 def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
@@ -125,22 +142,8 @@ def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
     with np.load(other.arrays("saliency")) as file:
         arrays = dict(file)
     np.savez(other.folder / "saliency-a.npz", **arrays | {"images": arrays["images"] + 1})
-    found = {row.run: row.value for row in compare(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
+    found = {row.run: row.value for row in compare_jobs(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
     assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
-
-
-def test_recalibrated_batchnorm_is_measured_and_said():
-    data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4])
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    trained = Trained(model, None, data, torch.device("cpu"))
-    images = data.split("train")[0]
-    assert prepare(trained, [Measurement("clean", {}, "clean-a")]) == "BatchNorm as trained"
-    assert (model[0].running_mean.item(), model[0].running_var.item()) == (0.0, 1.0)
-    said = prepare(trained, [Measurement("clean", {"batchnorm": "recalibrated"}, "clean-b")])
-    assert model[0].running_mean.item() == pytest.approx(images.mean().item(), rel=1e-3)
-    assert said == f"BatchNorm statistics estimated anew on {len(images)} training images"
-    without = Trained(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), None, data, torch.device("cpu"))
-    assert prepare(without, []) == ""
 
 
 def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tmp_path):
@@ -154,7 +157,7 @@ def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tm
 def test_a_comparison_that_fails_costs_no_other(tmp_path, capsys):
     jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
     np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # nothing of what belongs there
-    assert {row.metric for row in compare(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
+    assert {row.metric for row in compare_jobs(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
     assert "same images: not made, KeyError" in capsys.readouterr().err
 
 
@@ -164,7 +167,7 @@ def test_what_no_job_has_changed_is_not_computed_again(tmp_path, capsys):
     path = tmp_path / "records.jsonl"
 
     def rows():
-        update(tmp_path, jobs)
+        update_comparisons(tmp_path, jobs)
         return {(row.run, row.metric): repr(row.value) for row in records.read(path)}, path.stat().st_ino
 
     first = rows()

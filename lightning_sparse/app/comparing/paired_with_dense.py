@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
+from lightning_sparse import measure
 from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
 from lightning_sparse.results.arrays import Arrays, key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
@@ -17,20 +17,18 @@ from lightning_sparse.results.records import Record
 
 def dense_agreement(jobs: list[Job]) -> list[Record]:
     """Each network's maps against those of the dense network of its seed; and dense against dense, as the ceiling."""
-    from lightning_sparse.measure.explanations.agreement import agreement_records
-
     rows = []
     parents = {job.run: arrays for job in jobs if job.method == "dense" and (arrays := load(job, "saliency"))}
     for job, dense in _pairs_with_dense(jobs):
         mine, theirs = load(job, "saliency"), parents.get(dense.run)
         same = key_of_kind(job, "saliency") == key_of_kind(dense, "saliency")
         if mine and theirs and same and equal_images(mine, theirs):
-            rows += signed(job, _over_methods(agreement_records, mine, theirs))
+            rows += signed(job, _agreement(mine, theirs))
     for group in groups([job for job in jobs if job.run in parents], "data", "model"):
         for one, other in pairwise([*group, group[0]] if len(group) > 2 else group):
             mine, theirs = parents[one.run], parents[other.run]
             if equal_images(mine, theirs):
-                found = _over_methods(agreement_records, mine, theirs)
+                found = _agreement(mine, theirs)
                 ceiling = f"two dense networks, seeds {one.seed} and {other.seed}: the ceiling"
                 rows += signed(one, [replace(row, detail=f"{row.detail}; {ceiling}") for row in found])
     return rows
@@ -66,11 +64,9 @@ def _pairs_with_dense(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
             yield job, parent
 
 
-def _over_methods(compare_maps: Any, mine: Arrays, theirs: Arrays) -> list[Record]:
-    from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS
-
-    shared = [method for method in ATTRIBUTIONS if method in mine and method in theirs]
-    return [row for method in shared for row in compare_maps(mine[method], theirs[method], method)]
+def _agreement(mine: Arrays, theirs: Arrays) -> list[Record]:
+    shared = [method for method in measure.ATTRIBUTIONS if method in mine and method in theirs]
+    return [row for method in shared for row in measure.agreement_records(mine[method], theirs[method], method)]
 
 
 def _difference(metric: str, found: tuple[float, float, float, float], n: int) -> Record:

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_sparse import __version__
-from lightning_sparse.app.comparing.against_dense import dense_agreement, differences
-from lightning_sparse.app.comparing.images import forgotten_images, same_images
+from lightning_sparse.app.comparing.forgotten_images import forgotten_images, write_forgotten_images
+from lightning_sparse.app.comparing.paired_with_dense import dense_agreement, differences
+from lightning_sparse.app.comparing.same_images import same_images
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Record
 
 
-def update(folder: Path, jobs: list[Job]) -> None:
+def update_comparisons(folder: Path, jobs: list[Job]) -> None:
     """Write into a sweep's folder what is computed from its jobs together: rows, and what the report shows of images.
 
     Whole or not at all, so that nothing doubles and nothing lags. What took seconds to minutes is left as it is where no
@@ -28,15 +29,13 @@ def update(folder: Path, jobs: list[Job]) -> None:
         folder: the sweep's folder.
         jobs: of the sweep; those that are not done are left out.
     """
-    from lightning_sparse.app.comparing.galleries import write_galleries
-
     path, key = folder / "records.jsonl", _made_from(jobs)
     if key in records.closed(path):
         return
     failed: list[str] = []
-    records.write(path, compare(jobs, failed))
+    records.write(path, compare_jobs(jobs, failed))
     with _losing_nothing_else("gallery", failed):
-        write_galleries(folder, jobs)
+        write_forgotten_images(folder, jobs)
     if not failed:
         records.append(path, [], closes=key)
 
@@ -55,18 +54,18 @@ def _made_from(jobs: list[Job]) -> str:
     return f"together-{key_of([__version__, files])}"
 
 
-def compare(jobs: list[Job], failed: list[str] | None = None) -> list[Record]:
+def compare_jobs(jobs: list[Job], failed: list[str] | None = None) -> list[Record]:
     """Everything that a sweep's report needs beside the jobs' own rows.
 
     Args:
         jobs: of one sweep; those that are not done are left out.
         failed: where the names of comparisons go that could not be made.
     """
-    done = [job for job in jobs if job.status == "done"]
-    from lightning_sparse.app.comparing.transfers import transfers
+    from lightning_sparse.app.comparing.transferred_attacks import transferred_attacks
 
+    done = [job for job in jobs if job.status == "done"]
     rows: list[Record] = []
-    for comparison in (same_images, dense_agreement, differences, forgotten_images, transfers):
+    for comparison in (same_images, dense_agreement, differences, forgotten_images, transferred_attacks):
         with _losing_nothing_else(comparison.__name__.replace("_", " "), failed):
             rows += comparison(done)
     return rows

@@ -1,0 +1,18 @@
+"""What a network costs: bits of its description, bytes on disk, parameters, FLOPs, peak memory."""
+
+from __future__ import annotations
+
+from lightning_sparse import measure
+from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
+from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.results.records import Measured
+
+
+def _measure(trained: Trained, settings: Settings) -> Measured:
+    size = len(trained.data.sample("train"))
+    sample = trained.other("train", settings["images"])
+    bits = measure.measure_description_length(trained.model, sample, masks=trained.masks, train_size=size)
+    return merged([measure.measure_cost(trained.model, sample, masks=trained.masks), bits])
+
+
+COST = Kind("cost", settings=in_group("cost"), train_images="images", measure=at_once(_measure))

@@ -1,0 +1,75 @@
+"""Every kind of measurement, what a configuration asks of them, and what of that is refused before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_sparse.app.measuring.clean import CLEAN
+from lightning_sparse.app.measuring.cost import COST
+from lightning_sparse.app.measuring.kind import Kind, Settings
+from lightning_sparse.app.measuring.robust import ROBUST
+from lightning_sparse.app.measuring.saliency import SALIENCY
+from lightning_sparse.app.measuring.shortcut import SHORTCUT
+from lightning_sparse.app.measuring.stability import STABILITY
+from lightning_sparse.app.measuring.transfer import TRANSFER
+from lightning_sparse.app.measuring.vog import VOG
+from lightning_sparse.errors import SparsityError
+
+if TYPE_CHECKING:
+    from lightning_sparse.data.images import ImageData
+
+KINDS = (CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, COST, VOG)
+"""In the order in which they are measured."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement that a configuration asks for.
+
+    Attributes:
+        kind: what is measured.
+        settings: with which settings; the measurements that a robust accuracy consists of share theirs.
+        key: under which its rows lie; rows under this key are not measured again.
+    """
+
+    kind: Kind
+    settings: Settings
+    key: str
+
+
+def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
+    """List what is to be measured: accuracy always, the rest unless it is set to nothing.
+
+    Args:
+        config: the composed configuration as plain dicts.
+    """
+    batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
+    found = []
+    for kind in KINDS:
+        settings = kind.settings(config)
+        if settings is not None:
+            if not kind.callback:  # which sees BatchNorm as the training has it
+                settings = dict(settings) | batchnorm
+            found += [Measurement(kind, settings, key) for key in kind.keys_of(settings)]
+    return found
+
+
+def check_measurements(measurements: list[Measurement], data: ImageData) -> None:
+    """Refuse what cannot be measured before anything is spent on training.
+
+    Raises:
+        SparsityError: for settings out of range, and data that cannot be read.
+    """
+    data.setup()
+    for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():
+        for name, split in (("images", "test"), (kind.train_images, "train")):
+            try:
+                data.sample(split, None if settings.get("first") else settings.get(name))
+            except SparsityError as error:
+                raise SparsityError(f"{kind.group or kind.name}.{name}={settings[name]!r}: {error}") from error
+        if settings.get("batchnorm") not in (None, "recalibrated"):
+            raise SparsityError(f"batchnorm={settings['batchnorm']!r} does not exist: write trained or recalibrated")
+        if kind.check:
+            kind.check(settings)

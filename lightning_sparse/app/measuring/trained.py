@@ -1,0 +1,60 @@
+"""A trained model as it is measured, and which images it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lightning_sparse.app.measuring.kind import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from lightning.pytorch import Callback
+    from torch import Tensor, nn
+
+    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.engine.masks import Masks
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, and its data, of which no image of the test is read twice.
+
+    Attributes:
+        model: on the device where it is to be measured.
+        masks: its masks; None for a dense one.
+        data: the data that trained it.
+        device: where images go.
+        callbacks: what has followed the training, by kind of measurement.
+    """
+
+    model: nn.Module
+    masks: Masks | None
+    data: ImageData
+    device: torch.device
+    callbacks: Mapping[str, Callback] = field(default_factory=dict)
+    _read: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def test(self, settings: Settings) -> tuple[Tensor, Tensor]:
+        """The test images that a measurement's ``images`` and ``first`` ask for."""
+        if "test" not in self._read:
+            self._read["test"] = self.data.split("test")
+        images, labels = self._read["test"]
+        chosen = places(self.data, settings)
+        if len(chosen) < len(labels):
+            images, labels = images[chosen], labels[chosen]
+        return images.to(self.device), labels.to(self.device)
+
+    def other(self, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images of another split."""
+        images, labels = self.data.split(split, most)
+        return images.to(self.device), labels.to(self.device)
+
+
+def places(data: ImageData, settings: Settings) -> list[int]:
+    """Which test images a measurement takes: a stratified sample, or the first ones if ``first`` is true."""
+    most = settings.get("images")
+    if settings.get("first") and most:
+        return list(range(min(most, len(data.sample("test")))))
+    return data.sample("test", most)

@@ -1,0 +1,44 @@
+"""Adversarial images of each model, which are tried on others when the sweep has ended."""
+
+from __future__ import annotations
+
+from lightning_sparse import measure
+from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
+from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.errors import check_count
+from lightning_sparse.results.records import Measured
+
+
+def _settings(config: Settings) -> Settings | None:
+    attack, transfer = config["attack"], dict(config["transfer"])
+    if not (transfer["images"] and attack["eps"]):
+        return None
+    if transfer["eps"] is None:
+        sizes, fixed = sorted(attack["eps"]), attack.get("transfer_eps")
+        transfer["eps"] = fixed if fixed in sizes else sizes[(len(sizes) - 1) // 2]
+    # The first of the images attacked, so that what stood there can be compared.
+    return transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
+
+
+def _check(settings: Settings) -> None:
+    from lightning_sparse.measure.robustness.balls import check_eps
+
+    check_eps("transfer.eps", settings["eps"], settings["norm"])
+    check_count("transfer.steps", settings["steps"], write=20)
+
+
+def _measure(trained: Trained, settings: Settings) -> Measured:
+    import numpy as np
+
+    images, labels = trained.test({**settings, "images": settings["of"]})
+    images, labels = images[: settings["images"]], labels[: settings["images"]]
+    chosen = {name: settings[name] for name in ("eps", "norm", "steps", "seed")}
+    adversarial = measure.craft(trained.model, (images, labels), **chosen)
+    arrays = {"adversarial": adversarial, "images": images, "labels": labels}
+    kept = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+    for name, shown in (("prediction", images), ("adversarial_prediction", adversarial)):
+        kept[name] = measure.measure_accuracy(trained.model, (shown.to(trained.device), labels)).arrays["prediction"]
+    return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
+
+
+TRANSFER = Kind("transfer", settings=_settings, check=_check, measure=at_once(_measure))
