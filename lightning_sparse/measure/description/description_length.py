@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.anatomy.living import living_of, rest_of
+from lightning_sparse.compress.code_lengths import code_bits, mask_bits
+from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
@@ -125,52 +127,6 @@ def measure_description_length(
         ],
         {"label_bits": label_bits.astype(np.float32)},
     )
-
-
-def mask_bits(total: int, living: int) -> float:
-    """Count the bits that say which ``living`` of ``total`` connections live, and how many: log2 C(N, k) + log2(N + 1).
-
-    Example:
-        >>> round(mask_bits(4, 2), 3)  # log2(6) + log2(5)
-        4.907
-    """
-    ways = math.lgamma(total + 1) - math.lgamma(living + 1) - math.lgamma(total - living + 1)
-    return ways / math.log(2) + math.log2(total + 1)
-
-
-def code_bits(symbols: npt.NDArray[np.integer], codebook: int) -> float:
-    """Count the bits of symbols coded at their empirical entropy, with a codebook of so many entries of 32 bits.
-
-    Example:
-        >>> code_bits(np.array([0, 0, 1, 3]), codebook=4)  # 4 symbols of 1.5 bits, and 128
-        134.0
-    """
-    if len(symbols) == 0:
-        return 0.0
-    _, counts = np.unique(symbols, return_counts=True)
-    return float((counts * np.log2(len(symbols) / counts)).sum()) + 32 * codebook
-
-
-def quantise(values: Floats, width: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Round values to 2^width evenly spaced levels, the first at their minimum and the last at their maximum.
-
-    Args:
-        values: (k,).
-        width: in bits.
-
-    Returns:
-        The number of each value's level, and the value of that level.
-
-    Example:
-        >>> levels, rounded = quantise(np.array([0.0, 0.9, 2.2, 3.0]), 2)
-        >>> levels.tolist(), rounded.tolist()
-        ([0, 1, 2, 3], [0.0, 1.0, 2.0, 3.0])
-    """
-    if len(values) == 0 or values.min() == values.max():
-        return np.zeros(len(values), dtype=np.int64), values
-    low, step = values.min(), (values.max() - values.min()) / (2**width - 1)
-    levels = np.rint((values - low) / step).astype(np.int64)
-    return levels, low + levels * step
 
 
 class _Found(NamedTuple):

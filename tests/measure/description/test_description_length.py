@@ -11,15 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.compress.code_lengths import code_bits, mask_bits
+from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import as_classifier
-from lightning_sparse.measure.description.description_length import (
-    code_bits,
-    mask_bits,
-    measure_description_length,
-    quantise,
-)
+from lightning_sparse.measure.description.description_length import measure_description_length
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from torch import nn
 
 from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.engine.masks import Masks
-from lightning_sparse.measure.description.storage import (
+from lightning_sparse.compress.codecs import (
     as_matrix,
     from_bitmap,
     from_csr,
     from_entropy,
-    storage_formats,
     to_bitmap,
     to_csr,
     to_entropy,
 )
+from lightning_sparse.engine.masks import Masks
+from lightning_sparse.measure.description.storage import storage_formats
 
 
 def sparse_net(density, seed=0):

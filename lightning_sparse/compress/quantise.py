@@ -1,0 +1,30 @@
+"""Values rounded to a grid of so many bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def quantise(values: Floats, width: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Round values to 2^width evenly spaced levels, the first at their minimum and the last at their maximum.
+
+    Args:
+        values: (k,).
+        width: in bits.
+
+    Returns:
+        The number of each value's level, and the value of that level.
+
+    Example:
+        >>> levels, rounded = quantise(np.array([0.0, 0.9, 2.2, 3.0]), 2)
+        >>> levels.tolist(), rounded.tolist()
+        ([0, 1, 2, 3], [0.0, 1.0, 2.0, 3.0])
+    """
+    if len(values) == 0 or values.min() == values.max():
+        return np.zeros(len(values), dtype=np.int64), values
+    low, step = values.min(), (values.max() - values.min()) / (2**width - 1)
+    levels = np.rint((values - low) / step).astype(np.int64)
+    return levels, low + levels * step
