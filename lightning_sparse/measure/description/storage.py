@@ -37,6 +37,7 @@ def storage_formats(model: nn.Module, masks: Mapping[str, Tensor] | None = None)
         SparsityError: if the masks do not fit the model, or a dead connection is not zero.
 
     Example:
+        >>> import torch
         >>> net = nn.Linear(1000, 100, bias=False)
         >>> weight = torch.zeros(100, 1000)
         >>> weight[:, :100] = torch.rand(100, 100)  # one in ten lives
