@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import attacks, marks, subject
 from lightning_sparse.report.style import looks
-from lightning_sparse.report.words import NAMES, eps_text, name_of
+from lightning_sparse.report.words import eps_text, name_of
+from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.method_names import is_dense
 from lightning_sparse.tables.verdicts import is_worst
 
@@ -21,22 +22,6 @@ if TYPE_CHECKING:
 
     from lightning_sparse.tables.collect import Sweep
 
-Limits = tuple[float, float]
-SHARE: Limits = (0.0, 1.0)
-POSITIVE: Limits = (0.0, inf)
-EITHER: Limits = (-1.0, 1.0)
-SALIENCY = {
-    "gini": SHARE,
-    "insertion_deletion_gap": EITHER,
-    "max_sensitivity": POSITIVE,
-    "dense_agreement": EITHER,
-}
-STABILITY = {
-    "corruption_mean_accuracy": SHARE,
-    "shift_consistency": SHARE,
-    "curvature_jacobian_norm_calibrated": POSITIVE,
-    "curvature_hessian_eigenvalue": POSITIVE,
-}
 DENSITY, EPS, KILOBITS = "density", "eps", "kilobits"
 X_NAMES = {
     DENSITY: "density (below it: sparsity)",
@@ -53,14 +38,17 @@ class Panel:
     Attributes:
         title: what stands over it.
         lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x.
-        limits: the smallest and largest value that the quantity can have; intervals are cut there.
         front: in a Pareto figure, those of the lines that no other beats.
     """
 
     title: str
     lines: pd.DataFrame
-    limits: Limits = SHARE
     front: pd.DataFrame | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The smallest and largest value that the quantity can have; intervals are cut there."""
+        return quantity(self.lines["metric"].iloc[0]).limits
 
 
 @dataclass(frozen=True)
@@ -133,7 +121,7 @@ def differences(sweep: Sweep) -> Contents | None:
     for chart in kept.sort_values(["metric", "eps"]).drop_duplicates("chart").to_dict("records"):
         robust = chart["metric"] == "difference_robust_accuracy"
         title = f"robust, eps = {eps_text(chart['eps'])}" if robust else "clean"
-        panels.append(Panel(title, _of(kept, chart["chart"]), EITHER))
+        panels.append(Panel(title, _of(kept, chart["chart"])))
     return Contents(
         DENSITY,
         "points of accuracy, less dense of the same seed",
@@ -147,7 +135,7 @@ def differences(sweep: Sweep) -> Contents | None:
 def saliency(sweep: Sweep) -> Contents | None:
     """Gini index, insertion - deletion gap and agreement with dense, one row per attribution, against density."""
     averages = sweep.averages
-    kept = averages[averages["metric"].isin(SALIENCY) & (averages["attribution"] != "input")]
+    kept = averages[averages["metric"].isin(_with_panel(SALIENCY)) & (averages["attribution"] != "input")]
     if kept.empty:
         return None
     same = kept["condition"] == "same images"
@@ -156,8 +144,8 @@ def saliency(sweep: Sweep) -> Contents | None:
     kept = kept.assign(density=1 - kept["sparsity_asked"])
     rows = {
         str(attribution).replace("_", " "): [
-            Panel(NAMES[metric], lines[lines["metric"] == metric], limits)
-            for metric, limits in SALIENCY.items()
+            Panel(name_of(metric), lines[lines["metric"] == metric])
+            for metric in _with_panel(SALIENCY)
             if (kept["metric"] == metric).any()
         ]
         for attribution, lines in kept.groupby("attribution")
@@ -172,15 +160,11 @@ def saliency(sweep: Sweep) -> Contents | None:
 
 def stability(sweep: Sweep) -> Contents | None:
     """Corruptions, shifts and curvature against density; None if none was measured."""
-    kept = sweep.averages[sweep.averages["metric"].isin(STABILITY)]
+    kept = sweep.averages[sweep.averages["metric"].isin(_with_panel(WHY))]
     if kept.empty:
         return None
-    charts = {metric: kept.loc[kept["metric"] == metric, "chart"] for metric in STABILITY}
-    panels = [
-        Panel(name_of(metric), _of(kept, found.iloc[0]), STABILITY[metric])
-        for metric, found in charts.items()
-        if len(found)
-    ]
+    charts = kept.drop_duplicates("metric").set_index("metric")["chart"]
+    panels = [Panel(name_of(metric), _of(kept, charts[metric])) for metric in _with_panel(WHY) if metric in charts]
     said = (
         f"{subject(sweep, kept)} Corrupted: mean accuracy over all corruptions and severities. Shifts: how often two shifted "
         "copies of an image get the same class. Jacobian: of the calibrated logits in the pixels. Hessian: largest "
@@ -238,6 +222,10 @@ def clip(value: float, limits: Limits) -> float:
         1.0
     """
     return value if isnan(value) else min(max(value, limits[0]), limits[1])
+
+
+def _with_panel(heading: str) -> list[str]:
+    return [described.metric for described in QUANTITIES if described.panel and described.heading == heading]
 
 
 def _accuracies(sweep: Sweep) -> pd.DataFrame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.results.quantities import quantity
 from lightning_sparse.results.records import Record
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
     frame = pd.DataFrame([asdict(record) | {"chart": record.chart} for record in records], columns=columns)
     # Without this a column of None alone (no attack was run) is of objects, and an empty frame has no numbers at all.
     return frame.astype(NUMBERS)
+
+
+def described(frame: pd.DataFrame, what: str) -> pd.Series[Any]:
+    """One attribute of the :class:`~lightning_sparse.results.quantities.Quantity` of each line.
+
+    Example:
+        >>> described(frame_of([Record("clean_accuracy", 0.5, 10), Record("gini", 0.5, 10)]), "unit").tolist()
+        ['%', '']
+    """
+    return frame["metric"].map(lambda metric: getattr(quantity(metric), what))
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_sparse.tables.frames import latest
+from lightning_sparse.tables.frames import described, latest
 from lightning_sparse.tables.verdicts import failed_checks, is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAME_IMAGES = ("clean/", "robust/", "corruption/", "shift/", "curvature/", "transfer/")  # measured on the same for all
 EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
@@ -57,18 +56,16 @@ def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] 
             f"{run} was asked for sparsity {asked:g} and has {achieved:.4g}: it is drawn where it was asked for."
         )
     said += _distrusted(newest)
+    same = described(newest, "same_images").astype(bool)
     # A sparse network is compared with dense on the same images and settings, or not at all.
     for column, what in (("n", "numbers of images"), ("key", "settings")):
         # Maps are undefined for some images of some networks, which their rows' details say: n may differ there.
-        comparable = newest if column == "key" else newest[newest["chart"].str.startswith(SAME_IMAGES)]
+        comparable = newest if column == "key" else newest[same]
         kinds = comparable.groupby(["data", "chart"])[column].nunique()
         mixed = sorted(set(kinds[kinds > 1].index.get_level_values("chart")))
         if mixed:
             said.append(f"Jobs were measured with different {what}: {', '.join(mixed)}.")
-    # An eps at which nothing has halved, and a stability before there were two looks, are no loss.
-    undefined = newest[newest["value"].isna() & newest["chart"].str.startswith((*SAME_IMAGES, "saliency/"))]
-    undefined = undefined[undefined["metric"] != "robust_eps_half"]
-    for chart, group in undefined.groupby("chart"):
+    for chart, group in newest[newest["value"].isna() & (same | (newest["attribution"] != ""))].groupby("chart"):
         said.append(f"{chart} is undefined for {', '.join(sorted(set(group['run'])))}: left out of the means.")
     return said
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.tables.frames import described
+
 if TYPE_CHECKING:
     import pandas as pd
 
-CHARTED = ("clean/accuracy", "robust/worst/", "saliency/", "corruption/mean", "shift/", "curvature/", "cost/bits")
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -25,10 +26,9 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
     """
     averages = averages.dropna(subset=["mean"])
     drawn = {}
-    for chart, lines in averages.groupby("chart"):
-        if str(chart).startswith(CHARTED):
-            name = _name("versus density", title, str(chart))
-            drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
+    for chart, lines in charted(averages).groupby("chart"):
+        name = _name("versus density", title, str(chart))
+        drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
     for method, curves in _security(averages).items():
         name = _name("versus eps", title, method)
         drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
@@ -38,6 +38,11 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
             curves, f"robust accuracy at eps = {eps:.4g}, worst case", title, "description length, kilobits"
         )
     return drawn
+
+
+def charted(averages: pd.DataFrame) -> pd.DataFrame:
+    """The quantities that the page shows, under attack in the worst case alone."""
+    return averages[(described(averages, "heading") != "") & averages["attack"].isin(["", "worst"])]
 
 
 def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.jobs import key_of
+from lightning_sparse.results.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -19,10 +20,9 @@ MODES = ("disabled", "offline", "online")
 AXIS = "sparsity"
 STEP = "trainer/global_step"
 # What is charted against sparsity: the groups of measurements, and the images that belong to them.
-GROUPS = (
-    *("clean", "robust", "trust", "saliency", "corruption", "shift", "curvature", "transfer", "difference", "cost"),
-    *("adversarial", "maps"),
-)
+GROUPS = (*dict.fromkeys(described.group for described in QUANTITIES), "adversarial", "maps")
+# Curves of the training, though they are in those groups.
+CURVES = ("robust/monitor/*", "vog/rank_stability")
 ID_LENGTH = 64
 
 
@@ -79,6 +79,8 @@ def job_run(
         # WandbLogger declares its step only for runs that it starts itself.
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
+        for curve in CURVES:  # before the groups: of two patterns W&B takes the first
+            run.define_metric(curve, step_metric=STEP)
         define_axis(run)
         run.define_metric(AXIS, step_metric=STEP)  # it is a curve of the training too
     return run

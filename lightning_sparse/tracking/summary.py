@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.jobs import key_of
-from lightning_sparse.tracking.charts import CHARTED, charts
+from lightning_sparse.tracking.charts import charted, charts
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
 
 if TYPE_CHECKING:
@@ -117,9 +117,8 @@ def _log(run: Run, sweep: Sweep) -> None:
 
 def _means(points: Points, averages: pd.DataFrame, title: str) -> None:
     """The means of every method as plain numbers, which `wandb leet` draws too."""
-    for line in averages.dropna(subset=["mean"]).to_dict("records"):
-        if line["chart"].startswith(CHARTED):
-            points[line["sparsity_asked"]][_name(line["chart"], title, line["method"])] = line["mean"]
+    for line in charted(averages).dropna(subset=["mean"]).to_dict("records"):
+        points[line["sparsity_asked"]][_name(line["chart"], title, line["method"])] = line["mean"]
 
 
 def _images(points: Points, sweep: Sweep, title: str) -> None:

@@ -18,6 +18,7 @@ from lightning_sparse import GradualPruning, SparsityMonitor
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.quantities import QUANTITIES
 from lightning_sparse.results.records import Record
 from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, log_records, summary_run
 from offline_runs import artifacts, axes, folders, history, inspect, lines, started, told_by
@@ -56,8 +57,16 @@ def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
     assert (about["project"], about["run_group"], about["job_type"]) == (PROJECT, "quick/gradual", "train")
     assert sorted(about["tags"]) == ["digits", "gradual"]
     drawn = axes(told)
-    assert {drawn[f"{kind}/*"] for kind in ("clean", "robust", "saliency", "cost", "maps")} == {"sparsity"}
-    assert drawn["*"] == drawn["sparsity"] == "trainer/global_step"
+    kinds = {*(described.group for described in QUANTITIES), "maps", "adversarial"}
+    assert {"clean", "robust", "saliency", "cost", "vog", "shortcut"} < kinds
+    assert {drawn[f"{kind}/*"] for kind in kinds} == {"sparsity"}
+    curves = (
+        "*",
+        "sparsity",
+        "robust/monitor/*",
+        "vog/rank_stability",
+    )  # of the training, which look on while it lasts
+    assert {drawn[name] for name in curves} == {"trainer/global_step"}
 
     trained = [(point["trainer/global_step"], point["train/loss"]) for point in history(told) if "train/loss" in point]
     assert trained == [(3, 1.5), (7, 0.5)]
