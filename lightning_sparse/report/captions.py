@@ -45,7 +45,7 @@ def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
         curves: whether only dense has a band, as in the security curves.
     """
     seeds = seeds_text(kept["seeds"])
-    failed = sorted({check for checks in kept["distrusted"] if checks for check in checks.split(", ")})
+    failed = sorted({check for checks in kept["distrusted"] for check in checks})
     hollow = f" Hollow: not to be trusted, for a check failed ({', '.join(failed)})." if failed else ""
     if seeds.startswith("one"):
         return f"Every point is one network, {seeds}.{hollow}"

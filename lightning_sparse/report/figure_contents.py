@@ -6,7 +6,7 @@ The printed figures and those of the page are both made of it, so that they cann
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from lightning_sparse.report.captions import attacks, marks, subject
 from lightning_sparse.report.style import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
+from lightning_sparse.tables.frames import accuracies
 from lightning_sparse.tables.method_names import is_dense
-from lightning_sparse.tables.verdicts import is_worst
+from lightning_sparse.tables.pareto import pareto
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +38,12 @@ class Panel:
 
     Attributes:
         title: what stands over it.
-        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x.
-        front: in a Pareto figure, those of the lines that no other beats.
+        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x; in a Pareto
+            figure ``front`` marks those that no other beats.
     """
 
     title: str
     lines: pd.DataFrame
-    front: pd.DataFrame | None = None
 
     @property
     def limits(self) -> Limits:
@@ -74,15 +74,16 @@ class Contents:
     unit: str = ""
     same_y: str = ALL
     y_range: Limits | None = None
-    panels: list[Panel] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "panels", [panel for row in self.rows.values() for panel in row])
+    @property
+    def panels(self) -> list[Panel]:
+        """Those of all rows."""
+        return [panel for row in self.rows.values() for panel in row]
 
 
 def robustness(sweep: Sweep) -> Contents | None:
     """Clean accuracy and worst-case robust accuracy at each eps against density; None if there is nothing to draw."""
-    kept = _accuracies(sweep)
+    kept = accuracies(sweep.averages)
     if kept.empty:
         return None
     charts = kept.sort_values(["attack", "eps"]).drop_duplicates("chart").to_dict("records")
@@ -101,7 +102,7 @@ def robustness(sweep: Sweep) -> Contents | None:
 
 def security_curves(sweep: Sweep) -> Contents | None:
     """Robust accuracy against eps: one panel per method, one line per sparsity, dense in black."""
-    kept = _accuracies(sweep).fillna({"eps": 0.0})
+    kept = accuracies(sweep.averages).fillna({"eps": 0.0})
     if not (kept["attack"] == "worst").any():
         return None
     methods = list(looks(kept["method"])) or ["dense"]
@@ -173,20 +174,15 @@ def stability(sweep: Sweep) -> Contents | None:
     return Contents(DENSITY, "", {"": panels}, said, kept, same_y=NONE)
 
 
-def pareto(sweep: Sweep) -> Contents | None:
+def cost(sweep: Sweep) -> Contents | None:
     """Bits of the model's description against robust accuracy, with the front; None if one of the two is missing."""
-    averages = sweep.averages
-    bits = averages[averages["metric"] == "cost_bits"]
-    bits = bits.assign(kilobits=bits["mean"] / 1e3)[["method", "sparsity_asked", "kilobits"]]
-    worst = averages[is_worst(averages)].merge(bits, on=["method", "sparsity_asked"])
-    if worst.empty:
+    sizes = pareto(sweep.averages)
+    if not sizes:
         return None
-    panels = []
-    for chart in worst.sort_values("eps").drop_duplicates("chart").to_dict("records"):
-        points = worst[worst["chart"] == chart["chart"]]
-        trusted = points[points["distrusted"] == ""]
-        front = trusted.loc[[not _beaten(trusted, line) for line in trusted.itertuples()]].sort_values("kilobits")
-        panels.append(Panel(f"eps = {eps_text(chart['eps'])}", points, front=front))
+    import pandas as pd
+
+    worst = pd.concat(sizes)
+    panels = [Panel(f"eps = {eps_text(points['eps'].iloc[0])}", points) for points in sizes]
     said = (
         f"{subject(sweep, worst)} Bits: mask, values, the rest of the parameters, and the training labels given the model. "
         "Grey: the Pareto front, which no other network beats in both. Hollow: a check of trust failed. Means over seeds."
@@ -201,7 +197,7 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "differences": differences,
     "saliency": saliency,
     "stability": stability,
-    "pareto": pareto,
+    "pareto": cost,
 }
 
 
@@ -228,17 +224,5 @@ def _with_panel(heading: str) -> list[str]:
     return [described.metric for described in QUANTITIES if described.panel and described.heading == heading]
 
 
-def _accuracies(sweep: Sweep) -> pd.DataFrame:
-    averages = sweep.averages
-    return averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
-
-
 def _of(kept: pd.DataFrame, chart: str) -> pd.DataFrame:
     return kept[kept["chart"] == chart].assign(density=lambda lines: 1 - lines["sparsity_asked"])
-
-
-def _beaten(points: pd.DataFrame, line: object) -> bool:
-    """Whether another network is at least as good in both, and better in one."""
-    bits, robust = line.kilobits, line.mean  # type: ignore[attr-defined]
-    at_least = (points["kilobits"] <= bits) & (points["mean"] >= robust)
-    return bool((at_least & ((points["kilobits"] < bits) | (points["mean"] > robust))).any())

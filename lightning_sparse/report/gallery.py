@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_sparse.drawing.style import WIDTH, caption
-from lightning_sparse.results.arrays import forgotten_file
-from lightning_sparse.results.jobs import arrays_file
+from lightning_sparse.results.arrays import forgotten_file, load
+from lightning_sparse.tables.method_names import base
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,8 +27,8 @@ WRONG = "#B00020"
 
 def forgotten(sweep: Sweep, method: str) -> Figure | None:
     """Draw what the sparsest networks of a method have forgotten, as the sweep left it; None if that is nothing."""
-    data, model = sweep.jobs[["data", "model"]].iloc[0]
-    file = forgotten_file(sweep.folder, data, model, method)
+    job = next(job for job in sweep.started if job.method == method)
+    file = forgotten_file(job.folder.parent, job.data, job.model, base(method))
     if not file.exists():
         return None
     with np.load(file) as kept:
@@ -37,14 +37,13 @@ def forgotten(sweep: Sweep, method: str) -> Figure | None:
         return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
 
 
-def variable(sweep: Sweep) -> Figure | None:
-    """Draw the images with the most and the least variable gradients over the training of the first dense network."""
-    for job in sweep.jobs[sweep.jobs["method"] == "dense"].sort_values("seed").to_dict("records"):
-        file = arrays_file(sweep.folder / job["folder"], job["keys"], "vog")
-        if file is not None:
-            with np.load(file) as kept:
-                return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
-    return None
+def variable(sweep: Sweep, method: str) -> Figure | None:
+    """Draw the images with the most and the least variable gradients over the first training of a method, such as dense."""
+    jobs = sorted((job for job in sweep.started if job.method == method), key=lambda job: job.seed)
+    kept = next((arrays for job in jobs if (arrays := load(job, "vog"))), None)
+    if kept is None:
+        return None
+    return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
 
 
 def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array, title: str) -> Figure | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from lightning_sparse.report.words import name_of, number, seeds_text
+from lightning_sparse.report.words import name_of, number, seeds_text, sparsity_text
 from lightning_sparse.results.quantities import quantity
 from lightning_sparse.tables.method_names import is_dense
 
@@ -18,7 +18,7 @@ def hover(line: dict[Any, Any]) -> str:
     """
     metric = line["metric"]
     level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"
-    achieved = f" (achieved {line['sparsity']:.4g})" if level and line["sparsity"] == line["sparsity"] else ""
+    achieved = f" (achieved {sparsity_text(line['sparsity'])})" if level else ""
     unit = {"%": " %", "points": " points"}.get(quantity(metric).unit, "")
     name = name_of(metric, line["attack"], line["eps"] or float("nan"), line["attribution"])
     said = [
@@ -36,5 +36,5 @@ def hover(line: dict[Any, Any]) -> str:
         said.append(f"description: {line['kilobits']:.4g} kilobits")
     said.append(f"n = {line['n']} images")
     if line["distrusted"]:
-        said.append(f"✗ not to be trusted: failed {escape(line['distrusted'])}")
+        said.append(f"✗ not to be trusted: failed {escape(', '.join(line['distrusted']))}")
     return "<br>".join(said)

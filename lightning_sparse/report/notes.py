@@ -30,8 +30,8 @@ def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     elif single := [name for name, count in seeds.items() if count == 1]:
         said.append(f"One seed only, and so no interval: {_some(single)}.")
     failed: dict[str, dict[str, None]] = {}
-    for line in shown[shown["distrusted"] != ""].to_dict("records"):
-        failed.setdefault(_name(line), {}).update(dict.fromkeys(line["distrusted"].split(", ")))
+    for line in shown[shown["distrusted"].astype(bool)].to_dict("records"):
+        failed.setdefault(_name(line), {}).update(dict.fromkeys(line["distrusted"]))
     if failed:
         named = [f"{name} ({', '.join(checks)})" for name, checks in failed.items()]
         said.append(f"Hollow, for a check of trust failed: {_some(named)}.")

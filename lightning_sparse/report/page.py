@@ -10,11 +10,11 @@ from lightning_sparse.report.embedded import Embedded, plotly_js
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.opened_lines import job_details, opened
 from lightning_sparse.report.trust_table import trust_table
-from lightning_sparse.report.words import NOTHING, eps_text, name_of, number
+from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
 from lightning_sparse.results.quantities import COST, MAIN, QUANTITIES, SALIENCY, WHY, quantity
-from lightning_sparse.tables.frames import described
-from lightning_sparse.tables.gaps import EXACT, holes, warnings
-from lightning_sparse.tables.method_names import base
+from lightning_sparse.tables.frames import described, lines_of
+from lightning_sparse.tables.gaps import holes, missed, warnings
+from lightning_sparse.tables.levels import rounded
 from lightning_sparse.tables.not_started import in_words
 from lightning_sparse.tables.table import summarise
 
@@ -58,6 +58,7 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
     )
     measured = set(sweep.frame["metric"])
     known = [known for known in QUANTITIES if known.metric in measured]
+    environment.filters["level"] = sparsity_text
     embedded = Embedded(sweep.folder)
     told = job_details(sweep)
     sections = [_section(title, part, pictures[title], embedded, told) for title, part in parts.items()]
@@ -66,10 +67,10 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         sections=sections,
         launches=in_words(sweep.launches),
         holes=holes(sweep.frame, sweep.jobs).to_dict("records"),
-        warnings=warnings(sweep.frame, sweep.started, sweep.superseded),
+        warnings=[*sweep.missing, *warnings(sweep.frame, sweep.jobs, sweep.superseded)],
         explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
         details=_details(sweep.frame),
-        jobs=list(told.values()),
+        jobs=told,
         versions=sorted(set(sweep.jobs["version"]) - {""}),
         plots=embedded.plots,
         plotly=plotly_js() if embedded.plots else "",
@@ -77,9 +78,10 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
 
 
 def _section(
-    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: dict[str, dict[str, Any]]
+    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: list[dict[Any, Any]]
 ) -> dict[str, Any]:
-    summary = summarise(part.frame, part.jobs, part.averages).to_dict("records")
+    lines = summarise(part.frame, part.jobs, part.averages)
+    summary = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded)).to_dict("records")
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []
     for name, members in BLOCKS.items():
@@ -99,9 +101,7 @@ def _section(
     }
 
 
-def _table(
-    name: str, part: Sweep, summary: list[dict[Any, Any]], told: dict[str, dict[str, Any]]
-) -> dict[str, Any] | None:
+def _table(name: str, part: Sweep, summary: list[dict[Any, Any]], told: list[dict[Any, Any]]) -> dict[str, Any] | None:
     """One table of the page: its columns, what stands over them, and its lines."""
     columns = _columns(_under(name, part.averages))
     if not columns and name != MAIN:
@@ -148,12 +148,11 @@ def _lines(
     averages = part.averages
     lines = []
     for line in summary:
-        own = averages[(averages["method"] == line["method"]) & (averages["sparsity_asked"] == line["sparsity_asked"])]
+        own = lines_of(averages, method=line["method"], sparsity_asked=line["sparsity_asked"])
         found = {average["chart"]: average for average in own.to_dict("records")}
         cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
         if holes or any(cell["shown"] != NOTHING for cell in cells):
-            missed = abs(line["sparsity"] - line["sparsity_asked"]) > EXACT and base(line["method"]) != "small_dense"
-            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else "", "missed": missed})
+            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else ""})
     return lines
 
 
@@ -164,7 +163,7 @@ def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, Any]:
     note = f"{average['seeds']} of {seeds} seeds" if average["seeds"] < seeds and not together else ""
     mean, _, half = number(average["metric"], average["mean"], average["half"]).partition(" ")
     value = average["mean"] if average["mean"] == average["mean"] else ""
-    return {"shown": mean, "half": half, "note": note, "distrusted": average["distrusted"], "value": value}
+    return {"shown": mean, "half": half, "note": note, "distrusted": ", ".join(average["distrusted"]), "value": value}
 
 
 def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.tables.method_names import base, dense_of, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 def transfer(sweep: Sweep, method: str) -> Figure | None:
     """Heat map of a method: accuracy of each network (columns) on images crafted on each other (rows)."""
     averages = sweep.averages
-    kept = averages[(averages["metric"] == "transfer_accuracy") & averages["method"].isin(["dense", method])]
-    kept = kept[kept["condition"].isin(["dense"]) | kept["condition"].str.startswith(f"{method} ")]
+    of_pair = averages["method"].isin([dense_of(method, sweep.jobs), method])
+    kept = averages[(averages["metric"] == "transfer_accuracy") & of_pair]
+    # Rows name the network that images were crafted on as its own sweep calls it.
+    kept = kept[kept["condition"].isin(["dense"]) | kept["condition"].str.startswith(f"{base(method)} ")]
     if kept["condition"].nunique() < 2 or not (kept["method"] == method).any():
         return None
     from matplotlib.figure import Figure
@@ -54,4 +57,5 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
 
 
 def _level_name(line: dict[Any, Any]) -> str:
-    return "dense" if line["method"] == "dense" else f"{line['method']} {line['sparsity_asked']:g}"
+    name = base(line["method"])
+    return name if is_dense(name) else f"{name} {line['sparsity_asked']:g}"

@@ -68,6 +68,16 @@ def _large(value: float) -> str:
     return f"{value:.3g}"
 
 
+def sparsity_text(sparsity: float) -> str:
+    """Print a sparsity with all the digits that it has.
+
+    Example:
+        >>> sparsity_text(0.9), sparsity_text(0.79999245302), sparsity_text(float("nan"))
+        ('0.9', '0.799992453', '–')
+    """
+    return NOTHING if isnan(sparsity) else f"{sparsity:.9g}"
+
+
 def seeds_text(counts: Iterable[int]) -> str:
     """Say over how many seeds the numbers of a figure or table are means.
 

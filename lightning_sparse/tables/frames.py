@@ -44,3 +44,26 @@ def described(frame: pd.DataFrame, what: str) -> pd.Series[Any]:
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
     return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
+
+
+def lines_of(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The lines that hold these values; NaN, a level that is not known, is one too.
+
+    Example:
+        >>> frame = frame_of([Record("gini", 0.5, 9, sparsity_asked=float("nan")), Record("gini", 0.4, 9)])
+        >>> lines_of(frame, metric="gini", sparsity_asked=float("nan"))["value"].tolist()
+        [0.5]
+    """
+    for name, value in values.items():
+        frame = frame[frame[name].isna() if value != value else frame[name] == value]
+    return frame
+
+
+def accuracies(averages: pd.DataFrame) -> pd.DataFrame:
+    """Clean accuracy, and robust accuracy in the worst case."""
+    return averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
+
+
+def is_worst(averages: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the robust accuracies in the worst case over all attacks."""
+    return (averages["metric"] == "robust_accuracy") & (averages["attack"] == "worst")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_sparse.tables.frames import described, latest
-from lightning_sparse.tables.verdicts import failed_checks, is_worst
+from lightning_sparse.results.verdicts import failed_checks
+from lightning_sparse.tables.frames import described, is_worst, latest
+from lightning_sparse.tables.method_names import base
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,12 @@ def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs.loc[jobs["status"] != "done", HOLE].reset_index(drop=True)
 
 
+def missed(lines: pd.DataFrame) -> pd.Series[bool]:
+    """Which lines have another sparsity than was asked for; a small dense network has whole channels, and is not meant to."""
+    off = (lines["sparsity"] - lines["sparsity_asked"]).abs() > EXACT
+    return off & (lines["method"].map(base) != "small_dense")
+
+
 def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] = ()) -> list[str]:
     """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
     said = []
@@ -41,15 +48,15 @@ def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] 
             "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "
             f"{', '.join(superseded)}."
         )
-    trained = jobs[(jobs["training"] != "") & (jobs["status"] == "done")] if "training" in jobs else jobs[:0]
-    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"]):
+    trained = jobs[(jobs["training"] != "") & (jobs["status"] == "done")]
+    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"], dropna=False):
         if group["training"].nunique() > 1:
             said.append(
                 f"{method} at sparsity {asked:g} is a mean over seeds that were trained with different settings: "
                 f"{', '.join(sorted(group['run']))}."
             )
     newest = latest(frame)
-    off = newest[((newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT) & (newest["method"] != "small_dense")]
+    off = newest[missed(newest)]
     for run, rows in off.groupby("run"):
         asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]
         said.append(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.tables.frames import described
+from lightning_sparse.tables.frames import accuracies, described
+from lightning_sparse.tables.pareto import pareto
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,20 +46,6 @@ def charted(averages: pd.DataFrame) -> pd.DataFrame:
     return averages[(described(averages, "heading") != "") & averages["attack"].isin(["", "worst"])]
 
 
-def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, worth) that no other beats in both, by rising cost.
-
-    Example:
-        >>> front([(3.0, 0.5), (1.0, 0.2), (2.0, 0.6), (2.0, 0.4)])
-        [(1.0, 0.2), (2.0, 0.6)]
-    """
-    best: list[tuple[float, float]] = []
-    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or worth > best[-1][1]:
-            best.append((cost, worth))
-    return best
-
-
 def _against_density(lines: pd.DataFrame) -> Series:
     """One line per method; dense is a level line."""
     sparse = lines[lines["method"] != "dense"].sort_values("sparsity_asked")
@@ -73,9 +60,7 @@ def _against_density(lines: pd.DataFrame) -> Series:
 
 def _security(averages: pd.DataFrame) -> dict[str, Series]:
     """Per method, one line per sparsity over eps, dense among them; clean accuracy is that at eps 0."""
-    from lightning_sparse.tables.verdicts import is_worst
-
-    kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)].fillna({"eps": 0.0})
+    kept = accuracies(averages).fillna({"eps": 0.0})
     if not kept["eps"].any():
         return {}
     is_dense = kept["method"] == "dense"
@@ -94,23 +79,13 @@ def _curve(line: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 def _pareto(averages: pd.DataFrame) -> dict[float, Series]:
     """Per eps, one line per method through its levels, and the front of those that no check of trust has failed."""
-    from lightning_sparse.tables.verdicts import is_worst
-
-    level = ["method", "sparsity_asked"]
-    bits = averages[averages["metric"] == "cost_bits"].set_index(level)["mean"].rename("bits")
     found = {}
-    for eps, worst in averages[is_worst(averages)].dropna(subset=["eps"]).groupby("eps"):
-        points = worst.set_index(level)[["mean", "distrusted"]].join(bits, how="inner").sort_values("bits")
-        if points.empty:
-            continue
-        points["bits"] /= 1e3
-        series = {
-            str(method): (list(line["bits"]), list(line["mean"])) for method, line in points.groupby(level="method")
-        }
-        trusted = points[points["distrusted"] == ""]
-        best = front(list(zip(trusted["bits"], trusted["mean"], strict=True)))
-        series["Pareto front"] = ([cost for cost, _ in best], [worth for _, worth in best])
-        found[float(str(eps))] = {name: line for name, line in series.items() if line[0]}
+    for points in pareto(averages):
+        points = points.sort_values("kilobits")
+        lines = {str(method): line for method, line in points.groupby("method")}
+        lines["Pareto front"] = points[points["front"]]
+        series = {name: (list(line["kilobits"]), list(line["mean"])) for name, line in lines.items() if len(line)}
+        found[float(points["eps"].iloc[0])] = series
     return found
 
 

@@ -62,13 +62,14 @@ def _log(run: Run, records: list[Record], shown: dict[str, list[wandb.Image]]) -
 
 
 def _images(job: Job) -> dict[str, Any]:
-    from lightning_sparse.tracking.pictures import adversarial_pictures, attributions, chosen, images, map_pictures
+    from lightning_sparse.results.arrays import attributions
+    from lightning_sparse.tracking.pictures import adversarial_pictures, chosen, images, map_pictures
 
     shown = {}
-    crafted = chosen(job.folder, job.keys, "transfer")
+    crafted = chosen(job, "transfer")
     if crafted:
         shown[f"adversarial/eps={float(crafted['eps']):.4g}"] = images(adversarial_pictures(crafted))
-    explained = chosen(job.folder, job.keys, "saliency")
+    explained = chosen(job, "saliency")
     for attribution in attributions(explained):
         shown[f"maps/{attribution}"] = images(map_pictures(explained, attribution))
     return shown

@@ -179,6 +179,18 @@ def test_two_data_sets_are_two_parts_of_one_page(make_sweep, write_job):
     assert (folder / "figures" / "mnist-cnn" / "robustness.png").exists()
 
 
+def test_an_achieved_sparsity_is_read_without_the_rounding_to_whole_connections(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.8, 0.98), seeds=(0, 1))
+    for seed, achieved in ((0, "0.7999924530"), (1, "0.7999924531")):
+        for rows in (folder / f"gradual-0.8-s{seed}" / "records.jsonl", folder / "records.jsonl"):
+            rows.write_text(rows.read_text().replace('"sparsity": 0.8', f'"sparsity": {achieved}'))
+    source = write_report(folder).read_text()
+    assert 'title="0.799992453">0.8</td>' in source
+    assert "0.799992453" in (folder / "table.csv").read_text()
+    sweep = collect(folder)
+    assert not any("0.79999" in line for line in headline(sweep))
+
+
 def test_the_same_records_give_the_same_files(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0, 1))
     first = write_report(folder).read_bytes()

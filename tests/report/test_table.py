@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.report.headline import headline
 from lightning_sparse.results.records import Record, append, read
 from lightning_sparse.tables.averages import over_seeds
 from lightning_sparse.tables.collect import by_subject, collect
@@ -232,3 +233,48 @@ def test_a_mean_over_seeds_that_were_trained_otherwise_is_said(tmp_path, write_j
     assert said.startswith(
         "gradual at sparsity 0.5 is a mean over seeds that were trained with different settings: grad"
     )
+
+
+def test_a_job_that_does_not_say_its_sparsity_stands_at_the_one_it_has(tmp_path, write_job):
+    folder = tmp_path / "own"
+    for seed in (0, 1):
+        write_job(folder, "dense", 0.0, seed)
+        job = write_job(folder, "own", 0.9, seed, run=f"own-s{seed}", training="half")
+        forget_asked(job)
+        forget_asked(write_job(folder, "own", 0.5, seed, run=f"other-s{seed}", training="other"))
+    for seed, training in ((2, "half"), (3, "never")):
+        forget_asked(write_job(folder, "own", 0.9, seed, run=f"failed-s{seed}", training=training, status="failed"))
+    sweep = collect(folder)
+    table = summarise(sweep.frame, sweep.jobs)
+    assert line(table, "own", 0.9)["seeds"] == 2
+    assert line(table, "own", 0.9)["clean/accuracy"] == pytest.approx(clean(0.9))
+    assert line(table, "own", 0.9)["holes"].startswith("seed 2 failed")
+    assert line(table, "own", 0.5)["seeds"] == 2
+    (unknown,) = [one for one in table.itertuples() if math.isnan(one.sparsity_asked)]
+    assert unknown.holes.startswith("seed 3 failed")
+    assert "nan" not in headline(sweep)[1]
+    assert warnings(sweep.frame, sweep.jobs) == []
+
+
+def clean(sparsity):
+    """What the jobs of a method without a name of its own come to, over seeds 0 and 1."""
+    return 0.95 - 0.1 * sparsity - 0.005
+
+
+def forget_asked(folder):
+    """Let a job's files say NaN where they say which sparsity was asked for."""
+    for name in ("job.json", "records.jsonl"):
+        if (folder / name).exists():
+            told = [json.loads(one) for one in (folder / name).read_text().splitlines()]
+            lines = [json.dumps(one | {"sparsity_asked": math.nan}) for one in told]
+            (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def test_a_level_that_is_not_known_is_a_level(make_sweep):
+    sweep = collect(make_sweep(methods=("gradual",), levels=(0.5,)))
+    unknown = sweep.frame["method"] == "gradual"
+    frame = sweep.frame.assign(sparsity_asked=sweep.frame["sparsity_asked"].mask(unknown))
+    jobs = sweep.jobs.assign(sparsity_asked=sweep.jobs["sparsity_asked"].mask(sweep.jobs["method"] == "gradual"))
+    (gradual,) = [one for one in summarise(frame, jobs).to_dict("records") if one["method"] == "gradual"]
+    assert gradual["seeds"] == 3
+    assert gradual["clean/accuracy"] == pytest.approx(0.90)

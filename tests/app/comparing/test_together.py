@@ -10,13 +10,12 @@ from scipy.stats import spearmanr
 from lightning_sparse.app.comparing.against_dense import differences
 from lightning_sparse.app.comparing.images import forgotten_images, populations, same_images
 from lightning_sparse.app.comparing.together import compare, update
-from lightning_sparse.app.finish import jobs_in
 from lightning_sparse.app.measuring.asked import Measurement
 from lightning_sparse.app.measuring.kinds import Trained
 from lightning_sparse.app.measuring.missing import prepare
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.results import records
-from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.jobs import Job, read_jobs
 from lightning_sparse.results.records import Record
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -122,10 +121,10 @@ def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
     made(tmp_path, "gradual", 0.9, 2, maps=maps).save()  # no dense network of this seed
     made(tmp_path, "late", 0.9, 0, maps=maps).save(status="failed")
     other = made(tmp_path, "rigl", 0.9, 0, maps=maps).save()
-    with np.load(other.arrays("saliency")) as file:
+    with np.load(other.folder / "saliency-a.npz") as file:
         arrays = dict(file)
     np.savez(other.folder / "saliency-a.npz", **arrays | {"images": arrays["images"] + 1})
-    found = {row.run: row.value for row in compare(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
+    found = {row.run: row.value for row in compare(read_jobs(tmp_path)[0]) if row.metric == "dense_agreement"}
     assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
 
 
