@@ -100,7 +100,7 @@ def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Pic
     if contents is None:
         return None
     save(draw(contents, sweep), stem)
-    said = notes(contents.shown, holes(sweep.frame, sweep.jobs))
+    said = notes(contents.shown, holes(sweep))
     return Picture(stem, contents.caption, interactive(contents, sweep), tuple(said))
 
 

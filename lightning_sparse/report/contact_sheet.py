@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_sparse.drawing.style import caption
+from lightning_sparse.report.gallery import WRONG, show
 from lightning_sparse.results.arrays import Arrays, attributions, load_whole
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.tables.method_names import dense_of, is_dense
 
 if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from lightning_sparse.tables.collect import Sweep
 
 ROWS = 5
-WRONG = "#B00020"
 
 
 def saved_attributions(sweep: Sweep) -> list[str]:
@@ -62,14 +60,14 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     for i, image in enumerate(rows):
         top = max(float(maps[attribution][image].max()) for maps in saved) or 1.0
         scale = {"cmap": "viridis", "vmin": 0, "vmax": top}
-        _show(grid[i, 0], saved[0]["images"][image].transpose(1, 2, 0), {"cmap": "gray", "vmin": 0, "vmax": 1})
+        show(grid[i, 0], saved[0]["images"][image])
         grid[i, 0].set_xlabel(f"class {saved[0]['labels'][image]}", fontsize=7)
         for axes, (job, maps) in zip(grid[i, 1:], columns, strict=True):
             if attribution not in maps:
-                _show(axes, None, scale)
+                show(axes, None)
                 axes.text(0.5, 0.5, job.status, ha="center", va="center", transform=axes.transAxes, color=WRONG)
                 continue
-            _show(axes, maps[attribution][image], scale)
+            show(axes, maps[attribution][image], **scale)
             right = maps["prediction"][image] == maps["labels"][image]
             says = f"{'' if right else '✗ '}{maps['prediction'][image]}, {100 * maps['confidence'][image]:.0f} %"
             axes.set_xlabel(says, fontsize=7, color="black" if right else WRONG)
@@ -95,18 +93,6 @@ def _choose(maps: Arrays) -> list[int]:
 
 def _heading(job: Job) -> str:
     return "dense" if is_dense(job.method) else f"sparsity\n{job.sparsity_asked:g}"
-
-
-def _show(axes: Axes, picture: np.ndarray[Any, Any] | None, scale: dict[str, Any]) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color="#bbbbbb")
-    if picture is None:
-        axes.set_box_aspect(1)
-    else:
-        # 8 x 8 digits are shown as the squares they are: smoothing would draw detail that no network saw.
-        axes.imshow(picture.squeeze(), interpolation="nearest", **scale)
 
 
 def _same_images(maps: Arrays, saved: list[Arrays]) -> bool:

@@ -74,7 +74,7 @@ def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array,
     chosen = _some_of_each_class(forgotten, labels)
     figure, grid = _grid(len(chosen), title)
     for axes, i in zip(grid, chosen, strict=True):
-        _show(axes, images[i])
+        show(axes, images[i])
         says = [("dense", dense_pred[i]), ("sparse", sparse_pred[i])]
         lines = [f"{'' if name == labels[i] else '✗ '}{who} {name}" for who, name in says]
         axes.set_xlabel("\n".join([f"label {labels[i]}", *lines]), fontsize=6.5)
@@ -117,7 +117,7 @@ def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
         for axes in half[each:]:
             axes.axis("off")
         for axes, i in zip(half, chosen, strict=False):
-            _show(axes, images[i])
+            show(axes, images[i])
             axes.set_xlabel(f"class {labels[i]}\n{vog_normalised[i]:+.1f}", fontsize=6.5)
     missing = f" {len(labels) - len(scored)} images without a score are left out." if len(scored) < len(labels) else ""
     caption(
@@ -152,10 +152,16 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def _show(axes: Axes, image: Array) -> None:
+def show(axes: Axes, picture: Array | None, **scale: Any) -> None:
+    """Show an image (C, H, W), or a map (H, W) on a ``scale`` of ``imshow``, in a frame without ticks; None shows nothing."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=True, color="#bbbbbb")
-    picture = image.astype(np.float32).transpose(1, 2, 0).squeeze()
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    if picture is None:
+        axes.set_box_aspect(1)
+        return
+    if picture.ndim == 3:
+        picture = picture.astype(np.float32).transpose(1, 2, 0).squeeze()
+    # 8 x 8 digits are shown as the squares they are: smoothing would draw detail that no network saw.
+    axes.imshow(picture, interpolation="nearest", **{"cmap": "gray", "vmin": 0, "vmax": 1, **scale})

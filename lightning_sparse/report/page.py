@@ -66,8 +66,8 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         name=sweep.name,
         sections=sections,
         launches=in_words(sweep.launches),
-        holes=holes(sweep.frame, sweep.jobs).to_dict("records"),
-        warnings=[*sweep.missing, *warnings(sweep.frame, sweep.jobs, sweep.superseded)],
+        holes=holes(sweep).to_dict("records"),
+        warnings=warnings(sweep),
         explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
         details=_details(sweep.frame),
         jobs=told,
@@ -80,7 +80,7 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
 def _section(
     title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: list[dict[Any, Any]]
 ) -> dict[str, Any]:
-    lines = summarise(part.frame, part.jobs, part.averages)
+    lines = summarise(part)
     summary = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded)).to_dict("records")
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.words import eps_text
-from lightning_sparse.tables.method_names import base, dense_of, is_dense
+from lightning_sparse.tables.method_names import base, dense_of, level_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +25,9 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
         return None
     from matplotlib.figure import Figure
 
-    kept = kept.assign(target=[_level_name(line) for line in kept.to_dict("records")])
+    kept = kept.assign(
+        target=[level_name(base(line["method"]), line["sparsity_asked"]) for line in kept.to_dict("records")]
+    )
     table = kept.pivot_table(index="condition", columns="target", values="mean")
     order = sorted(table.columns, key=lambda name: (name != "dense", float(name.split()[-1]) if " " in name else 0.0))
     table = table.reindex(index=order, columns=order)
@@ -54,8 +56,3 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
         "weakly.",
     )
     return figure
-
-
-def _level_name(line: dict[Any, Any]) -> str:
-    name = base(line["method"])
-    return name if is_dense(name) else f"{name} {line['sparsity_asked']:g}"

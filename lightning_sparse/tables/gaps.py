@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_sparse.results.verdicts import failed_checks
@@ -12,22 +11,20 @@ from lightning_sparse.tables.method_names import base
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lightning_sparse.tables.collect import Sweep
+
 EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
 
-def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def holes(sweep: Sweep) -> pd.DataFrame:
     """List the jobs that failed, did not end, measured nothing, or that the last launch never came to.
-
-    Args:
-        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
-        jobs: jobs, likewise.
 
     Returns:
         One line per hole: what the job was to be, its ``status`` and ``error``, and its folder's name.
     """
-    jobs = jobs.copy()
-    silent = (jobs["status"] == "done") & ~jobs["run"].isin(frame["run"])
+    jobs = sweep.jobs.copy()
+    silent = (jobs["status"] == "done") & ~jobs["run"].isin(sweep.frame["run"])
     jobs.loc[silent, ["status", "error"]] = ["empty", "it says done but left no records"]
     unfinished = jobs["status"] == "running"
     jobs.loc[unfinished & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
@@ -40,22 +37,22 @@ def missed(lines: pd.DataFrame) -> pd.Series[bool]:
     return off & (lines["method"].map(base) != "small_dense")
 
 
-def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] = ()) -> list[str]:
+def warnings(sweep: Sweep) -> list[str]:
     """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
-    said = []
-    if superseded:
+    said = [*sweep.missing]
+    if sweep.superseded:
         said.append(
             "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "
-            f"{', '.join(superseded)}."
+            f"{', '.join(sweep.superseded)}."
         )
-    trained = jobs[(jobs["training"] != "") & (jobs["status"] == "done")]
+    trained = sweep.jobs[(sweep.jobs["training"] != "") & (sweep.jobs["status"] == "done")]
     for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"], dropna=False):
         if group["training"].nunique() > 1:
             said.append(
                 f"{method} at sparsity {asked:g} is a mean over seeds that were trained with different settings: "
                 f"{', '.join(sorted(group['run']))}."
             )
-    newest = latest(frame)
+    newest = latest(sweep.frame)
     off = newest[missed(newest)]
     for run, rows in off.groupby("run"):
         asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]

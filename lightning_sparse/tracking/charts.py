@@ -28,13 +28,13 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
     averages = averages.dropna(subset=["mean"])
     drawn = {}
     for chart, lines in charted(averages).groupby("chart"):
-        name = _name("versus density", title, str(chart))
+        name = slashed("versus density", title, str(chart))
         drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
     for method, curves in _security(averages).items():
-        name = _name("versus eps", title, method)
+        name = slashed("versus eps", title, method)
         drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
     for eps, curves in _pareto(averages).items():
-        name = _name("versus kilobits", title, f"eps={eps:.4g}")
+        name = slashed("versus kilobits", title, f"eps={eps:.4g}")
         drawn[name] = _lines(
             curves, f"robust accuracy at eps = {eps:.4g}, worst case", title, "description length, kilobits"
         )
@@ -101,5 +101,6 @@ def _lines(series: Series, says: str, title: str, xname: str) -> Any:
     )
 
 
-def _name(*parts: str) -> str:
+def slashed(*parts: str) -> str:
+    """Put the parts of a chart's name together, without those that are empty."""
     return "/".join(part for part in parts if part)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.jobs import key_of
-from lightning_sparse.tracking.charts import charted, charts
+from lightning_sparse.tracking.charts import charted, charts, slashed
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
 
 if TYPE_CHECKING:
@@ -92,23 +92,21 @@ def _told_before(folder: Path, name: str) -> bool:
 def _log(run: Run, sweep: Sweep) -> None:
     import wandb
 
-    from lightning_sparse.tables.averages import over_seeds
     from lightning_sparse.tables.collect import by_subject
     from lightning_sparse.tables.gaps import holes
     from lightning_sparse.tables.levels import rounded
     from lightning_sparse.tables.table import summarise
     from lightning_sparse.tracking.artifacts import keep
 
-    table = summarise(sweep.frame, sweep.jobs)
+    table = summarise(sweep)
     logged: dict[str, Any] = {
         "records": _table(sweep.frame),
         "table": _table(table.assign(sparsity=table["sparsity"].map(rounded))),  # table.csv has it exactly
     }
     points: Points = defaultdict(dict)
     for title, part in by_subject(sweep).items():
-        averages = over_seeds(part.frame)
-        logged |= charts(averages, title)
-        _means(points, averages, title)
+        logged |= charts(part.averages, title)
+        _means(points, part.averages, title)
         _images(points, part, title)
     for picture in sorted((sweep.folder / "figures").rglob("*.png")):
         logged[picture.relative_to(sweep.folder).with_suffix("").as_posix()] = wandb.Image(str(picture))
@@ -116,14 +114,14 @@ def _log(run: Run, sweep: Sweep) -> None:
     define_axis(run)
     for sparsity, point in sorted(points.items()):
         run.log({AXIS: sparsity} | point)
-    run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep.frame, sweep.jobs))})
+    run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep))})
     keep(run, "report", [sweep.folder / name for name in (*NUMBERS, "report.html")])
 
 
 def _means(points: Points, averages: pd.DataFrame, title: str) -> None:
     """The means of every method as plain numbers, which `wandb leet` draws too."""
     for line in charted(averages).dropna(subset=["mean"]).to_dict("records"):
-        points[line["sparsity_asked"]][_name(line["chart"], title, line["method"])] = line["mean"]
+        points[line["sparsity_asked"]][slashed(line["chart"], title, line["method"])] = line["mean"]
 
 
 def _images(points: Points, sweep: Sweep, title: str) -> None:
@@ -136,7 +134,7 @@ def _images(points: Points, sweep: Sweep, title: str) -> None:
     for method in sorted({job.method for job in jobs} - {"dense"}) or ["dense"]:
         levels = [job for job in jobs if job.method in ("dense", method)]
         for sparsity, saved in _of_same_images(levels, "transfer"):
-            points[sparsity][_name("adversarial", title, method)] = images(adversarial_pictures(saved))
+            points[sparsity][slashed("adversarial", title, method)] = images(adversarial_pictures(saved))
         explained = _of_same_images(levels, "saliency")
         for attribution in attributions(explained[0][1]) if explained else []:
             have = [(sparsity, saved) for sparsity, saved in explained if attribution in saved]
@@ -145,7 +143,7 @@ def _images(points: Points, sweep: Sweep, title: str) -> None:
             ]
             for sparsity, saved in have:
                 shown = images(map_pictures(saved, attribution, tops))
-                points[sparsity][_name("maps", title, method, attribution)] = shown
+                points[sparsity][slashed("maps", title, method, attribution)] = shown
 
 
 def _of_same_images(jobs: list[Job], kind: str) -> list[tuple[float, Arrays]]:
@@ -178,7 +176,3 @@ def _table(frame: pd.DataFrame) -> wandb.Table:
     cells = frame.astype(object).where(frame.notna(), None)
     rows: list[Iterable[Any]] = list(cells.to_numpy().tolist())
     return wandb.Table(columns=[str(name) for name in frame.columns], data=rows)
-
-
-def _name(*parts: str) -> str:
-    return "/".join(part for part in parts if part)

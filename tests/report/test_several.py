@@ -77,10 +77,3 @@ def test_a_sweep_whose_jobs_were_never_compared_says_what_is_missing(two, tmp_pa
     said = (tmp_path / "comparison" / "report.html").read_text()
     assert re.findall(r"The jobs of (\w+) were never compared with each other", said) == ["long"]
     assert f"run lightning-sparse-report {two[1]} first" in said
-
-
-def test_rows_of_several_sweeps_know_their_sweep(two, tmp_path):
-    main([*map(str, two)])
-    rows = (tmp_path / "comparison" / "records.csv").read_text()
-    assert "quick/gradual-0.9-s0" in rows
-    assert "gradual (long)" in rows

@@ -30,7 +30,7 @@ def write_job(folder: Path, method: str, sparsity: float, seed: int, data: str =
     rows = [Record("clean_accuracy", value, 100), Record("cost_bits", 1e4 * (1 - sparsity) + 1e3, 100)]
     rows += [Record("robust_accuracy", value / 2, 100, attack="worst", norm="Linf", eps=0.1, trust="passed")]
     rows += [Record("gini", 0.5, 64, attribution="gradient")]
-    job.record(rows, KEYS[0], sparsity)
+    job.record(rows, KEYS[0], sparsity and sparsity - 4e-6)  # whole connections
     job.record([], KEYS[1], sparsity)
     pictures, classes = np.full((3, 1, 4, 4), 0.5), np.arange(3)
     common = {"images": pictures, "labels": classes, "prediction": classes}
@@ -100,6 +100,7 @@ def test_it_holds_the_tables_and_the_files(sweep, told):
     assert {row[records["columns"].index("eps")] for row in records["data"]} == {None, 0.1}
     methods = [row[summary["columns"].index("method")] for row in summary["data"]]
     assert methods == ["dense", "gradual", "gradual", "gradual"]
+    assert [row[summary["columns"].index("sparsity")] for row in summary["data"]] == [0.0, 0.5, 0.9, None]
     clean = [row[summary["columns"].index("clean/accuracy")] for row in summary["data"]]
     assert clean[:3] == pytest.approx([1.005, 0.755, 0.555])
     kept = artifacts(told)["report"]
