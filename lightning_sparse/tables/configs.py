@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def differing(jobs: Iterable[Job]) -> dict[Path, dict[str, str]]:
     for job in jobs:
         config = _yaml(job.folder / ".hydra" / "config.yaml")
         if isinstance(config, dict):
-            settings[job.folder] = _flat(config)
+            settings[job.folder] = {name: _text(value) for name, value in flat(config).items()}
     names = {name for of_job in settings.values() for name in of_job} - SHOWN_ANYWAY
     uneven = {name for name in names if len({of_job.get(name) for of_job in settings.values()}) > 1}
     return {
@@ -70,13 +70,20 @@ def _yaml(path: Path) -> Any:
         return None
 
 
-def _flat(config: dict[Any, Any], above: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+def flat(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """Flatten nested mappings; an empty one leaves nothing.
+
+    Example:
+        >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})
+        {'seed': 0, 'data.name': 'digits', 'data.split.test': 0.2}
+    """
+    plain: dict[str, Any] = {}
     for name, value in config.items():
-        dotted = f"{above}{name}"
-        if isinstance(value, dict) and value:
-            found |= _flat(value, f"{dotted}.")
-        else:
-            text = "null" if value is None else str(value)
-            found[dotted] = text if len(text) <= LONG else f"{text[: LONG - 1]}…"
-    return found
+        within = flat(value) if isinstance(value, Mapping) else None
+        plain |= {name: value} if within is None else {f"{name}.{key}": item for key, item in within.items()}
+    return plain
+
+
+def _text(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"

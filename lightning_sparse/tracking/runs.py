@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.jobs import key_of
 from lightning_sparse.results.quantities import QUANTITIES
+from lightning_sparse.tables.configs import flat
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -173,21 +174,3 @@ def run_id(*names: str) -> str:
     if allowed == asked and len(asked) <= ID_LENGTH:
         return asked
     return f"{allowed[: ID_LENGTH - 9]}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten nested mappings; an empty one leaves nothing.
-
-    Example:
-        >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})
-        {'seed': 0, 'data.name': 'digits', 'data.split.test': 0.2}
-    """
-    plain: dict[str, Any] = {}
-    for name, value in config.items():
-        inner = (
-            {f"{name}.{key}": item for key, item in flat(value).items()}
-            if isinstance(value, Mapping)
-            else {name: value}
-        )
-        plain |= inner
-    return plain

@@ -10,7 +10,7 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import check_choice
 from lightning_sparse.results.jobs import key_of
 from lightning_sparse.tracking.charts import charted, charts, slashed
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
@@ -43,13 +43,11 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
         mode: as for :func:`~lightning_sparse.tracking.job_run`.
 
     Raises:
-        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`, and if its folder holds no report.
+        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`.
     """
     if check_choice("mode", mode, MODES) == "disabled":
         return
     folder = sweep.folder
-    if not (folder / "report.html").exists():
-        raise SparsityError(f"folder={str(folder)!r} holds no report.html: call write_report(folder) first")
     name = run_id("summary", sweep.name, key_of(str(folder.resolve())))
     if mode == "offline" and _told_before(folder, name):
         return
