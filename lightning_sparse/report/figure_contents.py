@@ -165,13 +165,10 @@ def stability(sweep: Sweep) -> Contents | None:
     if kept.empty:
         return None
     charts = kept.drop_duplicates("metric").set_index("metric")["chart"]
-    panels = [Panel(name_of(metric), _of(kept, charts[metric])) for metric in _with_panel(WHY) if metric in charts]
-    said = (
-        f"{subject(sweep, kept)} Corrupted: mean accuracy over all corruptions and severities. Shifts: how often two shifted "
-        "copies of an image get the same class. Jacobian: of the calibrated logits in the pixels. Hessian: largest "
-        f"eigenvalue of the loss in the living weights, on training images. {marks(kept)}"
-    )
-    return Contents(DENSITY, "", {"": panels}, said, kept, same_y=NONE)
+    shown = [quantity(metric) for metric in _with_panel(WHY) if metric in charts]
+    panels = [Panel(known.name, _of(kept, charts[known.metric])) for known in shown]
+    told = " ".join(f"{known.name[0].upper()}{known.name[1:]}: {known.says}" for known in shown)
+    return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, kept)} {told} {marks(kept)}", kept, same_y=NONE)
 
 
 def cost(sweep: Sweep) -> Contents | None:

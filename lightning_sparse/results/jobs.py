@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isnan
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -166,23 +167,20 @@ def read_jobs(folder: Path) -> tuple[list[Job], list[Job]]:
     """
     newest: dict[Any, Job] = {}
     superseded = []
+    by_folder = attrgetter("folder")
     for job in sorted((read_job(path) or _unreadable(path.parent) for path in job_files(folder)), key=_asked_at):
         level = job.training if isnan(job.sparsity_asked) else job.sparsity_asked  # not known: what is trained says it
         what = (job.data, job.model, job.method, level, job.seed) if job.method else job.folder
         if what in newest:
             superseded.append(newest[what])
         newest[what] = job
-    return sorted(newest.values(), key=_place), sorted(superseded, key=_place)
+    return sorted(newest.values(), key=by_folder), sorted(superseded, key=by_folder)
 
 
 def _unreadable(folder: Path) -> Job:
     torn = "job.json is torn: the job was killed while it was written"
     status = {"status": "unreadable", "error": torn, "seconds": float("nan"), "version": ""}
     return Job(folder.name, "", "", "", 0, 0.0, folder=folder, **status)  # type: ignore[arg-type]
-
-
-def _place(job: Job) -> Path:
-    return job.folder
 
 
 def _asked_at(job: Job) -> float:
