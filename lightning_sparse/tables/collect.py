@@ -101,10 +101,10 @@ def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Rec
     """Add a failed check of transfer, which is made when the sweep has ended, to the verdicts that it is about.
 
     Example:
-        >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: noise")
+        >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: single step, noise")
         >>> check = Record("trust_transfer", 0.03, 100, eps=0.1, run="a", trust="failed: transfer")
         >>> distrust_by_transfer([row], [check])[0].trust
-        'failed: noise, transfer'
+        'failed: single step, noise, transfer'
     """
     failed = {
         (row.run, row.norm, row.eps) for row in together if row.metric == "trust_transfer" and has_failed(row.trust)
