@@ -20,7 +20,7 @@ from lightning_sparse.app.build import stored_model
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.drawing.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.measure import pgd
-from lightning_sparse.results.jobs import Job, job_files, read_job
+from lightning_sparse.results.jobs import Job, read_jobs
 from lightning_sparse.statistics import t_interval
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -136,7 +136,7 @@ def fill(name: str, text: str) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    jobs = [job for path in job_files(folder)[0] if (job := read_job(path)) and job.status == "done"]
+    jobs = [job for job in read_jobs(folder)[0] if job.status == "done"]
     torch.set_num_threads(1)
     root = sys.argv[2] if len(sys.argv) > 2 else Path(__file__).parents[2] / "shared" / "data"
     data = ImageData("mnist", root=root, shape=(1, 28, 28), classes=10, mean=[0.0], std=[1.0])

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, save, style
 from lightning_sparse.report.style import density_axis
-from lightning_sparse.results.jobs import job_files, read_job
+from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,9 +50,8 @@ GROUPS = {
 def collect(folder: Path) -> pd.DataFrame:
     """One line a finished job: test and validation accuracy, and what the training cost."""
     rows = []
-    for path in job_files(folder)[0]:
-        job = read_job(path)
-        if job is None or job.status != "done":
+    for job in read_jobs(folder)[0]:
+        if job.status != "done":
             continue
         accuracy = next(row.value for row in job.current_rows() if row.metric == "clean_accuracy")
         flops, steps = cost(job.checkpoint)

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from lightning_sparse.app.comparing.compare_jobs import update_comparisons
-from lightning_sparse.results.jobs import Job, job_files, read_job
+from lightning_sparse.results.jobs import job_files, read_jobs
+
+if TYPE_CHECKING:
+    from lightning_sparse.tables.collect import Sweep
 
 
-def rebuild(folder: Path) -> tuple[Path, list[Job]]:
+def rebuild(folder: Path) -> Sweep:
     """Write what is computed from all jobs of a sweep together, and its report.
 
     Returns:
-        Path of the report, and the jobs, as they were read for it.
+        The sweep, as it was read for the report.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
     """
-    from lightning_sparse.report import write_report
-    from lightning_sparse.tables.collect import jobs_below
+    from lightning_sparse.report import write
+    from lightning_sparse.tables.collect import collect
 
-    if not holds_jobs(folder):
-        jobs_below(folder)  # which says so, before anything is written
+    job_files(folder)  # refuses before anything is written
     with FileLock(folder / ".lock"):  # another launch may end at the same moment: what it has done is read after it
         for torn in (folder / "figures").glob("*.part"):  # what a kill at this point has left
             torn.unlink(missing_ok=True)
-        jobs = jobs_in(folder)
-        update_comparisons(folder, jobs)
-        return write_report(folder), jobs
+        read = read_jobs(folder)
+        update_comparisons(folder, read[0])
+        sweep = collect(folder, read)
+        write(sweep)
+    return sweep
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
@@ -41,27 +45,16 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
         folder: the sweep's folder.
         logger: the choice in the ``logger`` group; ``kind: wandb`` gets a summary run.
     """
-    if not holds_jobs(folder):
+    if not any(folder.glob("*/job.json")):
         return
-    page, jobs = rebuild(folder)
+    sweep = rebuild(folder)
     if logger.get("kind") == "wandb":
         from lightning_sparse.tracking import summary_run
 
-        summary_run(folder, project=logger["project"], mode=logger["mode"])
-    counts = Counter(job.status for job in jobs)
+        summary_run(sweep, project=logger["project"], mode=logger["mode"])
+    counts = Counter(job.status for job in sweep.members)
     said = [f"{counts['done']} jobs done"]
     said += [f"{counts['failed']} FAILED: see the report"] if counts["failed"] else []
     said += [f"{counts['running']} still running or cut off: launch again"] if counts["running"] else []
     print(", ".join(said))
-    print(f"report: {page.resolve()}", flush=True)
-
-
-def holds_jobs(folder: Path) -> bool:
-    """Whether a folder is a sweep's, without reading any job."""
-    return any(folder.glob("*/job.json"))
-
-
-def jobs_in(folder: Path) -> list[Job]:
-    """Every job of a sweep that can be read, without those that a newer one supersedes."""
-    current, _ = job_files(folder)
-    return [job for path in current if (job := read_job(path))]
+    print(f"report: {(folder / 'report.html').resolve()}", flush=True)

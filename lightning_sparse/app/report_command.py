@@ -43,7 +43,7 @@ def _report(folders: list[Path], output: str | None) -> Path:
             )
         from lightning_sparse.app.finish import rebuild
 
-        return rebuild(different[0])[0]
+        return rebuild(different[0]).folder / "report.html"
     from lightning_sparse.report import write
     from lightning_sparse.tables.several import together
 

@@ -8,32 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
-__all__ = ["write_report"]
-
-
-def write_report(folder: str | Path) -> Path:
-    """Turn a sweep's folder into its report.
-
-    Written into the folder: ``records.csv`` (every row), ``table.csv`` (one line per method and sparsity),
-    ``figures/*.png`` and ``*.svg``, and ``report.html``, one file that opens offline. A sweep whose jobs failed, or that
-    still runs, gets the same report with its holes shown.
-
-    Args:
-        folder: the sweep's folder, which holds the jobs' folders.
-
-    Returns:
-        Path of ``report.html``.
-
-    Raises:
-        SparsityError: if the folder does not exist or holds no job.
-    """
-    from lightning_sparse.tables.collect import collect
-
-    return write(collect(folder))
-
 
 def write(sweep: Sweep) -> Path:
-    """Write the report of a sweep, or of several as one, into its ``folder``.
+    """Turn a sweep, or several as one, into its report.
+
+    Written into the sweep's ``folder``: ``records.csv`` (every row), ``table.csv`` (one line per method and sparsity),
+    ``figures/*.png`` and ``*.svg``, and ``report.html``, one file that opens offline. A sweep whose jobs failed, or that
+    still runs, gets the same report with its holes shown.
 
     Returns:
         Path of ``report.html``.

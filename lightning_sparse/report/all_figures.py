@@ -43,15 +43,19 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
         folder: where figures go, ``<folder>/<name>.png`` and ``.svg``.
     """
     from lightning_sparse.drawing.style import style
-    from lightning_sparse.report.contact_sheet import attributions, contact_sheet
+    from lightning_sparse.report.contact_sheet import contact_sheet, saved_attributions
     from lightning_sparse.report.figure_contents import FIGURES
     from lightning_sparse.report.gallery import forgotten, variable
     from lightning_sparse.report.transfer_map import transfer
     from lightning_sparse.tables.method_names import is_control, is_dense
 
-    pictures: dict[str, Callable[[], Figure | None]] = {"vog": partial(variable, sweep)}
-    saved = attributions(sweep)
-    for method in sorted(set(sweep.jobs["method"]) - {""}):
+    methods = sorted({job.method for job in sweep.started} - {""})
+    dense = [method for method in methods if is_dense(method)]
+    pictures: dict[str, Callable[[], Figure | None]] = {
+        "vog" if len(dense) == 1 else f"vog_{file_name(method)}": partial(variable, sweep, method) for method in dense
+    }
+    saved = saved_attributions(sweep)
+    for method in methods:
         if is_dense(method) or is_control(method):
             continue
         name = file_name(method)
@@ -96,7 +100,7 @@ def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Pic
     if contents is None:
         return None
     save(draw(contents, sweep), stem)
-    said = notes(contents.shown, holes(sweep.frame, sweep.jobs))
+    said = notes(contents.shown, holes(sweep))
     return Picture(stem, contents.caption, interactive(contents, sweep), tuple(said))
 
 

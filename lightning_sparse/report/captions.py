@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_sparse.report.words import NAMES, eps_text, range_text, seeds_text
+from lightning_sparse.report.words import eps_text, name_of, range_text, seeds_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +20,7 @@ def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
         kept: the lines of :func:`~lightning_sparse.tables.averages.over_seeds` that the figure shows.
     """
     subjects = sorted({f"{data}, {model}" for data, model in zip(kept["data"], kept["model"], strict=True)})
-    counts = {
-        NAMES.get(str(metric), "robust accuracy"): range_text(lines["n"]) for metric, lines in kept.groupby("metric")
-    }
+    counts = {name_of(str(metric)): range_text(lines["n"]) for metric, lines in kept.groupby("metric")}
     same = len(set(counts.values())) == 1
     images = range_text(kept["n"]) if same else ", ".join(f"{n} ({name})" for name, n in counts.items())
     return f"{sweep.name}: {'; '.join(subjects)}; n = {images} test images."
@@ -47,7 +45,7 @@ def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
         curves: whether only dense has a band, as in the security curves.
     """
     seeds = seeds_text(kept["seeds"])
-    failed = sorted({check for checks in kept["distrusted"] if checks for check in checks.split(", ")})
+    failed = sorted({check for checks in kept["distrusted"] for check in checks})
     hollow = f" Hollow: not to be trusted, for a check failed ({', '.join(failed)})." if failed else ""
     if seeds.startswith("one"):
         return f"Every point is one network, {seeds}.{hollow}"

@@ -6,37 +6,23 @@ The printed figures and those of the page are both made of it, so that they cann
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import inf, isnan
+from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import attacks, marks, subject
 from lightning_sparse.report.style import looks
-from lightning_sparse.report.words import NAMES, eps_text, name_of
+from lightning_sparse.report.words import eps_text, name_of
+from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
+from lightning_sparse.tables.frames import accuracies
 from lightning_sparse.tables.method_names import is_dense
-from lightning_sparse.tables.verdicts import is_worst
+from lightning_sparse.tables.pareto import pareto
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_sparse.tables.collect import Sweep
 
-Limits = tuple[float, float]
-SHARE: Limits = (0.0, 1.0)
-POSITIVE: Limits = (0.0, inf)
-EITHER: Limits = (-1.0, 1.0)
-SALIENCY = {
-    "gini": SHARE,
-    "insertion_deletion_gap": EITHER,
-    "max_sensitivity": POSITIVE,
-    "dense_agreement": EITHER,
-}
-STABILITY = {
-    "corruption_mean_accuracy": SHARE,
-    "shift_consistency": SHARE,
-    "curvature_jacobian_norm_calibrated": POSITIVE,
-    "curvature_hessian_eigenvalue": POSITIVE,
-}
 DENSITY, EPS, KILOBITS = "density", "eps", "kilobits"
 X_NAMES = {
     DENSITY: "density (below it: sparsity)",
@@ -52,15 +38,17 @@ class Panel:
 
     Attributes:
         title: what stands over it.
-        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x.
-        limits: the smallest and largest value that the quantity can have; intervals are cut there.
-        front: in a Pareto figure, those of the lines that no other beats.
+        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x; in a Pareto
+            figure ``front`` marks those that no other beats.
     """
 
     title: str
     lines: pd.DataFrame
-    limits: Limits = SHARE
-    front: pd.DataFrame | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The smallest and largest value that the quantity can have; intervals are cut there."""
+        return quantity(self.lines["metric"].iloc[0]).limits
 
 
 @dataclass(frozen=True)
@@ -86,15 +74,16 @@ class Contents:
     unit: str = ""
     same_y: str = ALL
     y_range: Limits | None = None
-    panels: list[Panel] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "panels", [panel for row in self.rows.values() for panel in row])
+    @property
+    def panels(self) -> list[Panel]:
+        """Those of all rows."""
+        return [panel for row in self.rows.values() for panel in row]
 
 
 def robustness(sweep: Sweep) -> Contents | None:
     """Clean accuracy and worst-case robust accuracy at each eps against density; None if there is nothing to draw."""
-    kept = _accuracies(sweep)
+    kept = accuracies(sweep.averages)
     if kept.empty:
         return None
     charts = kept.sort_values(["attack", "eps"]).drop_duplicates("chart").to_dict("records")
@@ -113,7 +102,7 @@ def robustness(sweep: Sweep) -> Contents | None:
 
 def security_curves(sweep: Sweep) -> Contents | None:
     """Robust accuracy against eps: one panel per method, one line per sparsity, dense in black."""
-    kept = _accuracies(sweep).fillna({"eps": 0.0})
+    kept = accuracies(sweep.averages).fillna({"eps": 0.0})
     if not (kept["attack"] == "worst").any():
         return None
     methods = list(looks(kept["method"])) or ["dense"]
@@ -133,7 +122,7 @@ def differences(sweep: Sweep) -> Contents | None:
     for chart in kept.sort_values(["metric", "eps"]).drop_duplicates("chart").to_dict("records"):
         robust = chart["metric"] == "difference_robust_accuracy"
         title = f"robust, eps = {eps_text(chart['eps'])}" if robust else "clean"
-        panels.append(Panel(title, _of(kept, chart["chart"]), EITHER))
+        panels.append(Panel(title, _of(kept, chart["chart"])))
     return Contents(
         DENSITY,
         "points of accuracy, less dense of the same seed",
@@ -147,7 +136,7 @@ def differences(sweep: Sweep) -> Contents | None:
 def saliency(sweep: Sweep) -> Contents | None:
     """Gini index, insertion - deletion gap and agreement with dense, one row per attribution, against density."""
     averages = sweep.averages
-    kept = averages[averages["metric"].isin(SALIENCY) & (averages["attribution"] != "input")]
+    kept = averages[averages["metric"].isin(_with_panel(SALIENCY)) & (averages["attribution"] != "input")]
     if kept.empty:
         return None
     same = kept["condition"] == "same images"
@@ -156,8 +145,8 @@ def saliency(sweep: Sweep) -> Contents | None:
     kept = kept.assign(density=1 - kept["sparsity_asked"])
     rows = {
         str(attribution).replace("_", " "): [
-            Panel(NAMES[metric], lines[lines["metric"] == metric], limits)
-            for metric, limits in SALIENCY.items()
+            Panel(name_of(metric), lines[lines["metric"] == metric])
+            for metric in _with_panel(SALIENCY)
             if (kept["metric"] == metric).any()
         ]
         for attribution, lines in kept.groupby("attribution")
@@ -172,37 +161,25 @@ def saliency(sweep: Sweep) -> Contents | None:
 
 def stability(sweep: Sweep) -> Contents | None:
     """Corruptions, shifts and curvature against density; None if none was measured."""
-    kept = sweep.averages[sweep.averages["metric"].isin(STABILITY)]
+    kept = sweep.averages[sweep.averages["metric"].isin(_with_panel(WHY))]
     if kept.empty:
         return None
-    charts = {metric: kept.loc[kept["metric"] == metric, "chart"] for metric in STABILITY}
-    panels = [
-        Panel(name_of(metric), _of(kept, found.iloc[0]), STABILITY[metric])
-        for metric, found in charts.items()
-        if len(found)
-    ]
-    said = (
-        f"{subject(sweep, kept)} Corrupted: mean accuracy over all corruptions and severities. Shifts: how often two shifted "
-        "copies of an image get the same class. Jacobian: of the calibrated logits in the pixels. Hessian: largest "
-        f"eigenvalue of the loss in the living weights, on training images. {marks(kept)}"
-    )
-    return Contents(DENSITY, "", {"": panels}, said, kept, same_y=NONE)
+    charts = kept.drop_duplicates("metric").set_index("metric")["chart"]
+    shown = [quantity(metric) for metric in _with_panel(WHY) if metric in charts]
+    panels = [Panel(known.name, _of(kept, charts[known.metric])) for known in shown]
+    told = " ".join(f"{known.name[0].upper()}{known.name[1:]}: {known.says}" for known in shown)
+    return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, kept)} {told} {marks(kept)}", kept, same_y=NONE)
 
 
-def pareto(sweep: Sweep) -> Contents | None:
+def cost(sweep: Sweep) -> Contents | None:
     """Bits of the model's description against robust accuracy, with the front; None if one of the two is missing."""
-    averages = sweep.averages
-    bits = averages[averages["metric"] == "cost_bits"]
-    bits = bits.assign(kilobits=bits["mean"] / 1e3)[["method", "sparsity_asked", "kilobits"]]
-    worst = averages[is_worst(averages)].merge(bits, on=["method", "sparsity_asked"])
-    if worst.empty:
+    sizes = pareto(sweep.averages)
+    if not sizes:
         return None
-    panels = []
-    for chart in worst.sort_values("eps").drop_duplicates("chart").to_dict("records"):
-        points = worst[worst["chart"] == chart["chart"]]
-        trusted = points[points["distrusted"] == ""]
-        front = trusted.loc[[not _beaten(trusted, line) for line in trusted.itertuples()]].sort_values("kilobits")
-        panels.append(Panel(f"eps = {eps_text(chart['eps'])}", points, front=front))
+    import pandas as pd
+
+    worst = pd.concat(sizes)
+    panels = [Panel(f"eps = {eps_text(points['eps'].iloc[0])}", points) for points in sizes]
     said = (
         f"{subject(sweep, worst)} Bits: mask, values, the rest of the parameters, and the training labels given the model. "
         "Grey: the Pareto front, which no other network beats in both. Hollow: a check of trust failed. Means over seeds."
@@ -217,7 +194,7 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "differences": differences,
     "saliency": saliency,
     "stability": stability,
-    "pareto": pareto,
+    "pareto": cost,
 }
 
 
@@ -240,17 +217,9 @@ def clip(value: float, limits: Limits) -> float:
     return value if isnan(value) else min(max(value, limits[0]), limits[1])
 
 
-def _accuracies(sweep: Sweep) -> pd.DataFrame:
-    averages = sweep.averages
-    return averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
+def _with_panel(heading: str) -> list[str]:
+    return [described.metric for described in QUANTITIES if described.panel and described.heading == heading]
 
 
 def _of(kept: pd.DataFrame, chart: str) -> pd.DataFrame:
     return kept[kept["chart"] == chart].assign(density=lambda lines: 1 - lines["sparsity_asked"])
-
-
-def _beaten(points: pd.DataFrame, line: object) -> bool:
-    """Whether another network is at least as good in both, and better in one."""
-    bits, robust = line.kilobits, line.mean  # type: ignore[attr-defined]
-    at_least = (points["kilobits"] <= bits) & (points["mean"] >= robust)
-    return bool((at_least & ((points["kilobits"] < bits) | (points["mean"] > robust))).any())

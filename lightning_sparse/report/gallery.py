@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_sparse.drawing.style import WIDTH, caption
-from lightning_sparse.results.arrays import forgotten_file
-from lightning_sparse.results.jobs import arrays_file
+from lightning_sparse.results.arrays import forgotten_file, load
+from lightning_sparse.tables.method_names import base
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,8 +27,8 @@ WRONG = "#B00020"
 
 def forgotten(sweep: Sweep, method: str) -> Figure | None:
     """Draw what the sparsest networks of a method have forgotten, as the sweep left it; None if that is nothing."""
-    data, model = sweep.jobs[["data", "model"]].iloc[0]
-    file = forgotten_file(sweep.folder, data, model, method)
+    job = next(job for job in sweep.started if job.method == method)
+    file = forgotten_file(job.folder.parent, job.data, job.model, base(method))
     if not file.exists():
         return None
     with np.load(file) as kept:
@@ -37,14 +37,13 @@ def forgotten(sweep: Sweep, method: str) -> Figure | None:
         return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
 
 
-def variable(sweep: Sweep) -> Figure | None:
-    """Draw the images with the most and the least variable gradients over the training of the first dense network."""
-    for job in sweep.jobs[sweep.jobs["method"] == "dense"].sort_values("seed").to_dict("records"):
-        file = arrays_file(sweep.folder / job["folder"], job["keys"], "vog")
-        if file is not None:
-            with np.load(file) as kept:
-                return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
-    return None
+def variable(sweep: Sweep, method: str) -> Figure | None:
+    """Draw the images with the most and the least variable gradients over the first training of a method, such as dense."""
+    jobs = sorted((job for job in sweep.started if job.method == method), key=lambda job: job.seed)
+    kept = next((arrays for job in jobs if (arrays := load(job, "vog"))), None)
+    if kept is None:
+        return None
+    return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
 
 
 def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array, title: str) -> Figure | None:
@@ -75,7 +74,7 @@ def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array,
     chosen = _some_of_each_class(forgotten, labels)
     figure, grid = _grid(len(chosen), title)
     for axes, i in zip(grid, chosen, strict=True):
-        _show(axes, images[i])
+        show(axes, images[i])
         says = [("dense", dense_pred[i]), ("sparse", sparse_pred[i])]
         lines = [f"{'' if name == labels[i] else '✗ '}{who} {name}" for who, name in says]
         axes.set_xlabel("\n".join([f"label {labels[i]}", *lines]), fontsize=6.5)
@@ -118,7 +117,7 @@ def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
         for axes in half[each:]:
             axes.axis("off")
         for axes, i in zip(half, chosen, strict=False):
-            _show(axes, images[i])
+            show(axes, images[i])
             axes.set_xlabel(f"class {labels[i]}\n{vog_normalised[i]:+.1f}", fontsize=6.5)
     missing = f" {len(labels) - len(scored)} images without a score are left out." if len(scored) < len(labels) else ""
     caption(
@@ -153,10 +152,16 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def _show(axes: Axes, image: Array) -> None:
+def show(axes: Axes, picture: Array | None, **scale: Any) -> None:
+    """Show an image (C, H, W), or a map (H, W) on a ``scale`` of ``imshow``, in a frame without ticks; None shows nothing."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=True, color="#bbbbbb")
-    picture = image.astype(np.float32).transpose(1, 2, 0).squeeze()
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    if picture is None:
+        axes.set_box_aspect(1)
+        return
+    if picture.ndim == 3:
+        picture = picture.astype(np.float32).transpose(1, 2, 0).squeeze()
+    # 8 x 8 digits are shown as the squares they are: smoothing would draw detail that no network saw.
+    axes.imshow(picture, interpolation="nearest", **{"cmap": "gray", "vmin": 0, "vmax": 1, **scale})

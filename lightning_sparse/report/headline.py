@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import eps_text, number, range_text
 from lightning_sparse.tables.averages import interval
-from lightning_sparse.tables.frames import latest
+from lightning_sparse.tables.frames import is_worst, latest
 from lightning_sparse.tables.method_names import dense_of, is_dense
-from lightning_sparse.tables.verdicts import is_worst
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from lightning_sparse.report.words import POINTS, SHARES, name_of, number, seeds_text
+from lightning_sparse.report.words import name_of, number, seeds_text, sparsity_text
+from lightning_sparse.results.quantities import quantity
 from lightning_sparse.tables.method_names import is_dense
 
 
@@ -17,8 +18,8 @@ def hover(line: dict[Any, Any]) -> str:
     """
     metric = line["metric"]
     level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"
-    achieved = f" (achieved {line['sparsity']:.4g})" if level and line["sparsity"] == line["sparsity"] else ""
-    unit = " %" if metric in SHARES else " points" if metric in POINTS else ""
+    achieved = f" (achieved {sparsity_text(line['sparsity'])})" if level else ""
+    unit = {"%": " %", "points": " points"}.get(quantity(metric).unit, "")
     name = name_of(metric, line["attack"], line["eps"] or float("nan"), line["attribution"])
     said = [
         f"<b>{escape(line['method'])}</b>{level}{achieved}",
@@ -35,5 +36,5 @@ def hover(line: dict[Any, Any]) -> str:
         said.append(f"description: {line['kilobits']:.4g} kilobits")
     said.append(f"n = {line['n']} images")
     if line["distrusted"]:
-        said.append(f"✗ not to be trusted: failed {escape(line['distrusted'])}")
+        said.append(f"✗ not to be trusted: failed {escape(', '.join(line['distrusted']))}")
     return "<br>".join(said)

@@ -12,13 +12,13 @@ from lightning_sparse.report.figure_contents import (
     NONE,
     X_NAMES,
     Contents,
-    Limits,
     Panel,
     by_level,
     clip,
 )
 from lightning_sparse.report.style import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
@@ -133,9 +133,8 @@ def _front(axes: Axes, sweep: Sweep, panel: Panel) -> None:
         look = ways.get(str(method), {"color": DENSE, "marker": "*"})
         axes.plot(points["kilobits"], points["mean"], label=method, **{**look, "linestyle": ""})
     _hollow(axes, panel.lines, "kilobits", "#777777")
-    if panel.front is not None:
-        x, y = panel.front["kilobits"], panel.front["mean"]
-        axes.step(x, y, where="post", color="#999999", linewidth=0.9, zorder=1)
+    front = panel.lines[panel.lines["front"]].sort_values("kilobits")
+    axes.step(front["kilobits"], front["mean"], where="post", color="#999999", linewidth=0.9, zorder=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
@@ -143,7 +142,7 @@ def _front(axes: Axes, sweep: Sweep, panel: Panel) -> None:
 
 def _hollow(axes: Axes, line: pd.DataFrame, x: str, color: Any) -> None:
     """Draw over the points whose trust verdict failed: white inside, so that nobody takes them for evidence."""
-    failed = line[line["distrusted"] != ""]
+    failed = line[line["distrusted"].astype(bool)]
     if len(failed):
         look: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.2}
         axes.plot(failed[x], failed["mean"], linestyle="", color=color, zorder=4, **look)

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.tables.averages import LINE
 from lightning_sparse.tables.configs import common, differing, overrides, traceback_of
+from lightning_sparse.tables.not_started import NOT_STARTED
 
 if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
 
-def job_details(sweep: Sweep) -> dict[str, dict[str, Any]]:
+def job_details(sweep: Sweep) -> list[dict[Any, Any]]:
     """Tell of every started job what the page shows.
 
     Returns:
-        By folder, the fields of its ``job.json`` with ``overrides`` (the command line), ``settings`` (those that are not the
-        same in all jobs) and ``traceback``.
+        Its fields with ``overrides`` (the command line), ``settings`` (those that are not the same in all jobs) and
+        ``traceback``.
     """
-    settings = differing(sweep.folder, sweep.started)
-    return {
-        job["folder"]: {
-            **{str(name): value for name, value in job.items()},
-            "overrides": overrides(sweep.folder / job["folder"]),
-            "settings": settings.get(job["folder"], {}),
-            "traceback": traceback_of(sweep.folder / job["folder"]) if job["status"] == "failed" else "",
+    settings = differing(sweep.started)
+    return [
+        {
+            **line,
+            "overrides": overrides(job),
+            "settings": settings.get(job.folder, {}),
+            "traceback": traceback_of(job) if job.status == "failed" else "",
         }
-        for job in sweep.started.to_dict("records")
-    }
+        for job, line in zip(sweep.members, sweep.jobs.to_dict("records"), strict=True)
+        if job.status != NOT_STARTED
+    ]
 
 
-def opened(line: dict[str, Any], told: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def opened(line: dict[Any, Any], told: list[dict[Any, Any]]) -> dict[str, Any]:
     """Choose the jobs of one line of the table.
 
     Returns:
         ``jobs``, each with ``own``, the settings in which it differs from the others of the line; and ``settings``, those
         that they share and other jobs of the sweep have otherwise.
     """
-    names = ("data", "model", "method", "sparsity_asked")
-    jobs = [job for job in told.values() if all(job[name] == line[name] for name in names)]
+    jobs = [job for job in told if all(str(job[name]) == str(line[name]) for name in LINE)]  # NaN is no NaN's equal
     shared = common([job["settings"] for job in jobs])
     own = [{name: value for name, value in job["settings"].items() if name not in shared} for job in jobs]
     return {

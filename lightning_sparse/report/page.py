@@ -10,56 +10,29 @@ from lightning_sparse.report.embedded import Embedded, plotly_js
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.opened_lines import job_details, opened
 from lightning_sparse.report.trust_table import trust_table
-from lightning_sparse.report.words import EXPLAINED, NOTHING, SHARES, eps_text, name_of, number
-from lightning_sparse.tables.gaps import EXACT, holes, warnings
-from lightning_sparse.tables.method_names import base
+from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
+from lightning_sparse.results.quantities import COST, MAIN, QUANTITIES, SALIENCY, WHY, quantity
+from lightning_sparse.tables.frames import described, lines_of
+from lightning_sparse.tables.gaps import holes, missed, warnings
+from lightning_sparse.tables.levels import rounded
 from lightning_sparse.tables.not_started import in_words
 from lightning_sparse.tables.table import summarise
-from lightning_sparse.tables.verdicts import is_worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_sparse.report.all_figures import Picture
+    from lightning_sparse.results.quantities import Quantity
     from lightning_sparse.tables.collect import Sweep
 
-MAIN = "Accuracy and robustness"
 SAME = "same images"
-NOT_IN_THE_TABLE = {
-    "convergence_delta",
-    "randomisation_complexity_rise",
-    "dense_agreement_top10",
-}  # they are in table.csv
-
-
-def _main(averages: pd.DataFrame) -> pd.Series[bool]:
-    return (averages["metric"] == "clean_accuracy") | is_worst(averages) | (averages["metric"] == "robust_curve_area")
-
-
-def _saliency(averages: pd.DataFrame) -> pd.Series[bool]:
-    chosen = ~averages["attribution"].isin(["", "input", "uniform"]) & ~averages["metric"].isin(NOT_IN_THE_TABLE)
-    same = averages["condition"] == SAME
-    # Over the same images where that was computed.
-    return chosen & (same | ~averages["metric"].isin(set(averages.loc[same, "metric"])))
-
-
-def _why(averages: pd.DataFrame) -> pd.Series[bool]:
-    summed = {"corruption_mean_accuracy", "shift_consistency", "forgotten_share", "vog_forgotten_overlap"}
-    return averages["metric"].isin(summed) | averages["metric"].str.startswith(("curvature", "difference"))
-
-
-def _cost(averages: pd.DataFrame) -> pd.Series[bool]:
-    return averages["metric"].str.startswith("cost_")
-
-
-TABLES = {MAIN: _main, "Saliency": _saliency, "What may explain it": _why, "What it costs": _cost}
 # What stands together, in a reader's order: a heading, the figures of numbers, and the table of that heading if it has one.
 BLOCKS = {
     MAIN: ["robustness"],
     "At every size of the perturbation, and against dense": ["security_curves", "differences"],
-    "Saliency": ["saliency"],
-    "What may explain it": ["stability"],
-    "What it costs": ["pareto"],
+    SALIENCY: ["saliency"],
+    WHY: ["stability"],
+    COST: ["pareto"],
 }
 
 
@@ -83,7 +56,9 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    metrics = list(dict.fromkeys(sweep.frame["metric"]))
+    measured = set(sweep.frame["metric"])
+    known = [known for known in QUANTITIES if known.metric in measured]
+    environment.filters["level"] = sparsity_text
     embedded = Embedded(sweep.folder)
     told = job_details(sweep)
     sections = [_section(title, part, pictures[title], embedded, told) for title, part in parts.items()]
@@ -91,11 +66,11 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         name=sweep.name,
         sections=sections,
         launches=in_words(sweep.launches),
-        holes=holes(sweep.frame, sweep.jobs).to_dict("records"),
-        warnings=warnings(sweep.frame, sweep.started, sweep.superseded),
-        explained=[(name_of(metric), EXPLAINED[metric]) for metric in EXPLAINED if metric in metrics],
+        holes=holes(sweep).to_dict("records"),
+        warnings=warnings(sweep),
+        explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
         details=_details(sweep.frame),
-        jobs=list(told.values()),
+        jobs=told,
         versions=sorted(set(sweep.jobs["version"]) - {""}),
         plots=embedded.plots,
         plotly=plotly_js() if embedded.plots else "",
@@ -103,13 +78,14 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
 
 
 def _section(
-    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: dict[str, dict[str, Any]]
+    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: list[dict[Any, Any]]
 ) -> dict[str, Any]:
-    summary = summarise(part.frame, part.jobs, part.averages).to_dict("records")
+    lines = summarise(part)
+    summary = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded)).to_dict("records")
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []
     for name, members in BLOCKS.items():
-        table = _table(name, part, summary, told) if name in TABLES else None
+        table = _table(name, part, summary, told)
         shown = [embedded.figure(figures.pop(member)) for member in members if member in figures]
         if shown or table:
             blocks.append({"name": name, "figures": shown, "table": table})
@@ -125,11 +101,9 @@ def _section(
     }
 
 
-def _table(
-    name: str, part: Sweep, summary: list[dict[Any, Any]], told: dict[str, dict[str, Any]]
-) -> dict[str, Any] | None:
+def _table(name: str, part: Sweep, summary: list[dict[Any, Any]], told: list[dict[Any, Any]]) -> dict[str, Any] | None:
     """One table of the page: its columns, what stands over them, and its lines."""
-    columns = _columns(part.averages[TABLES[name](part.averages)])
+    columns = _columns(_under(name, part.averages))
     if not columns and name != MAIN:
         return None
     over = [(over, len(list(group))) for over, group in groupby(column["over"] for column in columns)]
@@ -139,13 +113,25 @@ def _table(
     return {"columns": columns, "over": over, "lines": lines}
 
 
+def _meaning(of: Quantity) -> str:
+    return of.says + (f" {of.better.capitalize()} is better." if of.better else "")
+
+
+def _under(heading: str, averages: pd.DataFrame) -> pd.DataFrame:
+    """The quantities with a column under a heading: of attacks the worst case; over the same images where that is known."""
+    chosen = (described(averages, "heading") == heading) & described(averages, "column").astype(bool)
+    chosen &= averages["attack"].isin(["", "worst"]) & ~averages["attribution"].isin(["input", "uniform"])
+    same = averages["condition"] == SAME
+    return averages[chosen & (same | ~averages["metric"].isin(set(averages.loc[same, "metric"])))]
+
+
 def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
     """The quantities worth a column, in a reader's order."""
     shown = shown.drop_duplicates("chart")
     shown = shown.assign(group=shown["chart"].str.split("/").str[0])
     columns = shown.sort_values(["group", "attribution", "eps", "chart"]).to_dict("records")
     for column in columns:
-        unit = ", %" if column["metric"] in SHARES else ""
+        unit = ", %" if quantity(column["metric"]).unit == "%" else ""
         if column["eps"] == column["eps"]:
             column["over"], column["name"] = name_of(column["metric"], column["attack"]) + unit, eps_text(column["eps"])
             column["over"] += f" ({column['norm']})" if column["norm"] == "L2" else ""
@@ -162,24 +148,22 @@ def _lines(
     averages = part.averages
     lines = []
     for line in summary:
-        own = averages[(averages["method"] == line["method"]) & (averages["sparsity_asked"] == line["sparsity_asked"])]
+        own = lines_of(averages, method=line["method"], sparsity_asked=line["sparsity_asked"])
         found = {average["chart"]: average for average in own.to_dict("records")}
         cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
         if holes or any(cell["shown"] != NOTHING for cell in cells):
-            missed = abs(line["sparsity"] - line["sparsity_asked"]) > EXACT and base(line["method"]) != "small_dense"
-            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else "", "missed": missed})
+            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else ""})
     return lines
 
 
 def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, Any]:
     if average is None:
         return {"shown": NOTHING, "half": "", "note": "", "distrusted": "", "value": ""}
-    # What is computed from all seeds together has one row for them, and is no hole.
-    together = average["metric"].startswith(("forgotten", "vog", "dense_agreement"))
+    together = quantity(average["metric"]).together
     note = f"{average['seeds']} of {seeds} seeds" if average["seeds"] < seeds and not together else ""
     mean, _, half = number(average["metric"], average["mean"], average["half"]).partition(" ")
     value = average["mean"] if average["mean"] == average["mean"] else ""
-    return {"shown": mean, "half": half, "note": note, "distrusted": average["distrusted"], "value": value}
+    return {"shown": mean, "half": half, "note": note, "distrusted": ", ".join(average["distrusted"]), "value": value}
 
 
 def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:

@@ -18,7 +18,6 @@ from lightning_sparse.report.figure_contents import (
     NONE,
     X_NAMES,
     Contents,
-    Limits,
     Panel,
     by_level,
     clip,
@@ -26,6 +25,7 @@ from lightning_sparse.report.figure_contents import (
 from lightning_sparse.report.hover import hover
 from lightning_sparse.report.style import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
@@ -143,9 +143,10 @@ def _security_curve(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[T
 
 def _pareto(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
     traces = []
-    if panel.front is not None and len(panel.front):
-        front: Look = {"color": "#999999", "group": "front", "linestyle": "-", "marker": "o"}
-        line = _line(panel.front.to_dict("records"), list(panel.front["kilobits"]), front, mode="lines", role="front")
+    front = panel.lines[panel.lines["front"]].sort_values("kilobits")
+    if len(front):
+        look: Look = {"color": "#999999", "group": "front", "linestyle": "-", "marker": "o"}
+        line = _line(front.to_dict("records"), list(front["kilobits"]), look, mode="lines", role="front")
         traces.append(line | {"line": line["line"] | {"shape": "hv", "width": 1}, "hoverinfo": "skip"})
     for method, lines in panel.lines.groupby("method"):
         points = lines.to_dict("records")

@@ -8,23 +8,17 @@ from math import log10
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, inches, spaced
-from lightning_sparse.tables.method_names import CONTROL_NAMES, base, is_control, is_dense
+from lightning_sparse.tables.method_names import base, is_control, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DENSE = "#000000"
 
-CONTROLS: dict[str, dict[str, Any]] = dict(
-    zip(
-        CONTROL_NAMES,
-        (
-            {"color": "#777777", "marker": "x", "linestyle": ":"},
-            {"color": "#777777", "marker": "+", "linestyle": "-."},
-        ),
-        strict=True,
-    )
-)
+CONTROLS = {
+    "static": {"color": "#777777", "marker": "x", "linestyle": ":"},
+    "small_dense": {"color": "#777777", "marker": "+", "linestyle": "-."},
+}
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.words import eps_text
+from lightning_sparse.tables.method_names import base, dense_of, level_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 def transfer(sweep: Sweep, method: str) -> Figure | None:
     """Heat map of a method: accuracy of each network (columns) on images crafted on each other (rows)."""
     averages = sweep.averages
-    kept = averages[(averages["metric"] == "transfer_accuracy") & averages["method"].isin(["dense", method])]
-    kept = kept[kept["condition"].isin(["dense"]) | kept["condition"].str.startswith(f"{method} ")]
+    of_pair = averages["method"].isin([dense_of(method, sweep.jobs), method])
+    kept = averages[(averages["metric"] == "transfer_accuracy") & of_pair]
+    # Rows name the network that images were crafted on as its own sweep calls it.
+    kept = kept[kept["condition"].isin(["dense"]) | kept["condition"].str.startswith(f"{base(method)} ")]
     if kept["condition"].nunique() < 2 or not (kept["method"] == method).any():
         return None
     from matplotlib.figure import Figure
 
-    kept = kept.assign(target=[_level_name(line) for line in kept.to_dict("records")])
+    kept = kept.assign(
+        target=[level_name(base(line["method"]), line["sparsity_asked"]) for line in kept.to_dict("records")]
+    )
     table = kept.pivot_table(index="condition", columns="target", values="mean")
     order = sorted(table.columns, key=lambda name: (name != "dense", float(name.split()[-1]) if " " in name else 0.0))
     table = table.reindex(index=order, columns=order)
@@ -51,7 +56,3 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
         "weakly.",
     )
     return figure
-
-
-def _level_name(line: dict[Any, Any]) -> str:
-    return "dense" if line["method"] == "dense" else f"{line['method']} {line['sparsity_asked']:g}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import name_of
-from lightning_sparse.tables.frames import latest
+from lightning_sparse.results.verdicts import has_failed
+from lightning_sparse.tables.frames import latest, lines_of
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
         ["order", "method", "sparsity_asked"]
     )
     for method, sparsity in keys[["method", "sparsity_asked"]].itertuples(index=False):
-        own = rows[(rows["method"] == method) & (rows["sparsity_asked"] == sparsity)]
+        own = lines_of(rows, method=method, sparsity_asked=sparsity)
         cells = [_cell(own[own["metric"] == check]) for check in checks]
         lines.append({"method": method, "sparsity_asked": sparsity, "cells": cells})
     return {"columns": [name_of(check).removeprefix("trust ") for check in checks], "lines": lines}
 
 
 def _cell(found: pd.DataFrame) -> dict[str, Any]:
-    failed = int((found["trust"].str.startswith("failed") | found["detail"].str.contains("FAILED")).sum())
+    failed = int(found["trust"].map(has_failed).sum())
     worst = found["value"].max()
     return {
         "shown": f"{worst:.2g}" if worst == worst else "",

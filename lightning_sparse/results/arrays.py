@@ -1,4 +1,10 @@
-"""The numbers of single images that measurements leave beside their rows."""
+"""The numbers of single images that measurements leave beside their rows, in ``<key>.npz``.
+
+Names that are read elsewhere than they are written: ``images`` (n, C, H, W), ``labels``, ``prediction`` and ``confidence``
+(n,); of transfer ``adversarial`` (as the images), ``adversarial_prediction``, ``eps`` and ``norm``; of saliency a map
+(n, H, W) under the name of each attribution; of robust ``survives`` (n, radii) and ``eps``; of vog ``vog_in_class`` and
+``places``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +22,59 @@ from lightning_sparse.results.jobs import Job
 Arrays = Mapping[str, NDArray[Any]]
 
 
+def kind_of(key: str) -> str:
+    """The kind of measurement that a key stands for, which is what it begins with.
+
+    Example:
+        >>> kind_of("saliency-f46fd981"), kind_of("robust-cd27487a-0.0625")
+        ('saliency', 'robust')
+    """
+    return key.partition("-")[0]
+
+
 def load(job: Job, kind: str) -> Arrays | None:
     """The numbers of single images that a measurement of a job left, or None."""
-    path = job.arrays(kind)
-    if path is None:
-        return None
-    with np.load(path) as file:
-        return dict(file)
+    found = _files(job, kind)
+    return _read(next(iter(found.values()))) if found else None
+
+
+def load_whole(job: Job, kind: str) -> Arrays:
+    """Likewise; empty if there are none, or only a file that a kill has torn."""
+    try:
+        return load(job, kind) or {}
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return {}
 
 
 def survivors(job: Job) -> dict[tuple[str, float], NDArray[np.bool_]]:
     """Which images stood, (n,), by key and eps of the robust accuracies last asked for; equal keys are equal images."""
-    paths = [job.folder / f"{key}.npz" for key in job.keys if key.startswith("robust-")]
     found: dict[tuple[str, float], NDArray[np.bool_]] = {}
-    for path in paths:
-        if path.exists():
-            with np.load(path) as file:
-                columns = zip(file["eps"], file["survives"].T, strict=True)
-                found |= {(path.stem, float(eps)): column for eps, column in columns}
+    for key, path in _files(job, "robust").items():
+        arrays = _read(path)
+        found |= {(key, float(eps)): column for eps, column in zip(arrays["eps"], arrays["survives"].T, strict=True)}
     return found
 
 
 def key_of_kind(job: Job, kind: str) -> str:
     """The key of a job's measurement of this kind: equal keys are equal settings, and so equal images."""
-    return next((key for key in job.keys if key.rpartition("-")[0] == kind), "")
+    return next((key for key in job.keys if kind_of(key) == kind), "")
+
+
+def attributions(arrays: Arrays) -> list[str]:
+    """Names of the attributions whose maps were stored."""
+    return [name for name, array in arrays.items() if array.ndim == 3]
 
 
 def forgotten_file(folder: Path, data: str, model: str, method: str) -> Path:
     """Where the forgotten images of a method lie, if there are any."""
     return folder / "forgotten" / (re.sub(r"[^\w.-]+", "-", f"{data}-{model}-{method}") + ".npz")
+
+
+def _files(job: Job, kind: str) -> dict[str, Path]:
+    paths = {key: job.folder / f"{key}.npz" for key in job.keys if kind_of(key) == kind}
+    return {key: path for key, path in paths.items() if path.exists()}
+
+
+def _read(path: Path) -> Arrays:
+    with path.open("rb") as opened, np.load(opened) as file:  # given the path, numpy would leave a torn file open
+        return dict(file)

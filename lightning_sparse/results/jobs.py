@@ -6,12 +6,14 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isnan
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from lightning_sparse import __version__
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import records
 from lightning_sparse.results.files import write_whole
 from lightning_sparse.results.records import Record
@@ -34,7 +36,7 @@ class Job:
         model: the choice in the ``model`` group.
         seed: the training seed.
         sparsity_asked: sparsity asked for; 0 for dense.
-        status: ``"running"``, ``"done"`` or ``"failed"``.
+        status: ``"running"``, ``"done"`` or ``"failed"``; of one that cannot be read, or never came to be, what that is.
         error: in one line, why it failed.
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
@@ -99,16 +101,12 @@ class Job:
         return self.save(status="failed", error=reason, seconds=seconds)
 
     def current_rows(self) -> list[Record]:
-        """The rows of the measurements last asked for."""
-        return [record for record in records.read(self.rows) if record.key in self.keys]
+        """The rows of the measurements last asked for; all of them if the job does not say which those are."""
+        return [record for record in records.read(self.rows) if not self.keys or record.key in self.keys]
 
     def measured(self) -> set[str]:
         """Keys of the measurements that are on disk to their last row."""
         return records.closed(self.rows)
-
-    def arrays(self, kind: str) -> Path | None:
-        """The file with the numbers of single images of a measurement last asked for, if there is one."""
-        return arrays_file(self.folder, self.keys, kind)
 
     def identity(self) -> dict[str, Any]:
         """What every row of this job carries."""
@@ -118,12 +116,6 @@ class Job:
         """Sign the rows of one measurement with this job's name and put them on disk at once."""
         signed = [replace(row, key=key, sparsity=sparsity, **self.identity()) for row in rows]
         records.append(self.rows, signed, closes=key)
-
-
-def arrays_file(folder: Path, keys: Iterable[str], kind: str) -> Path | None:
-    """The ``.npz`` of the measurement of this kind among ``keys``, or None if it left none."""
-    paths = (folder / f"{key}.npz" for key in keys if key.rpartition("-")[0] == kind)
-    return next((path for path in paths if path.exists()), None)
 
 
 def read_job(path: Path) -> Job | None:
@@ -136,26 +128,51 @@ def read_job(path: Path) -> Job | None:
         return None
 
 
-def job_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the ``job.json`` files below a sweep's folder: those that count, and those that a newer one supersedes.
+def job_files(folder: Path) -> list[Path]:
+    """Every ``job.json`` of a sweep.
+
+    Raises:
+        SparsityError: if the folder does not exist or holds no job.
+    """
+    if not folder.is_dir():
+        raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
+    if found := sorted(folder.glob("*/job.json")):
+        return found
+    raise SparsityError(
+        f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
+    )
+
+
+def read_jobs(folder: Path) -> tuple[list[Job], list[Job]]:
+    """Read the jobs of a sweep: those that count, and those that a newer one supersedes, both by their folders' names.
 
     Two jobs of one method, level, seed, data and model were trained with different settings: the one asked for last
-    counts, because means over both would be the means of nothing. A file that cannot be read counts, so that it is seen.
+    counts, because means over both would be the means of nothing. One whose ``job.json`` cannot be read counts, so that it
+    is seen: its status is ``"unreadable"``.
+
+    Raises:
+        SparsityError: if the folder does not exist or holds no job.
     """
-    newest: dict[Any, Path] = {}
+    newest: dict[Any, Job] = {}
     superseded = []
-    found = [(read_job(path), path) for path in sorted(folder.glob("*/job.json"))]
-    for job, path in sorted(found, key=_asked_at):
-        what = path if job is None else (job.data, job.model, job.method, job.sparsity_asked, job.seed)
+    by_folder = attrgetter("folder")
+    for job in sorted((read_job(path) or _unreadable(path.parent) for path in job_files(folder)), key=_asked_at):
+        level = job.training if isnan(job.sparsity_asked) else job.sparsity_asked  # not known: what is trained says it
+        what = (job.data, job.model, job.method, level, job.seed) if job.method else job.folder
         if what in newest:
             superseded.append(newest[what])
-        newest[what] = path
-    return sorted(newest.values()), sorted(superseded)
+        newest[what] = job
+    return sorted(newest.values(), key=by_folder), sorted(superseded, key=by_folder)
 
 
-def _asked_at(found: tuple[Job | None, Path]) -> float:
-    job, path = found
-    return (job and job.asked_at) or path.stat().st_mtime  # a copy of the folder has other times
+def _unreadable(folder: Path) -> Job:
+    torn = "job.json is torn: the job was killed while it was written"
+    status = {"status": "unreadable", "error": torn, "seconds": float("nan"), "version": ""}
+    return Job(folder.name, "", "", "", 0, 0.0, folder=folder, **status)  # type: ignore[arg-type]
+
+
+def _asked_at(job: Job) -> float:
+    return job.asked_at or (job.folder / "job.json").stat().st_mtime  # a copy of the folder has other times
 
 
 def key_of(what: Any) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.results.verdicts import failed_checks
 from lightning_sparse.tables.frames import latest
-from lightning_sparse.tables.verdicts import failed_checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         line: dict[str, Any] = dict(zip(LINE + QUANTITY, key, strict=True))
         line |= {"mean": mean, "low": low, "high": high, "half": (high - low) / 2, "seeds": len(values)}
         line |= {"sparsity": group["sparsity"].mean(), "n": int(group["n"].min())}
-        lines.append(line | {"values": values, "distrusted": ", ".join(failed_checks(group["trust"]))})
+        lines.append(line | {"values": values, "distrusted": tuple(sorted(failed_checks(group["trust"])))})
     numbers = ["mean", "low", "high", "half", "seeds", "values", "sparsity", "n", "distrusted"]
     return pd.DataFrame(lines, columns=LINE + QUANTITY + numbers)
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.results.jobs import job_files
+from lightning_sparse.results.jobs import Job, read_jobs
 from lightning_sparse.results.records import Record, read
+from lightning_sparse.results.verdicts import failed_checks, has_failed, verdict_of
 from lightning_sparse.tables.frames import frame_of
+from lightning_sparse.tables.levels import with_levels
 from lightning_sparse.tables.not_started import NOT_STARTED, never_started
 
 if TYPE_CHECKING:
     import pandas as pd
-
-JOB_DEFAULTS: dict[str, Any] = {
-    "run": "",
-    "method": "",
-    "data": "",
-    "model": "",
-    "seed": 0,
-    "sparsity_asked": 0.0,
-    "version": "",
-    "training": "",
-    "status": "unreadable",
-    "error": "",
-    "seconds": float("nan"),
-    "keys": [],
-    "folder": "",
-}
 
 
 @dataclass(frozen=True)
@@ -42,18 +26,34 @@ class Sweep:
         name: name of the sweep, which is its folder's name.
         folder: where it lies.
         frame: one line per record, the fields of :class:`~lightning_sparse.results.records.Record` and its ``chart``.
-        jobs: one line per job: the fields of its ``job.json``, and ``folder``, its folder's name. Jobs that the last launch
-            never came to have a line of status ``"not started"`` and no folder.
+        members: the jobs, each of which knows its folder. Those that the last launch never came to have the status
+            ``"not started"`` and no folder.
         superseded: folders of jobs that a newer job of the same method, level and seed stands for.
         launches: what the launches did, as :func:`~lightning_sparse.results.launches.counts` counts it.
+        missing: in words, what could not be read that a reader looks for.
     """
 
     name: str
     folder: Path
     frame: pd.DataFrame
-    jobs: pd.DataFrame
+    members: tuple[Job, ...]
     superseded: tuple[str, ...] = ()
     launches: dict[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @cached_property
+    def jobs(self) -> pd.DataFrame:
+        """The jobs as a table: one line each, its fields, and ``folder``: its name, or its path if it lies elsewhere."""
+        import pandas as pd
+
+        columns = [field.name for field in fields(Job)]
+        lines = [{name: getattr(job, name) for name in columns} | {"folder": self._place(job)} for job in self.members]
+        return pd.DataFrame(lines, columns=columns)
+
+    def _place(self, job: Job) -> str:
+        if job.status == NOT_STARTED:
+            return ""
+        return job.folder.name if job.folder.parent == self.folder else str(job.folder.resolve())
 
     @cached_property
     def averages(self) -> pd.DataFrame:
@@ -62,18 +62,19 @@ class Sweep:
 
         return over_seeds(self.frame)
 
-    @cached_property
-    def started(self) -> pd.DataFrame:
+    @property
+    def started(self) -> list[Job]:
         """The jobs that have a folder."""
-        return self.jobs[self.jobs["status"] != NOT_STARTED]
+        return [job for job in self.members if job.status != NOT_STARTED]
 
 
-def collect(folder: str | Path) -> Sweep:
+def collect(folder: str | Path, read_before: tuple[list[Job], list[Job]] | None = None) -> Sweep:
     """Read the jobs and the records of a sweep.
 
     Args:
         folder: the sweep's folder. Each of its folders that holds a ``job.json`` is a job; ``records.jsonl`` beside
             them holds the rows that were computed when the sweep ended.
+        read_before: what :func:`~lightning_sparse.results.jobs.read_jobs` said of the folder, if that is at hand.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
@@ -83,53 +84,30 @@ def collect(folder: str | Path) -> Sweep:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: folder='no/such/sweep' does not exist: give the folder of a sweep, such as outputs/quick
     """  # noqa: E501
-    import pandas as pd
-
     from lightning_sparse.results.launches import counts
 
     folder = Path(folder)
-    current, superseded = jobs_below(folder)
-    jobs = [_read_job(file) for file in current]
-    records = []
-    for job in jobs:
-        rows = read(folder / job["folder"] / "records.jsonl")
-        # Of measurements that were asked for with other settings before, the rows stay on disk and out of the means.
-        records += [row for row in rows if not job["keys"] or row.key in job["keys"]]
-    runs = {job["run"] for job in jobs}
+    jobs, superseded = read_before or read_jobs(folder)
+    rows = [row for job in jobs for row in job.current_rows()]
+    runs = {job.run for job in jobs}
     together = [row for row in read(folder / "records.jsonl") if row.run in runs]
-    records = distrust_by_transfer(records, together) + together
-    older = tuple(file.parent.name for file in superseded)
-    jobs += [JOB_DEFAULTS | job for job in never_started(folder, jobs)]
-    return Sweep(folder.resolve().name, folder, frame_of(records), pd.DataFrame(jobs), older, counts(folder))
-
-
-def jobs_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the jobs of a sweep as :func:`~lightning_sparse.results.jobs.job_files` does.
-
-    Raises:
-        SparsityError: if the folder does not exist or holds no job.
-    """
-    if not folder.is_dir():
-        raise SparsityError(f"folder={str(folder)!r} does not exist: give the folder of a sweep, such as outputs/quick")
-    current, superseded = job_files(folder)
-    if not current:
-        raise SparsityError(
-            f"folder={str(folder)!r} holds no job (no */job.json): give the folder that holds the jobs' folders"
-        )
-    return current, superseded
+    jobs, rows = with_levels(jobs, distrust_by_transfer(rows, together) + together)
+    members = (*jobs, *never_started(folder, jobs))
+    older = tuple(job.folder.name for job in superseded)
+    return Sweep(folder.resolve().name, folder, frame_of(rows), members, older, counts(folder))
 
 
 def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Record]:
     """Add a failed check of transfer, which is made when the sweep has ended, to the verdicts that it is about.
 
     Example:
-        >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: noise")
+        >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: single step, noise")
         >>> check = Record("trust_transfer", 0.03, 100, eps=0.1, run="a", trust="failed: transfer")
         >>> distrust_by_transfer([row], [check])[0].trust
-        'failed: noise, transfer'
+        'failed: single step, noise, transfer'
     """
     failed = {
-        (row.run, row.norm, row.eps) for row in together if row.metric == "trust_transfer" and "failed" in row.trust
+        (row.run, row.norm, row.eps) for row in together if row.metric == "trust_transfer" and has_failed(row.trust)
     }
 
     def judged(row: Record) -> Record:
@@ -138,8 +116,7 @@ def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Rec
         which = (row.run, row.norm) if row.eps is None else (row.run, row.norm, row.eps)
         if row.attack != "worst" or which not in about:
             return row
-        before = f"{row.trust}, " if row.trust.startswith("failed") else "failed: "
-        return replace(row, trust=before + "transfer")
+        return replace(row, trust=verdict_of([*failed_checks([row.trust]), "transfer"]))
 
     return [judged(row) for row in rows]
 
@@ -150,21 +127,12 @@ def by_subject(sweep: Sweep) -> dict[str, Sweep]:
     Returns:
         ``{"": sweep}`` for a sweep over one data set and one model, else one sweep per pair, named ``"data, model"``.
     """
-    unknown = (sweep.jobs["data"] == "") | (sweep.jobs["model"] == "")
-    pairs = sweep.jobs.loc[~unknown, ["data", "model"]].drop_duplicates().sort_values(["data", "model"])
     parts = {}
-    for data, model in pairs.itertuples(index=False):
+    for data, model in sorted({(job.data, job.model) for job in sweep.members if job.data and job.model}):
         # A job that cannot say what it was is shown in every part: twice is better than not at all.
-        jobs = sweep.jobs[((sweep.jobs["data"] == data) & (sweep.jobs["model"] == model)) | unknown]
+        jobs = tuple(
+            job for job in sweep.members if (job.data, job.model) == (data, model) or not (job.data and job.model)
+        )
         frame = sweep.frame[(sweep.frame["data"] == data) & (sweep.frame["model"] == model)]
-        parts[f"{data}, {model}"] = replace(sweep, frame=frame, jobs=jobs)
+        parts[f"{data}, {model}"] = replace(sweep, frame=frame, members=jobs)
     return parts if len(parts) > 1 else {"": sweep}
-
-
-def _read_job(file: Path) -> dict[str, Any]:
-    try:
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        found = {"run": file.parent.name, "error": "job.json is torn: the job was killed while it was written"}
-    known = {name: value for name, value in found.items() if name in JOB_DEFAULTS and value is not None}
-    return JOB_DEFAULTS | known | {"folder": file.parent.name}

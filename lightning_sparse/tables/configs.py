@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+from lightning_sparse.results.jobs import Job
 
 SHOWN_ANYWAY = {"seed", "label", "sparsity.final_sparsity", "sparsity.sparsity"}  # beside the settings, in every line
 TRACEBACK_AT_MOST = 12_000  # characters: its end says what happened
 LONG = 60  # characters of a value
 
 
-def overrides(job: Path) -> str:
+def overrides(job: Job) -> str:
     """What was written on the command line for a job; empty if its folder does not tell."""
-    found = _yaml(job / ".hydra" / "overrides.yaml")
+    found = _yaml(job.folder / ".hydra" / "overrides.yaml")
     return " ".join(str(override) for override in found) if isinstance(found, list) else ""
 
 
-def differing(sweep: Path, jobs: pd.DataFrame) -> dict[str, dict[str, str]]:
+def differing(jobs: Iterable[Job]) -> dict[Path, dict[str, str]]:
     """Find the settings that are not the same in all jobs of a sweep.
 
     Args:
-        sweep: the sweep's folder.
-        jobs: as :func:`~lightning_sparse.tables.collect.collect` returns them.
+        jobs: those that were started.
 
     Returns:
         By folder of a job, dotted names of those settings with their values; a setting that a job does not have is left out.
         A job without ``.hydra/config.yaml`` is not in it.
     """
     settings = {}
-    for folder in jobs["folder"]:
-        config = _yaml(sweep / folder / ".hydra" / "config.yaml") if folder else None
+    for job in jobs:
+        config = _yaml(job.folder / ".hydra" / "config.yaml")
         if isinstance(config, dict):
-            settings[folder] = _flat(config)
+            settings[job.folder] = {name: _text(value) for name, value in flat(config).items()}
     names = {name for of_job in settings.values() for name in of_job} - SHOWN_ANYWAY
     uneven = {name for name in names if len({of_job.get(name) for of_job in settings.values()}) > 1}
     return {
@@ -53,10 +52,10 @@ def common(settings: list[dict[str, str]]) -> dict[str, str]:
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
-def traceback_of(job: Path) -> str:
+def traceback_of(job: Job) -> str:
     """The traceback that a failed job left, or its end; empty if there is none."""
     try:
-        return (job / "traceback.txt").read_text(encoding="utf-8", errors="replace")[-TRACEBACK_AT_MOST:]
+        return (job.folder / "traceback.txt").read_text(encoding="utf-8", errors="replace")[-TRACEBACK_AT_MOST:]
     except OSError:
         return ""
 
@@ -71,13 +70,20 @@ def _yaml(path: Path) -> Any:
         return None
 
 
-def _flat(config: dict[Any, Any], above: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+def flat(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """Flatten nested mappings; an empty one leaves nothing.
+
+    Example:
+        >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})
+        {'seed': 0, 'data.name': 'digits', 'data.split.test': 0.2}
+    """
+    plain: dict[str, Any] = {}
     for name, value in config.items():
-        dotted = f"{above}{name}"
-        if isinstance(value, dict) and value:
-            found |= _flat(value, f"{dotted}.")
-        else:
-            text = "null" if value is None else str(value)
-            found[dotted] = text if len(text) <= LONG else f"{text[: LONG - 1]}…"
-    return found
+        within = flat(value) if isinstance(value, Mapping) else None
+        plain |= {name: value} if within is None else {f"{name}.{key}": item for key, item in within.items()}
+    return plain
+
+
+def _text(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"

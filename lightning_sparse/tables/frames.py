@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.results.quantities import quantity
 from lightning_sparse.results.records import Record
 
 if TYPE_CHECKING:
@@ -30,6 +31,39 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
     return frame.astype(NUMBERS)
 
 
+def described(frame: pd.DataFrame, what: str) -> pd.Series[Any]:
+    """One attribute of the :class:`~lightning_sparse.results.quantities.Quantity` of each line.
+
+    Example:
+        >>> described(frame_of([Record("clean_accuracy", 0.5, 10), Record("gini", 0.5, 10)]), "unit").tolist()
+        ['%', '']
+    """
+    return frame["metric"].map(lambda metric: getattr(quantity(metric), what))
+
+
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
     return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
+
+
+def lines_of(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The lines that hold these values; NaN, a level that is not known, is one too.
+
+    Example:
+        >>> frame = frame_of([Record("gini", 0.5, 9, sparsity_asked=float("nan")), Record("gini", 0.4, 9)])
+        >>> lines_of(frame, metric="gini", sparsity_asked=float("nan"))["value"].tolist()
+        [0.5]
+    """
+    for name, value in values.items():
+        frame = frame[frame[name].isna() if value != value else frame[name] == value]
+    return frame
+
+
+def accuracies(averages: pd.DataFrame) -> pd.DataFrame:
+    """Clean accuracy, and robust accuracy in the worst case."""
+    return averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)]
+
+
+def is_worst(averages: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the robust accuracies in the worst case over all attacks."""
+    return (averages["metric"] == "robust_accuracy") & (averages["attack"] == "worst")

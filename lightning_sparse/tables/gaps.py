@@ -2,73 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_sparse.tables.frames import latest
-from lightning_sparse.tables.verdicts import failed_checks, is_worst
+from lightning_sparse.results.verdicts import failed_checks
+from lightning_sparse.tables.frames import described, is_worst, latest
+from lightning_sparse.tables.method_names import base
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAME_IMAGES = ("clean/", "robust/", "corruption/", "shift/", "curvature/", "transfer/")  # measured on the same for all
+    from lightning_sparse.tables.collect import Sweep
+
 EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
 
-def holes(frame: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def holes(sweep: Sweep) -> pd.DataFrame:
     """List the jobs that failed, did not end, measured nothing, or that the last launch never came to.
-
-    Args:
-        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
-        jobs: jobs, likewise.
 
     Returns:
         One line per hole: what the job was to be, its ``status`` and ``error``, and its folder's name.
     """
-    jobs = jobs.copy()
-    silent = (jobs["status"] == "done") & ~jobs["run"].isin(frame["run"])
+    jobs = sweep.jobs.copy()
+    silent = (jobs["status"] == "done") & ~jobs["run"].isin(sweep.frame["run"])
     jobs.loc[silent, ["status", "error"]] = ["empty", "it says done but left no records"]
     unfinished = jobs["status"] == "running"
     jobs.loc[unfinished & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
     return jobs.loc[jobs["status"] != "done", HOLE].reset_index(drop=True)
 
 
-def warnings(frame: pd.DataFrame, jobs: pd.DataFrame, superseded: Sequence[str] = ()) -> list[str]:
+def missed(lines: pd.DataFrame) -> pd.Series[bool]:
+    """Which lines have another sparsity than was asked for; a small dense network has whole channels, and is not meant to."""
+    off = (lines["sparsity"] - lines["sparsity_asked"]).abs() > EXACT
+    return off & (lines["method"].map(base) != "small_dense")
+
+
+def warnings(sweep: Sweep) -> list[str]:
     """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
-    said = []
-    if superseded:
+    said = [*sweep.missing]
+    if sweep.superseded:
         said.append(
             "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "
-            f"{', '.join(superseded)}."
+            f"{', '.join(sweep.superseded)}."
         )
-    trained = jobs[(jobs["training"] != "") & (jobs["status"] == "done")] if "training" in jobs else jobs[:0]
-    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"]):
+    trained = sweep.jobs[(sweep.jobs["training"] != "") & (sweep.jobs["status"] == "done")]
+    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"], dropna=False):
         if group["training"].nunique() > 1:
             said.append(
                 f"{method} at sparsity {asked:g} is a mean over seeds that were trained with different settings: "
                 f"{', '.join(sorted(group['run']))}."
             )
-    newest = latest(frame)
-    off = newest[((newest["sparsity"] - newest["sparsity_asked"]).abs() > EXACT) & (newest["method"] != "small_dense")]
+    newest = latest(sweep.frame)
+    off = newest[missed(newest)]
     for run, rows in off.groupby("run"):
         asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]
         said.append(
             f"{run} was asked for sparsity {asked:g} and has {achieved:.4g}: it is drawn where it was asked for."
         )
     said += _distrusted(newest)
+    same = described(newest, "same_images").astype(bool)
     # A sparse network is compared with dense on the same images and settings, or not at all.
     for column, what in (("n", "numbers of images"), ("key", "settings")):
         # Maps are undefined for some images of some networks, which their rows' details say: n may differ there.
-        comparable = newest if column == "key" else newest[newest["chart"].str.startswith(SAME_IMAGES)]
+        comparable = newest if column == "key" else newest[same]
         kinds = comparable.groupby(["data", "chart"])[column].nunique()
         mixed = sorted(set(kinds[kinds > 1].index.get_level_values("chart")))
         if mixed:
             said.append(f"Jobs were measured with different {what}: {', '.join(mixed)}.")
-    # An eps at which nothing has halved, and a stability before there were two looks, are no loss.
-    undefined = newest[newest["value"].isna() & newest["chart"].str.startswith((*SAME_IMAGES, "saliency/"))]
-    undefined = undefined[undefined["metric"] != "robust_eps_half"]
-    for chart, group in undefined.groupby("chart"):
+    for chart, group in newest[newest["value"].isna() & (same | (newest["attribution"] != ""))].groupby("chart"):
         said.append(f"{chart} is undefined for {', '.join(sorted(set(group['run'])))}: left out of the means.")
     return said
 

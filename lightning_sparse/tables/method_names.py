@@ -23,6 +23,16 @@ def base(method: str) -> str:
     return method.partition(" (")[0]
 
 
+def level_name(method: str, sparsity_asked: float) -> str:
+    """Name the networks of one line.
+
+    Example:
+        >>> level_name("gradual_pruning", 0.9), level_name("dense", 0.0)
+        ('gradual_pruning 0.9', 'dense')
+    """
+    return method if is_dense(method) else f"{method} {sparsity_asked:g}"
+
+
 def is_dense(method: str) -> bool:
     """Whether these are the dense networks of a sweep."""
     return base(method) == "dense"

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning_sparse.results.jobs import Job
 
 NOT_STARTED = "not started"
 IDENTITY = ("data", "model", "method", "sparsity_asked", "seed")
 
 
-def never_started(folder: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def never_started(folder: Path, jobs: Sequence[Job]) -> list[Job]:
     """Describe the jobs that the last launch never came to, as far as their overrides say what they are.
 
     What an override does not say is taken from the sweep's jobs where they all agree on it.
 
     Args:
         folder: the sweep's folder.
-        jobs: the fields of every ``job.json``; a job that an earlier launch did is not missing.
+        jobs: those that there are; a job that an earlier launch did is not missing.
 
     Returns:
-        For each, the fields of a ``job.json`` that are known, with the status ``"not started"``.
+        For each, what is known of it, with the status ``"not started"``.
     """
     from lightning_sparse.results.launches import not_started
 
-    there = {tuple(job[name] for name in IDENTITY) for job in jobs}
-    lines = [_described(overrides, jobs) for overrides in not_started(folder)]
-    return [line for line in lines if tuple(line[name] for name in IDENTITY) not in there]
+    there = {_identity(job) for job in jobs}
+    described = (_described(overrides, jobs) for overrides in not_started(folder))
+    return [job for job in described if _identity(job) not in there]
+
+
+def _identity(job: Job) -> tuple[str, ...]:
+    return tuple(str(getattr(job, name)) for name in IDENTITY)  # as text, because NaN is no NaN's equal
 
 
 def in_words(counts: dict[str, int]) -> str:
@@ -54,7 +61,7 @@ def in_words(counts: dict[str, int]) -> str:
     return f"{launches} {'launch' if launches == 1 else 'launches'}: {', '.join(did) or 'nothing done yet'}."
 
 
-def _described(overrides: list[str], jobs: list[dict[str, Any]]) -> dict[str, Any]:
+def _described(overrides: list[str], jobs: Sequence[Job]) -> Job:
     said = {
         name.lstrip("+"): value.strip("'\"") for name, _, value in (override.partition("=") for override in overrides)
     }
@@ -62,7 +69,7 @@ def _described(overrides: list[str], jobs: list[dict[str, Any]]) -> dict[str, An
     if method == "dense":
         asked = 0.0
     else:
-        of_method = [job for job in jobs if job["method"] == method]
+        of_method = [job for job in jobs if job.method == method]
         asked = _number(said.get("sparsity.final_sparsity", said.get("sparsity.sparsity", "")))
         asked = _agreed("sparsity_asked", of_method, asked) if asked != asked else asked
         method += f"-{said['label']}" if said.get("label", "null") != "null" else ""
@@ -70,19 +77,22 @@ def _described(overrides: list[str], jobs: list[dict[str, Any]]) -> dict[str, An
     if "model" in said and said.get("adversarial", "none") != "none":
         model += f" ({said['adversarial']}-trained)"
     seed = _number(said.get("seed", ""))
-    return {
-        "data": said.get("data", _agreed("data", jobs, "")),
-        "model": model,
-        "method": method,
-        "sparsity_asked": asked,
-        "seed": int(seed) if seed == seed else _agreed("seed", jobs, -1),
-        "status": NOT_STARTED,
-        "error": f"the last launch did not come to it ({' '.join(overrides)})",
-    }
+    return Job(
+        run="",
+        method=method,
+        data=said.get("data", _agreed("data", jobs, "")),
+        model=model,
+        seed=int(seed) if seed == seed else _agreed("seed", jobs, -1),
+        sparsity_asked=asked,
+        status=NOT_STARTED,
+        error=f"the last launch did not come to it ({' '.join(overrides)})",
+        seconds=float("nan"),
+        version="",
+    )
 
 
-def _agreed(name: str, jobs: list[dict[str, Any]], otherwise: Any) -> Any:
-    found = {job[name] for job in jobs if job["status"] != "unreadable"}
+def _agreed(name: str, jobs: Sequence[Job], otherwise: Any) -> Any:
+    found = {getattr(job, name) for job in jobs if job.status != "unreadable"}
     return found.pop() if len(found) == 1 else otherwise
 
 

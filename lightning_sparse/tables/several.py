@@ -6,13 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.results.jobs import Job
 from lightning_sparse.tables.collect import Sweep, collect
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUBJECT = ["data", "model", "method"]
 
@@ -36,21 +33,43 @@ def together(folders: Sequence[str | Path], output: str | Path) -> Sweep:
     output = Path(output)
     _check_output(output)
     names = short_names([Path(folder).resolve() for folder in folders])
-    sweeps = [_signed(collect(folder), name) for folder, name in zip(folders, names, strict=True)]
-    jobs = pd.concat([sweep.jobs.assign(sweep=sweep.name) for sweep in sweeps], ignore_index=True)
-    frame = pd.concat([sweep.frame.assign(sweep=sweep.name) for sweep in sweeps], ignore_index=True)
-    counts = jobs.groupby(SUBJECT)["sweep"].nunique()
-    shared = set(counts[counts > 1].index)
-    launches: Counter[str] = Counter()
-    for sweep in sweeps:
+    sweeps = dict(zip(names, (collect(folder) for folder in folders), strict=True))
+    counts = Counter(subject for sweep in sweeps.values() for subject in {_subject(job) for job in sweep.members})
+
+    def called(sweep: str, data: str, model: str, method: str) -> str:
+        return f"{method} ({sweep})" if counts[data, model, method] > 1 else method
+
+    frames, members, launches = [], [], Counter[str]()
+    for name, sweep in sweeps.items():
+        # Runs of the same name, trained alike for two sweeps, are told apart.
+        methods = [called(name, *subject) for subject in sweep.frame[SUBJECT].itertuples(index=False, name=None)]
+        frames.append(sweep.frame.assign(run=name + "/" + sweep.frame["run"], method=methods))
+        for job in sweep.members:
+            members.append(replace(job, run=f"{name}/{job.run}", method=called(name, *_subject(job))))
         launches.update(sweep.launches)
     return Sweep(
         " and ".join(names),
         output,
-        _named(frame, shared),
-        _named(jobs, shared),
-        tuple(older for sweep in sweeps for older in sweep.superseded),
+        pd.concat(frames, ignore_index=True),
+        tuple(members),
+        tuple(f"{name}/{older}" for name, sweep in sweeps.items() for older in sweep.superseded),
         dict(launches),
+        tuple(
+            _not_compared(name, sweep)
+            for name, sweep in sweeps.items()
+            if not (sweep.folder / "records.jsonl").exists()
+        ),
+    )
+
+
+def _subject(job: Job) -> tuple[str, str, str]:
+    return job.data, job.model, job.method
+
+
+def _not_compared(name: str, sweep: Sweep) -> str:
+    return (
+        f"The jobs of {name} were never compared with each other, so that differences from dense, transfer maps and "
+        f"forgotten images are missing: run lightning-sparse-report {sweep.folder} first."
     )
 
 
@@ -67,21 +86,6 @@ def short_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def _signed(sweep: Sweep, name: str) -> Sweep:
-    """Let runs of the same name, trained alike for two sweeps, be told apart."""
-    frame = sweep.frame.assign(run=name + "/" + sweep.frame["run"])
-    started = sweep.jobs["folder"] != ""
-    absolute = str(sweep.folder.resolve()) + "/" + sweep.jobs["folder"]
-    jobs = sweep.jobs.assign(run=name + "/" + sweep.jobs["run"], folder=absolute.where(started, ""))
-    return replace(sweep, name=name, frame=frame, jobs=jobs, superseded=tuple(f"{name}/{f}" for f in sweep.superseded))
-
-
-def _named(lines: pd.DataFrame, shared: set[tuple[str, str, str]]) -> pd.DataFrame:
-    subjects = lines[[*SUBJECT, "sweep"]].itertuples(index=False, name=None)
-    methods = [f"{method} ({sweep})" if (*of, method) in shared else method for *of, method, sweep in subjects]
-    return lines.assign(method=methods).drop(columns="sweep")
 
 
 def _check_output(output: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.results.files import write_whole
-from lightning_sparse.tables.averages import LINE, over_seeds
+from lightning_sparse.tables.averages import LINE
+from lightning_sparse.tables.frames import lines_of
 from lightning_sparse.tables.gaps import holes
 from lightning_sparse.tables.method_names import is_dense
 
@@ -15,13 +16,8 @@ if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
 
-def summarise(frame: pd.DataFrame, jobs: pd.DataFrame, averages: pd.DataFrame | None = None) -> pd.DataFrame:
+def summarise(sweep: Sweep) -> pd.DataFrame:
     """Make the table of a sweep: one line per method and sparsity, and no line lost because its jobs failed.
-
-    Args:
-        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
-        jobs: jobs, likewise.
-        averages: :func:`over_seeds` of the records, where that is at hand.
 
     Returns:
         Columns ``data``, ``model``, ``method``, ``sparsity_asked``, ``density`` and ``sparsity`` (achieved, NaN where
@@ -31,23 +27,24 @@ def summarise(frame: pd.DataFrame, jobs: pd.DataFrame, averages: pd.DataFrame | 
     """
     import pandas as pd
 
-    gaps = holes(frame, jobs)
-    keys = pd.concat([part[LINE] for part in (frame, jobs, gaps)]).drop_duplicates()
+    gaps, frame = holes(sweep), sweep.frame
+    keys = pd.concat([part[LINE] for part in (frame, sweep.jobs)]).drop_duplicates()
     keys = keys.assign(order=[not is_dense(method) for method in keys["method"]])
     keys = keys.sort_values(["data", "model", "order", "method", LINE[-1]])
-    averages = over_seeds(frame) if averages is None else averages
+    averages = sweep.averages
     lines = []
     for key in keys[LINE].itertuples(index=False):
-        line: dict[str, Any] = dict(zip(LINE, key, strict=True))
-        measured = _lines_of(frame, line)
+        at: dict[str, Any] = dict(zip(LINE, key, strict=True))
+        line = dict(at)
+        measured = lines_of(frame, **at)
         line["density"] = round(1 - line["sparsity_asked"], 9)
         line["sparsity"] = measured["sparsity"].mean()
         line["seeds"] = measured["seed"].nunique()
-        for average in _lines_of(averages, line).to_dict("records"):
+        for average in lines_of(averages, **at).to_dict("records"):
             line[average["chart"]] = average["mean"]
             line[average["chart"] + " ±"] = average["half"]
         line["holes"] = "; ".join(
-            f"seed {gap['seed']} {gap['status']}: {gap['error']}" for gap in _lines_of(gaps, line).to_dict("records")
+            f"seed {gap['seed']} {gap['status']}: {gap['error']}" for gap in lines_of(gaps, **at).to_dict("records")
         )
         lines.append(line)
     charts = [name for chart in _in_order(averages) for name in (chart, f"{chart} ±")]
@@ -57,14 +54,7 @@ def summarise(frame: pd.DataFrame, jobs: pd.DataFrame, averages: pd.DataFrame | 
 def write_csv(sweep: Sweep) -> None:
     """Write every row to ``records.csv`` and the table to ``table.csv`` in the sweep's folder."""
     write_whole(sweep.folder / "records.csv", sweep.frame.to_csv(index=False))
-    write_whole(sweep.folder / "table.csv", summarise(sweep.frame, sweep.jobs, sweep.averages).to_csv(index=False))
-
-
-def _lines_of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
-    chosen = frame
-    for name in LINE:
-        chosen = chosen[chosen[name] == line[name]]
-    return chosen
+    write_whole(sweep.folder / "table.csv", summarise(sweep).to_csv(index=False))
 
 
 def _in_order(averages: pd.DataFrame) -> list[str]:

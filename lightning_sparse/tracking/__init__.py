@@ -15,8 +15,8 @@ A job's run, from before training to after measurement::
 With ``mode="disabled"`` the run is None, every function takes that None, and wandb need not be installed.
 """
 
-from lightning_sparse.tracking.job_log import log_job, log_records
-from lightning_sparse.tracking.runs import MODES, finish, job_run, lightning_logger
+from lightning_sparse.tracking.job_log import log_job
+from lightning_sparse.tracking.runs import finish, job_run, lightning_logger
 from lightning_sparse.tracking.summary import summary_run
 
-__all__ = ["MODES", "finish", "job_run", "lightning_logger", "log_job", "log_records", "summary_run"]
+__all__ = ["finish", "job_run", "lightning_logger", "log_job", "summary_run"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.tables.frames import accuracies, described
+from lightning_sparse.tables.pareto import pareto
+
 if TYPE_CHECKING:
     import pandas as pd
 
-CHARTED = ("clean/accuracy", "robust/worst/", "saliency/", "corruption/mean", "shift/", "curvature/", "cost/bits")
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -25,33 +27,23 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
     """
     averages = averages.dropna(subset=["mean"])
     drawn = {}
-    for chart, lines in averages.groupby("chart"):
-        if str(chart).startswith(CHARTED):
-            name = _name("versus density", title, str(chart))
-            drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
+    for chart, lines in charted(averages).groupby("chart"):
+        name = slashed("versus density", title, str(chart))
+        drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
     for method, curves in _security(averages).items():
-        name = _name("versus eps", title, method)
+        name = slashed("versus eps", title, method)
         drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
     for eps, curves in _pareto(averages).items():
-        name = _name("versus kilobits", title, f"eps={eps:.4g}")
+        name = slashed("versus kilobits", title, f"eps={eps:.4g}")
         drawn[name] = _lines(
             curves, f"robust accuracy at eps = {eps:.4g}, worst case", title, "description length, kilobits"
         )
     return drawn
 
 
-def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, worth) that no other beats in both, by rising cost.
-
-    Example:
-        >>> front([(3.0, 0.5), (1.0, 0.2), (2.0, 0.6), (2.0, 0.4)])
-        [(1.0, 0.2), (2.0, 0.6)]
-    """
-    best: list[tuple[float, float]] = []
-    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or worth > best[-1][1]:
-            best.append((cost, worth))
-    return best
+def charted(averages: pd.DataFrame) -> pd.DataFrame:
+    """The quantities that the page shows, under attack in the worst case alone."""
+    return averages[(described(averages, "heading") != "") & averages["attack"].isin(["", "worst"])]
 
 
 def _against_density(lines: pd.DataFrame) -> Series:
@@ -68,9 +60,7 @@ def _against_density(lines: pd.DataFrame) -> Series:
 
 def _security(averages: pd.DataFrame) -> dict[str, Series]:
     """Per method, one line per sparsity over eps, dense among them; clean accuracy is that at eps 0."""
-    from lightning_sparse.tables.verdicts import is_worst
-
-    kept = averages[(averages["metric"] == "clean_accuracy") | is_worst(averages)].fillna({"eps": 0.0})
+    kept = accuracies(averages).fillna({"eps": 0.0})
     if not kept["eps"].any():
         return {}
     is_dense = kept["method"] == "dense"
@@ -89,23 +79,13 @@ def _curve(line: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 def _pareto(averages: pd.DataFrame) -> dict[float, Series]:
     """Per eps, one line per method through its levels, and the front of those that no check of trust has failed."""
-    from lightning_sparse.tables.verdicts import is_worst
-
-    level = ["method", "sparsity_asked"]
-    bits = averages[averages["metric"] == "cost_bits"].set_index(level)["mean"].rename("bits")
     found = {}
-    for eps, worst in averages[is_worst(averages)].dropna(subset=["eps"]).groupby("eps"):
-        points = worst.set_index(level)[["mean", "distrusted"]].join(bits, how="inner").sort_values("bits")
-        if points.empty:
-            continue
-        points["bits"] /= 1e3
-        series = {
-            str(method): (list(line["bits"]), list(line["mean"])) for method, line in points.groupby(level="method")
-        }
-        trusted = points[points["distrusted"] == ""]
-        best = front(list(zip(trusted["bits"], trusted["mean"], strict=True)))
-        series["Pareto front"] = ([cost for cost, _ in best], [worth for _, worth in best])
-        found[float(str(eps))] = {name: line for name, line in series.items() if line[0]}
+    for points in pareto(averages):
+        points = points.sort_values("kilobits")
+        lines = {str(method): line for method, line in points.groupby("method")}
+        lines["Pareto front"] = points[points["front"]]
+        series = {name: (list(line["kilobits"]), list(line["mean"])) for name, line in lines.items() if len(line)}
+        found[float(points["eps"].iloc[0])] = series
     return found
 
 
@@ -121,5 +101,6 @@ def _lines(series: Series, says: str, title: str, xname: str) -> Any:
     )
 
 
-def _name(*parts: str) -> str:
+def slashed(*parts: str) -> str:
+    """Put the parts of a chart's name together, without those that are empty."""
     return "/".join(part for part in parts if part)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.results.records import Record
 from lightning_sparse.tracking.runs import AXIS
 
 if TYPE_CHECKING:
-    import wandb
     from wandb import Run
 
     from lightning_sparse.engine.masks import Masks
     from lightning_sparse.results.jobs import Job
 
 
-def log_records(run: Run | None, records: Iterable[Record]) -> None:
-    """Log what was measured of one job as a single point on the sparsity axis, and into the run's summary.
-
-    Args:
-        run: the job's run; None does nothing.
-        records: the job's records, all of one sparsity. NaN is left out; of two rows of one chart the later counts.
-    """
-    if run is not None:
-        _log(run, list(records), {})
-
-
 def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
     """Log all that a job's folder holds of the measurements last asked for.
 
     One point on the sparsity axis holds the numbers, ``adversarial/eps=...`` (image, adversarial image, difference) and
-    ``maps/<attribution>`` (image, map), each of the first image of up to six classes. Two artifacts hold the masks and
+    ``maps/<attribution>`` (image, map), each of the first image of up to six classes; NaN is left out, and of two rows of
+    one chart the later counts. Two artifacts hold the masks and
     ``records.jsonl``.
 
     Args:
@@ -44,31 +31,28 @@ def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
         return
     from lightning_sparse.tracking.artifacts import keep, masks_file
 
-    _log(run, job.current_rows(), _images(job))
+    records = job.current_rows()
+    values = {record.chart: record.value for record in records}
+    point = {chart: value for chart, value in values.items() if not isnan(value)}
+    if point:
+        point[AXIS] = records[-1].sparsity
+        # One call: with an axis of one's own W&B drops values that come at another step than their axis.
+        run.log({**point, **_images(job)})
+        run.summary.update(point)
     keep(run, "records", [job.rows])
     if masks is not None:
         keep(run, "masks", [masks_file(run, masks)])
 
 
-def _log(run: Run, records: list[Record], shown: dict[str, list[wandb.Image]]) -> None:
-    values = {record.chart: record.value for record in records}
-    point = {chart: value for chart, value in values.items() if not isnan(value)}
-    if not point:
-        return
-    point[AXIS] = records[-1].sparsity
-    # One call: with an axis of one's own W&B drops values that come at another step than their axis.
-    run.log({**point, **shown})
-    run.summary.update(point)
-
-
 def _images(job: Job) -> dict[str, Any]:
-    from lightning_sparse.tracking.pictures import adversarial_pictures, attributions, chosen, images, map_pictures
+    from lightning_sparse.results.arrays import attributions
+    from lightning_sparse.tracking.pictures import adversarial_pictures, chosen, images, map_pictures
 
     shown = {}
-    crafted = chosen(job.folder, job.keys, "transfer")
+    crafted = chosen(job, "transfer")
     if crafted:
         shown[f"adversarial/eps={float(crafted['eps']):.4g}"] = images(adversarial_pictures(crafted))
-    explained = chosen(job.folder, job.keys, "saliency")
+    explained = chosen(job, "saliency")
     for attribution in attributions(explained):
         shown[f"maps/{attribution}"] = images(map_pictures(explained, attribution))
     return shown

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse.results.jobs import arrays_file
+from lightning_sparse.results.arrays import Arrays, load_whole
+from lightning_sparse.results.jobs import Job
 
 if TYPE_CHECKING:
     import wandb
 
 Array = NDArray[Any]
-Saved = dict[str, Array]
 Picture = tuple[NDArray[np.uint8], str]
 
 MOST = 6  # images of a job, of different classes
@@ -24,34 +22,24 @@ SIDE = 96  # pixels at least: a browser would smooth 8 x 8 digits into detail th
 VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
 
-def chosen(folder: Path, keys: Iterable[str], kind: str) -> Saved:
+def chosen(job: Job, kind: str) -> Arrays:
     """Read what a measurement stored of the first image of each class, six classes at most.
 
     Args:
-        folder: the job's.
-        keys: of its measurements.
+        job: whose it is.
         kind: ``"transfer"`` (adversarial examples) or ``"saliency"`` (maps).
 
     Returns:
         The arrays, first axis the images; empty if there is no file, or only a torn one.
     """
-    path = arrays_file(folder, keys, kind)
-    if path is None:
+    found = load_whole(job, kind)
+    if not found:
         return {}
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:  # numpy leaves a torn file open
-            rows = np.sort(np.unique(file["labels"], return_index=True)[1])[:MOST]
-            return {name: file[name] if file[name].ndim == 0 else file[name][rows] for name in file.files}
-    except (OSError, KeyError, ValueError, BadZipFile):
-        return {}
+    rows = np.sort(np.unique(found["labels"], return_index=True)[1])[:MOST]
+    return {name: array if array.ndim == 0 else array[rows] for name, array in found.items()}
 
 
-def attributions(saved: Saved) -> list[str]:
-    """Names of the attributions whose maps were stored."""
-    return [name for name, array in saved.items() if array.ndim == 3]
-
-
-def adversarial_pictures(saved: Saved) -> list[Picture]:
+def adversarial_pictures(saved: Arrays) -> list[Picture]:
     """Side by side: the image, the adversarial one, and their difference, grey for none and scaled to its largest."""
     pictures = []
     for i, label in enumerate(saved["labels"]):
@@ -65,12 +53,12 @@ def adversarial_pictures(saved: Saved) -> list[Picture]:
     return pictures
 
 
-def map_pictures(saved: Saved, attribution: str, tops: Sequence[float] | None = None) -> list[Picture]:
+def map_pictures(saved: Arrays, attribution: str, tops: Sequence[float] | None = None) -> list[Picture]:
     """Side by side: the image, and the map of what counts for its class, brighter for more.
 
     Args:
         saved: what :func:`chosen` read.
-        attribution: one of :func:`attributions`.
+        attribution: whose maps were stored.
         tops: (n,), what is brightest in the map of each image; the map's own largest value if left out. Maps of several
             networks compare if they share it.
     """

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.extras import need
 from lightning_sparse.results.jobs import key_of
+from lightning_sparse.results.quantities import QUANTITIES
+from lightning_sparse.tables.configs import flat
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -20,10 +22,9 @@ MODES = ("disabled", "offline", "online")
 AXIS = "sparsity"
 STEP = "trainer/global_step"
 # What is charted against sparsity: the groups of measurements, and the images that belong to them.
-GROUPS = (
-    *("clean", "robust", "trust", "saliency", "corruption", "shift", "curvature", "transfer", "difference", "cost"),
-    *("adversarial", "maps"),
-)
+GROUPS = (*dict.fromkeys(described.group for described in QUANTITIES), "adversarial", "maps")
+# Curves of the training, though they are in those groups.
+CURVES = ("robust/monitor/*", "vog/rank_stability")
 ID_LENGTH = 64
 
 
@@ -80,6 +81,8 @@ def job_run(
         # WandbLogger declares its step only for runs that it starts itself.
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
+        for curve in CURVES:  # before the groups: of two patterns W&B takes the first
+            run.define_metric(curve, step_metric=STEP)
         define_axis(run)
         run.define_metric(AXIS, step_metric=STEP)  # it is a curve of the training too
     return run
@@ -167,21 +170,3 @@ def run_id(*names: str) -> str:
     if allowed == asked and len(asked) <= ID_LENGTH:
         return asked
     return f"{allowed[: ID_LENGTH - 9]}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten nested mappings; an empty one leaves nothing.
-
-    Example:
-        >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})
-        {'seed': 0, 'data.name': 'digits', 'data.split.test': 0.2}
-    """
-    plain: dict[str, Any] = {}
-    for name, value in config.items():
-        inner = (
-            {f"{name}.{key}": item for key, item in flat(value).items()}
-            if isinstance(value, Mapping)
-            else {name: value}
-        )
-        plain |= inner
-    return plain

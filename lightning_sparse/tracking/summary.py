@@ -10,9 +10,9 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import check_choice
 from lightning_sparse.results.jobs import key_of
-from lightning_sparse.tracking.charts import CHARTED, charts
+from lightning_sparse.tracking.charts import charted, charts, slashed
 from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     import wandb
     from wandb import Run
 
+    from lightning_sparse.results.arrays import Arrays
+    from lightning_sparse.results.jobs import Job
     from lightning_sparse.tables.collect import Sweep
 
 NUMBERS = ("records.csv", "table.csv")
 Points = dict[float, dict[str, Any]]
 
 
-def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> None:
+def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
     """Log a whole sweep as one run, after its report is written.
 
     It holds every record and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, one
@@ -36,21 +38,16 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
     uploaded last counts. Offline, nothing is written if no number has changed since the last one.
 
     Args:
-        folder: the sweep's folder, where :func:`lightning_sparse.report.write_report` has been.
+        sweep: as :func:`~lightning_sparse.tables.collect.collect` reads it; its report is in its folder.
         project: W&B project, the same as the jobs'.
         mode: as for :func:`~lightning_sparse.tracking.job_run`.
 
     Raises:
-        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`, and if the folder holds no report.
+        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`.
     """
     if check_choice("mode", mode, MODES) == "disabled":
         return
-    from lightning_sparse.tables.collect import collect
-
-    folder = Path(folder)
-    sweep = collect(folder)
-    if not (folder / "report.html").exists():
-        raise SparsityError(f"folder={str(folder)!r} holds no report.html: call write_report(folder) first")
+    folder = sweep.folder
     name = run_id("summary", sweep.name, key_of(str(folder.resolve())))
     if mode == "offline" and _told_before(folder, name):
         return
@@ -62,7 +59,11 @@ def summary_run(folder: str | Path, *, project: str, mode: str = "offline") -> N
         project=project,
         group=sweep.name,
         job_type="summary",
-        tags=[name for kind in ("data", "model", "method") for name in sorted(set(sweep.started[kind]))],
+        tags=[
+            name
+            for kind in ("data", "model", "method")
+            for name in sorted({getattr(job, kind) for job in sweep.started})
+        ],
         config={"sweep": sweep.name},
     )
     assert run is not None  # only "disabled" starts none
@@ -89,21 +90,21 @@ def _told_before(folder: Path, name: str) -> bool:
 def _log(run: Run, sweep: Sweep) -> None:
     import wandb
 
-    from lightning_sparse.tables.averages import over_seeds
     from lightning_sparse.tables.collect import by_subject
     from lightning_sparse.tables.gaps import holes
+    from lightning_sparse.tables.levels import rounded
     from lightning_sparse.tables.table import summarise
     from lightning_sparse.tracking.artifacts import keep
 
+    table = summarise(sweep)
     logged: dict[str, Any] = {
         "records": _table(sweep.frame),
-        "table": _table(summarise(sweep.frame, sweep.jobs)),
+        "table": _table(table.assign(sparsity=table["sparsity"].map(rounded))),  # table.csv has it exactly
     }
     points: Points = defaultdict(dict)
     for title, part in by_subject(sweep).items():
-        averages = over_seeds(part.frame)
-        logged |= charts(averages, title)
-        _means(points, averages, title)
+        logged |= charts(part.averages, title)
+        _means(points, part.averages, title)
         _images(points, part, title)
     for picture in sorted((sweep.folder / "figures").rglob("*.png")):
         logged[picture.relative_to(sweep.folder).with_suffix("").as_posix()] = wandb.Image(str(picture))
@@ -111,27 +112,28 @@ def _log(run: Run, sweep: Sweep) -> None:
     define_axis(run)
     for sparsity, point in sorted(points.items()):
         run.log({AXIS: sparsity} | point)
-    run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep.frame, sweep.jobs))})
+    run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep))})
     keep(run, "report", [sweep.folder / name for name in (*NUMBERS, "report.html")])
 
 
 def _means(points: Points, averages: pd.DataFrame, title: str) -> None:
     """The means of every method as plain numbers, which `wandb leet` draws too."""
-    for line in averages.dropna(subset=["mean"]).to_dict("records"):
-        if line["chart"].startswith(CHARTED):
-            points[line["sparsity_asked"]][_name(line["chart"], title, line["method"])] = line["mean"]
+    for line in charted(averages).dropna(subset=["mean"]).to_dict("records"):
+        points[line["sparsity_asked"]][slashed(line["chart"], title, line["method"])] = line["mean"]
 
 
 def _images(points: Points, sweep: Sweep, title: str) -> None:
     """The same images at every level of a method, dense first, of the first seed."""
-    from lightning_sparse.tracking.pictures import adversarial_pictures, attributions, images, map_pictures
+    from lightning_sparse.results.arrays import attributions
+    from lightning_sparse.tracking.pictures import adversarial_pictures, images, map_pictures
 
-    jobs = sweep.jobs[sweep.jobs["seed"] == sweep.jobs["seed"].min()]
-    for method in sorted(set(jobs["method"]) - {"dense"}) or ["dense"]:
-        levels = jobs[jobs["method"].isin(["dense", method])].sort_values("sparsity_asked").to_dict("records")
-        for sparsity, saved in _of_same_images(sweep.folder, levels, "transfer"):
-            points[sparsity][_name("adversarial", title, method)] = images(adversarial_pictures(saved))
-        explained = _of_same_images(sweep.folder, levels, "saliency")
+    first = min(job.seed for job in sweep.started)
+    jobs = sorted((job for job in sweep.started if job.seed == first), key=lambda job: job.sparsity_asked)
+    for method in sorted({job.method for job in jobs} - {"dense"}) or ["dense"]:
+        levels = [job for job in jobs if job.method in ("dense", method)]
+        for sparsity, saved in _of_same_images(levels, "transfer"):
+            points[sparsity][slashed("adversarial", title, method)] = images(adversarial_pictures(saved))
+        explained = _of_same_images(levels, "saliency")
         for attribution in attributions(explained[0][1]) if explained else []:
             have = [(sparsity, saved) for sparsity, saved in explained if attribution in saved]
             tops = [
@@ -139,16 +141,16 @@ def _images(points: Points, sweep: Sweep, title: str) -> None:
             ]
             for sparsity, saved in have:
                 shown = images(map_pictures(saved, attribution, tops))
-                points[sparsity][_name("maps", title, method, attribution)] = shown
+                points[sparsity][slashed("maps", title, method, attribution)] = shown
 
 
-def _of_same_images(folder: Path, jobs: list[dict[Any, Any]], kind: str) -> list[tuple[float, dict[str, Any]]]:
+def _of_same_images(jobs: list[Job], kind: str) -> list[tuple[float, Arrays]]:
     """Sparsity and arrays of the jobs that were measured on the same images as the sparsest."""
     from numpy import array_equal
 
     from lightning_sparse.tracking.pictures import chosen
 
-    loaded = [(job["sparsity_asked"], chosen(folder / job["folder"], job["keys"], kind)) for job in jobs]
+    loaded = [(job.sparsity_asked, chosen(job, kind)) for job in jobs]
     loaded = [(sparsity, saved) for sparsity, saved in loaded if saved]
     return [level for level in loaded if array_equal(level[1]["images"], loaded[-1][1]["images"])]
 
@@ -172,7 +174,3 @@ def _table(frame: pd.DataFrame) -> wandb.Table:
     cells = frame.astype(object).where(frame.notna(), None)
     rows: list[Iterable[Any]] = list(cells.to_numpy().tolist())
     return wandb.Table(columns=[str(name) for name in frame.columns], data=rows)
-
-
-def _name(*parts: str) -> str:
-    return "/".join(part for part in parts if part)

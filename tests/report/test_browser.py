@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lightning_sparse.report import write_report
+from lightning_sparse.report import write
+from lightning_sparse.tables.collect import collect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What Chromium asks for by itself, whatever page it shows.
@@ -87,7 +88,7 @@ def seen(tmp_path_factory, request):
     (folder / "gradual-0.98-s1" / ".hydra" / "config.yaml").write_text("seed: 1\nsparsity:\n  end: 0.75\n")
     failed = write_job(folder, "gradual", 0.5, 2, status="failed", error="ValueError: no")
     (failed / "traceback.txt").write_text("Traceback (most recent call last):\n  <here>\nValueError: no\n")
-    page = write_report(folder)
+    page = write(collect(folder))
     watched = page.with_name("watched.html")
     source = page.read_text()
     watched.write_text(

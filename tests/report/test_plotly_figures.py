@@ -84,6 +84,14 @@ def test_every_figure_holds_the_numbers_of_over_seeds_and_is_one_that_plotly_kno
     assert curve["y"][0] == pytest.approx(0.95 - 0.05 * 0.98)
 
 
+def test_the_exact_sparsity_is_said_of_a_point(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.8,), seeds=(0,))
+    rows = folder / "gradual-0.8-s0" / "records.jsonl"
+    rows.write_text(rows.read_text().replace('"sparsity": 0.8', '"sparsity": 0.7999924530'))
+    point = traces(plot(collect(folder), "robustness"))["clean accuracy", "gradual"]["text"][0]
+    assert "sparsity 0.8 (achieved 0.799992453)" in point
+
+
 def test_one_seed_has_no_band_and_says_so(make_sweep):
     described = plot(collect(make_sweep(seeds=(1,))), "robustness")
     assert traces(described, "spread") == {}

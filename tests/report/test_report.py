@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from lightning_sparse.report import write_report
+from lightning_sparse.report import write
 from lightning_sparse.report.embedded import plotly_js
 from lightning_sparse.report.headline import headline
 from lightning_sparse.tables.collect import collect
@@ -78,7 +78,7 @@ def test_a_whole_sweep(make_sweep, write_job):
         ["sparsity=brain", "sparsity.final_sparsity=0.8", "seed=0"],
         came=1,
     )
-    path = write_report(folder)
+    path = write(collect(folder))
     assert path == folder / "report.html"
     page = check(path)
     assert "OutOfMemoryError: tried to allocate 2 GiB" in page.words
@@ -112,7 +112,7 @@ def test_the_headline_says_what_the_numbers_say(make_sweep):
 
 def test_one_seed_claims_nothing(make_sweep):
     folder = make_sweep(methods=("brain",), levels=(0.9,), seeds=(0,))
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert "One seed: no claim" in page.words
     assert "±" not in page.words.split("How to read")[0].replace("has no ±", "").replace("seeds ± half", "")
 
@@ -121,7 +121,7 @@ def test_a_sweep_of_failures_shows_its_holes(make_sweep, write_job, tmp_path):
     folder = tmp_path / "lost"
     write_job(folder, "dense", 0.0, 0, status="failed", error="no such file: digits")
     write_job(folder, "gradual", 0.9, 0, status="failed", error="no such file: digits")
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert "2 holes" in page.words
     assert page.words.count("no such file: digits") == 8  # box, table, opened line of it, list of jobs
     assert "img" not in page.tags
@@ -132,7 +132,7 @@ def test_without_saliency_the_rest_is_there(tmp_path, write_job):
     folder = tmp_path / "plain"
     for method, sparsity in (("dense", 0.0), ("gradual", 0.9)):
         write_job(folder, method, sparsity, 0, saliency=False)
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert sorted(file.name for file in (folder / "figures").glob("*.png")) == ["robustness.png", "security_curves.png"]
     assert "Gini" not in page.words
 
@@ -140,7 +140,7 @@ def test_without_saliency_the_rest_is_there(tmp_path, write_job):
 def test_without_dense_and_with_one_level(tmp_path, write_job):
     folder = tmp_path / "alone"
     write_job(folder, "brain", 0.9, 0)
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert "brain at sparsity 0.9" in page.words
     assert (folder / "figures" / "maps_brain_gradient.png").exists()
 
@@ -149,7 +149,7 @@ def test_torn_maps_cost_one_cell(make_sweep):
     folder = make_sweep(methods=("brain",), levels=(0.5, 0.9), seeds=(0,))
     file = folder / "brain-0.5-s0" / "saliency-0.npz"
     file.write_bytes(file.read_bytes()[:300])
-    write_report(folder)
+    write(collect(folder))
     assert (folder / "figures" / "maps_brain_gradient.png").exists()
 
 
@@ -158,7 +158,7 @@ def test_a_hostile_method_name_is_only_a_name(tmp_path, write_job, name):
     folder = tmp_path / "sub" / "hostile"
     write_job(folder, "dense", 0.0, 0)
     write_job(folder, name, 0.9, 0, run="hostile")
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert name in page.words
     assert page.tags.count("script") == 3  # plotly, what it draws, and what makes the page answer
     assert "<script>alert" not in page.source
@@ -174,15 +174,27 @@ def test_two_data_sets_are_two_parts_of_one_page(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     for method, sparsity in (("dense", 0.0), ("gradual", 0.5)):
         write_job(folder, method, sparsity, 0, run=f"mnist-{method}", data="mnist")
-    page = check(write_report(folder))
+    page = check(write(collect(folder)))
     assert "Accuracy and robustness, mnist, cnn" in page.words
     assert (folder / "figures" / "mnist-cnn" / "robustness.png").exists()
 
 
+def test_an_achieved_sparsity_is_read_without_the_rounding_to_whole_connections(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.8, 0.98), seeds=(0, 1))
+    for seed, achieved in ((0, "0.7999924530"), (1, "0.7999924531")):
+        for rows in (folder / f"gradual-0.8-s{seed}" / "records.jsonl", folder / "records.jsonl"):
+            rows.write_text(rows.read_text().replace('"sparsity": 0.8', f'"sparsity": {achieved}'))
+    source = write(collect(folder)).read_text()
+    assert 'title="0.799992453">0.8</td>' in source
+    assert "0.799992453" in (folder / "table.csv").read_text()
+    sweep = collect(folder)
+    assert not any("0.79999" in line for line in headline(sweep))
+
+
 def test_the_same_records_give_the_same_files(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0, 1))
-    first = write_report(folder).read_bytes()
-    assert write_report(folder).read_bytes() == first
+    first = write(collect(folder)).read_bytes()
+    assert write(collect(folder)).read_bytes() == first
 
 
 def test_importing_the_report_is_cheap():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.report.headline import headline
 from lightning_sparse.results.records import Record, append, read
 from lightning_sparse.tables.averages import over_seeds
 from lightning_sparse.tables.collect import by_subject, collect
@@ -29,7 +30,7 @@ def line(table: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
 
 def test_means_and_half_widths_are_those_worked_out_by_hand(make_sweep):
     sweep = collect(make_sweep())
-    table = summarise(sweep.frame, sweep.jobs)
+    table = summarise(sweep)
     assert list(zip(table["method"], table["sparsity_asked"], strict=True)) == [
         ("dense", 0.0),
         *[("brain", s) for s in (0.5, 0.9, 0.98)],
@@ -50,7 +51,7 @@ def test_means_and_half_widths_are_those_worked_out_by_hand(make_sweep):
 
 def test_one_seed_has_a_mean_and_no_interval(make_sweep):
     sweep = collect(make_sweep(seeds=(1,)))
-    brain = line(summarise(sweep.frame, sweep.jobs), "brain", 0.5)
+    brain = line(summarise(sweep), "brain", 0.5)
     assert brain["clean/accuracy"] == pytest.approx(0.95 - 0.05 * 0.5)
     assert math.isnan(brain["clean/accuracy ±"])
     assert brain["seeds"] == 1
@@ -70,7 +71,7 @@ def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
     (folder / "launches.jsonl").write_text(json.dumps(launched) + "\n")
     sweep = collect(folder)
     kept = sweep.frame[sweep.frame["run"] != "brain-0.9-s0"]  # its agreement rows stand in the sweep's own file
-    found = holes(kept, sweep.jobs)
+    found = holes(replace(sweep, frame=kept))
     told = {(row.method, row.sparsity_asked, row.seed): row.status for row in found.itertuples()}
     assert told == {
         ("gradual", 0.9, 1): "failed",
@@ -78,7 +79,7 @@ def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
         ("brain", 0.9, 0): "empty",
         ("brain", 0.9, 2): "not started",
     }
-    table = summarise(kept, sweep.jobs)
+    table = summarise(replace(sweep, frame=kept))
     gradual = line(table, "gradual", 0.9)
     assert gradual["seeds"] == 1
     assert "seed 1 failed: OutOfMemoryError: 2 GiB" in gradual["holes"]
@@ -90,7 +91,7 @@ def test_two_seeds_left_of_three_widen_the_interval(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,))
     (folder / "gradual-0.5-s2" / "records.jsonl").unlink()
     sweep = collect(folder)
-    gradual = line(summarise(sweep.frame, sweep.jobs), "gradual", 0.5)
+    gradual = line(summarise(sweep), "gradual", 0.5)
     assert gradual["clean/accuracy"] == pytest.approx(0.9 - 0.005)
     assert gradual["clean/accuracy ±"] == pytest.approx(T_1 * 0.01 / math.sqrt(2) / math.sqrt(2))
 
@@ -99,7 +100,7 @@ def test_a_line_whose_jobs_all_failed_stays_in_the_table(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     write_job(folder, "gradual", 0.98, 0, status="failed", error="diverged")
     sweep = collect(folder)
-    sparsest = line(summarise(sweep.frame, sweep.jobs), "gradual", 0.98)
+    sparsest = line(summarise(sweep), "gradual", 0.98)
     assert sparsest["seeds"] == 0
     assert math.isnan(sparsest["clean/accuracy"])
     assert sparsest["holes"] == "seed 0 failed: diverged"
@@ -127,12 +128,12 @@ def test_undefined_values_are_left_out_and_told(make_sweep):
     found = averages[(averages["method"] == "gradual") & (averages["chart"] == "saliency/gradient/gini")].iloc[0]
     assert found["seeds"] == 2
     assert found["mean"] == pytest.approx(0.55 - 0.005)
-    assert [said for said in warnings(sweep.frame, sweep.jobs) if "undefined for gradual-0.5-s2" in said]
+    assert [said for said in warnings(sweep) if "undefined for gradual-0.5-s2" in said]
 
 
 def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
-    assert warnings(collect(folder).frame, collect(folder).jobs) == []
+    assert warnings(collect(folder)) == []
     job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
     owner = {"sparsity_asked": 0.5, "sparsity": 0.5, "key": "saliency-0", **job}
     append(folder / "gradual-0.5-s0" / "records.jsonl", [Record("clean_accuracy", 0.9, 50, **owner)])
@@ -140,7 +141,7 @@ def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
     worst = Record("robust_accuracy", 0.1, 100, attack="worst", norm="Linf", eps=0.1, **verdict, **owner)
     append(folder / "gradual-0.5-s0" / "records.jsonl", [worst])
     sweep = collect(folder)
-    said = " ".join(warnings(sweep.frame, sweep.jobs))
+    said = " ".join(warnings(sweep))
     assert "different numbers of images: clean/accuracy" in said
     assert "failed the check of losses agree: gradual-0.5-s0" in said
     assert "failed the check of noise: gradual-0.5-s0" in said
@@ -152,9 +153,9 @@ def test_of_two_jobs_in_one_place_the_last_asked_for_counts(make_sweep, write_jo
     sweep = collect(folder)
     assert sweep.superseded == ("gradual-0.5-s0",)
     assert "gradual-0.5-s0" not in set(sweep.frame["run"])
-    line = summarise(sweep.frame, sweep.jobs).query("method == 'gradual'").iloc[0]
+    line = summarise(sweep).query("method == 'gradual'").iloc[0]
     assert line["seeds"] == 2
-    assert "Left out, because a newer job" in " ".join(warnings(sweep.frame, sweep.jobs, sweep.superseded))
+    assert "Left out, because a newer job" in " ".join(warnings(sweep))
     (folder / "gradual-0.5-s0" / "job.json").touch()  # asked for again
     assert collect(folder).superseded == ("gradual-trained-otherwise",)
     later = folder / "gradual-trained-otherwise" / "job.json"
@@ -182,7 +183,7 @@ def test_a_network_that_missed_its_sparsity_is_named(make_sweep):
     row = replace(row, key="saliency-0")
     append(folder / "dense-0-s0" / "records.jsonl", [row])
     sweep = collect(folder)
-    assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(sweep.frame, sweep.jobs))
+    assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(sweep))
 
 
 def test_csv_files_hold_every_row_and_the_table(make_sweep):
@@ -202,7 +203,7 @@ def test_a_sweep_over_two_data_sets_is_never_averaged_over_them(make_sweep, writ
     sweep = collect(folder)
     assert list(by_subject(sweep)) == ["digits, cnn", "mnist, cnn"]
     assert list(by_subject(sweep)["mnist, cnn"].jobs["run"]) == ["mnist"]
-    table = summarise(sweep.frame, sweep.jobs)
+    table = summarise(sweep)
     assert table["data"].tolist() == ["digits", "digits", "mnist"]
 
 
@@ -212,7 +213,7 @@ def test_a_torn_job_file_is_a_hole(make_sweep):
     (folder / "torn" / "job.json").write_text('{"run": "torn", "meth')
     sweep = collect(folder)
     assert list(by_subject(sweep)) == [""]
-    assert holes(sweep.frame, sweep.jobs)["status"].tolist() == ["unreadable"]
+    assert holes(sweep)["status"].tolist() == ["unreadable"]
 
 
 def test_folders_that_are_no_sweep_are_refused(tmp_path):
@@ -228,7 +229,53 @@ def test_a_mean_over_seeds_that_were_trained_otherwise_is_said(tmp_path, write_j
         write_job(folder, "gradual", 0.5, seed, training=training)
         write_job(folder, "dense", 0.0, seed, training="dense")
     sweep = collect(folder)
-    (said,) = [line for line in warnings(sweep.frame, sweep.jobs) if "different settings" in line]
+    (said,) = [line for line in warnings(sweep) if "different settings" in line]
     assert said.startswith(
         "gradual at sparsity 0.5 is a mean over seeds that were trained with different settings: grad"
     )
+
+
+def test_a_job_that_does_not_say_its_sparsity_stands_at_the_one_it_has(tmp_path, write_job):
+    folder = tmp_path / "own"
+    for seed in (0, 1):
+        write_job(folder, "dense", 0.0, seed)
+        job = write_job(folder, "own", 0.9, seed, run=f"own-s{seed}", training="half")
+        forget_asked(job)
+        forget_asked(write_job(folder, "own", 0.5, seed, run=f"other-s{seed}", training="other"))
+    for seed, training in ((2, "half"), (3, "never")):
+        forget_asked(write_job(folder, "own", 0.9, seed, run=f"failed-s{seed}", training=training, status="failed"))
+    sweep = collect(folder)
+    table = summarise(sweep)
+    assert line(table, "own", 0.9)["seeds"] == 2
+    assert line(table, "own", 0.9)["clean/accuracy"] == pytest.approx(clean(0.9))
+    assert line(table, "own", 0.9)["holes"].startswith("seed 2 failed")
+    assert line(table, "own", 0.5)["seeds"] == 2
+    (unknown,) = [one for one in table.itertuples() if math.isnan(one.sparsity_asked)]
+    assert unknown.holes.startswith("seed 3 failed")
+    assert "nan" not in headline(sweep)[1]
+    assert warnings(sweep) == []
+
+
+def clean(sparsity):
+    """What the jobs of a method without a name of its own come to, over seeds 0 and 1."""
+    return 0.95 - 0.1 * sparsity - 0.005
+
+
+def forget_asked(folder):
+    """Let a job's files say NaN where they say which sparsity was asked for."""
+    for name in ("job.json", "records.jsonl"):
+        if (folder / name).exists():
+            told = [json.loads(one) for one in (folder / name).read_text().splitlines()]
+            lines = [json.dumps(one | {"sparsity_asked": math.nan}) for one in told]
+            (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def test_a_level_that_is_not_known_is_a_level(make_sweep):
+    sweep = collect(make_sweep(methods=("gradual",), levels=(0.5,)))
+    unknown = sweep.frame["method"] == "gradual"
+    frame = sweep.frame.assign(sparsity_asked=sweep.frame["sparsity_asked"].mask(unknown))
+    members = [replace(job, sparsity_asked=math.nan) if job.method == "gradual" else job for job in sweep.members]
+    table = summarise(replace(sweep, frame=frame, members=tuple(members)))
+    (gradual,) = [one for one in table.to_dict("records") if one["method"] == "gradual"]
+    assert gradual["seeds"] == 3
+    assert gradual["clean/accuracy"] == pytest.approx(0.90)

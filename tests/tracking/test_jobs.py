@@ -18,8 +18,9 @@ from lightning_sparse import GradualPruning, SparsityMonitor
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.quantities import QUANTITIES
 from lightning_sparse.results.records import Record
-from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, log_records, summary_run
+from lightning_sparse.tracking import finish, job_run, lightning_logger, log_job, summary_run
 from offline_runs import artifacts, axes, folders, history, inspect, lines, started, told_by
 
 PROJECT = "tests"
@@ -41,13 +42,20 @@ def rows(sparsity: float = 0.9) -> list[Record]:
     ]
 
 
+def log_rows(run, folder: Path) -> None:
+    """Log a job that has these rows."""
+    what = Job("gradual-0.9-s0", "gradual", "digits", "cnn", 0, 0.9, folder=folder / "rows").save(keys=("clean-0",))
+    what.record(rows(), "clean-0", 0.9)
+    log_job(run, what)
+
+
 def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
     sweep = tmp_path / "quick"
     run = job("gradual-0.9-s0", sweep)
     logger = lightning_logger(run)
     logger.log_metrics({"train/loss": 1.5}, step=3)
     logger.log_metrics({"train/loss": 0.5}, step=7)
-    log_records(run, rows())
+    log_rows(run, sweep)
     finish(run)
 
     told = lines(sweep)
@@ -56,8 +64,16 @@ def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
     assert (about["project"], about["run_group"], about["job_type"]) == (PROJECT, "quick/gradual", "train")
     assert sorted(about["tags"]) == ["digits", "gradual"]
     drawn = axes(told)
-    assert {drawn[f"{kind}/*"] for kind in ("clean", "robust", "saliency", "cost", "maps")} == {"sparsity"}
-    assert drawn["*"] == drawn["sparsity"] == "trainer/global_step"
+    kinds = {*(described.group for described in QUANTITIES), "maps", "adversarial"}
+    assert {"clean", "robust", "saliency", "cost", "vog", "shortcut"} < kinds
+    assert {drawn[f"{kind}/*"] for kind in kinds} == {"sparsity"}
+    curves = (
+        "*",
+        "sparsity",
+        "robust/monitor/*",
+        "vog/rank_stability",
+    )  # of the training, which look on while it lasts
+    assert {drawn[name] for name in curves} == {"trainer/global_step"}
 
     trained = [(point["trainer/global_step"], point["train/loss"]) for point in history(told) if "train/loss" in point]
     assert trained == [(3, 1.5), (7, 0.5)]
@@ -87,7 +103,7 @@ def test_a_trainer_writes_what_the_masks_do_into_the_jobs_run(tmp_path):
     pruning = GradualPruning(0.9, every=4)
     trainer = settings.quiet(pruning, monitor, logger=lightning_logger(run), max_epochs=2, default_root_dir=tmp_path)
     trainer.fit(settings.Module(), settings.batches())
-    log_records(run, rows())
+    log_rows(run, tmp_path)
     finish(run)
 
     told = lines(tmp_path)
@@ -130,7 +146,7 @@ def test_a_trainer_of_ones_own_writes_into_the_jobs_run(tmp_path):
         **quiet,
     )
     trainer.fit(Logging())
-    log_records(run, rows())
+    log_rows(run, tmp_path)
     finish(run)
     assert [point["trainer/global_step"] for point in history(lines(tmp_path)) if "loss" in point] == [1, 3]
     assert list(tmp_path.rglob("*.ckpt"))
@@ -206,7 +222,7 @@ def test_a_job_shows_its_images_and_keeps_its_masks_and_records(tmp_path):
 def test_a_job_that_goes_on_is_the_same_run(tmp_path):
     for _ in range(2):
         run = job("first", tmp_path)
-        log_records(run, rows())
+        log_rows(run, tmp_path)
         finish(run)
     found = folders(tmp_path)
     told = [told_by("leet", "inspect", "--json", str(folder)).splitlines() for folder in found]
@@ -223,7 +239,7 @@ def test_two_runs_of_one_process_stay_apart(tmp_path):
     first = job("first", tmp_path / "a")
     finish(first, failed=True)
     second = job("second", tmp_path / "b")
-    log_records(second, rows())
+    log_rows(second, tmp_path / "b")
     finish(second)
     assert first.id != second.id
     assert history(lines(tmp_path / "a")) == []
@@ -247,7 +263,6 @@ def test_disabled_is_nothing(tmp_path):
     run = job("off", tmp_path, mode="disabled")
     assert run is None
     assert lightning_logger(run) is None
-    log_records(run, rows())
     log_job(run, Job("off", "gradual", "digits", "cnn", 0, 0.9))
     finish(run)
     summary_run(tmp_path, project=PROJECT, mode="disabled")

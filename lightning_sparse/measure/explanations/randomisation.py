@@ -14,6 +14,7 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.explanations.agreement import rank_agreement
 from lightning_sparse.measure.explanations.attributions import attribute
 from lightning_sparse.measure.explanations.maps import complexity, quotient
+from lightning_sparse.results.verdicts import verdict_of
 
 LIMIT = 0.5
 """A method passes on a model if the mean similarity of its maps before and after stays below this."""
@@ -108,4 +109,4 @@ def verdict(similarity: float) -> str:
     """
     if np.isnan(similarity):
         return ""
-    return "passed" if similarity < LIMIT else "failed: maps alike"
+    return verdict_of([] if similarity < LIMIT else ["maps alike"])

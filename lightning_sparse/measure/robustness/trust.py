@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_sparse.results.records import Record
+from lightning_sparse.results.verdicts import has_failed, verdict_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,5 @@ def verdict(checks: Sequence[Record], eps: float | None = None) -> str:
     if not checks:
         return ""
     decisive = [row for row in checks if eps is None or row.eps == eps or row.metric in OF_THE_MODEL]
-    failed = dict.fromkeys(
-        row.metric.removeprefix("trust_").replace("_", " ") for row in decisive if row.trust == "failed"
-    )
-    return f"failed: {', '.join(failed)}" if failed else "passed"
+    failed = (row.metric.removeprefix("trust_").replace("_", " ") for row in decisive if has_failed(row.trust))
+    return verdict_of(failed)

@@ -10,9 +10,8 @@ from lightning_sparse.app.comparing.compare_jobs import compare_jobs, update_com
 from lightning_sparse.app.comparing.forgotten_images import forgotten_images, populations
 from lightning_sparse.app.comparing.paired_with_dense import differences
 from lightning_sparse.app.comparing.same_images import same_images
-from lightning_sparse.app.finish import jobs_in
 from lightning_sparse.results import records
-from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.jobs import Job, read_jobs
 from lightning_sparse.results.records import Record
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -139,10 +138,10 @@ def test_agreement_is_only_of_equal_images_and_of_jobs_that_are_done(tmp_path):
     made(tmp_path, "gradual", 0.9, 2, maps=maps).save()  # no dense network of this seed
     made(tmp_path, "late", 0.9, 0, maps=maps).save(status="failed")
     other = made(tmp_path, "rigl", 0.9, 0, maps=maps).save()
-    with np.load(other.arrays("saliency")) as file:
+    with np.load(other.folder / "saliency-a.npz") as file:
         arrays = dict(file)
     np.savez(other.folder / "saliency-a.npz", **arrays | {"images": arrays["images"] + 1})
-    found = {row.run: row.value for row in compare_jobs(jobs_in(tmp_path)) if row.metric == "dense_agreement"}
+    found = {row.run: row.value for row in compare_jobs(read_jobs(tmp_path)[0]) if row.metric == "dense_agreement"}
     assert found == {"gradual-0.9-0": pytest.approx(1.0), "brain-0.9-0": pytest.approx(-1.0)}
 
 

@@ -1,0 +1,183 @@
+"""Every quantity that is measured, described once: tables, figures, the page and W&B all read it here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
+
+Limits = tuple[float, float]
+SHARE: Limits = (0.0, 1.0)
+EITHER: Limits = (-1.0, 1.0)
+POSITIVE: Limits = (0.0, inf)
+
+MAIN = "Accuracy and robustness"
+SALIENCY = "Saliency"
+WHY = "What may explain it"
+COST = "What it costs"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What there is to know of a metric beside its numbers.
+
+    Attributes:
+        metric: as in :class:`~lightning_sparse.results.records.Record`; one that ends in ``_`` describes all that begin so.
+        name: what a reader calls it; the metric with spaces if left out.
+        says: what it is, for the page; the direction that is better is said behind it.
+        better: ``"higher"``, ``"lower"``, or nothing where neither is.
+        unit: how it is printed: ``"%"`` (of a share), ``"points"`` (of percent, with a sign), ``"count"`` (three digits, k,
+            M) or nothing (three decimals).
+        limits: the smallest and the largest value that it can have; intervals are cut there.
+        heading: the part of the page that it belongs to; W&B charts what has one. Nothing: it is in the CSV files alone.
+        column: whether the table under that heading has a column for it.
+        panel: whether the figure under that heading has a panel for it.
+        same_images: whether every network is measured on the same images, so that a number of images that differs is
+            worth a warning, and one that is undefined too.
+        together: whether several seeds give one number, so that a missing seed is no hole.
+    """
+
+    metric: str
+    name: str = ""
+    says: str = ""
+    better: str = ""
+    unit: str = ""
+    limits: Limits = (-inf, inf)
+    heading: str = ""
+    column: bool = True
+    panel: bool = False
+    same_images: bool = False
+    together: bool = False
+
+    @property
+    def group(self) -> str:
+        """What a chart's name begins with.
+
+        Example:
+            >>> quantity("gini").group, quantity("vog_mean").group
+            ('saliency', 'vog')
+        """
+        return "saliency" if self.heading == SALIENCY else self.metric.partition("_")[0]
+
+
+# fmt: off
+QUANTITIES = (
+    Quantity("clean_accuracy", "clean accuracy",
+        "Share of the test images that are classified correctly as they are.",
+        "higher", "%", SHARE, MAIN, same_images=True),
+    Quantity("robust_accuracy", "robust accuracy",
+        "Share of the test images that are classified correctly as they are and under every attack that was run, each image "
+        "judged by its worst attack. No pixel changes by more than eps, where the pixel range is 0 to 1. It is an upper "
+        "bound: an attack that was not run may do more harm.",
+        "higher", "%", SHARE, MAIN, same_images=True),
+    Quantity("robust_curve_area", "area under robust accuracy",
+        "Mean robust accuracy from eps 0 to the largest eps. It depends on the largest eps.",
+        "higher", "", SHARE, MAIN, same_images=True),
+    Quantity("robust_eps_half", "eps that halves accuracy", limits=POSITIVE),  # undefined is no loss: nothing has halved
+    Quantity("gini", "Gini index",
+        "How concentrated an explanation is: 0 if all pixels matter alike, near 1 if a few pixels carry all of it. "
+        "Concentrated is not the same as right.",
+        limits=SHARE, heading=SALIENCY, panel=True),
+    Quantity("insertion_deletion_gap", "insertion - deletion gap",
+        "Whether the pixels an explanation ranks first are the ones the network uses: the area under the true class's "
+        "probability when pixels are added to a black image, most important first, less the area when they are removed in "
+        "that order. 0 is what a random order gives.",
+        "higher", "", EITHER, SALIENCY, panel=True),
+    Quantity("max_sensitivity", "max-sensitivity",
+        "The largest relative change of an explanation under ten moves of every pixel by at most 0.02. Lower is steadier; a "
+        "constant map is steady too.",
+        limits=POSITIVE, heading=SALIENCY, panel=True),
+    Quantity("dense_agreement", "agreement with dense",
+        "Rank correlation of an explanation with that of the dense network of the same seed, on the same image. 1 is the "
+        "same order of pixels, 0 is unrelated.",
+        limits=EITHER, heading=SALIENCY, panel=True, together=True),
+    Quantity("dense_agreement_top10", "agreement with dense, top 10 %", heading=SALIENCY, column=False, together=True),
+    Quantity("clean_cross_entropy", "clean cross-entropy", "Cross-entropy on the test images as they are.",
+        "lower", "", POSITIVE, same_images=True),
+    Quantity("convergence_delta", "convergence delta",
+        "How far integrated gradients miss the sum they must add up to. Near 0 is well integrated.",
+        limits=POSITIVE, heading=SALIENCY, column=False),
+    Quantity("localisation_", limits=SHARE, heading=SALIENCY),
+    Quantity("randomisation_similarity", "",
+        "Rank correlation of an explanation with itself after the network's weights were shuffled. Below 0.5 it passes; "
+        "above, it shows the image more than what was learned.",
+        limits=EITHER, heading=SALIENCY),
+    Quantity("randomisation_complexity_rise", heading=SALIENCY, column=False),
+    Quantity("difference_clean_accuracy", "clean accuracy less dense, points", "", "higher", "points", EITHER, WHY),
+    Quantity("difference_robust_accuracy", "robust accuracy less dense, points",
+        "Robust accuracy less that of the dense network of the same seed, on the same images.",
+        "higher", "points", EITHER, WHY),
+    Quantity("corruption_accuracy", "", "", "higher", "", SHARE, same_images=True),
+    Quantity("corruption_mean_accuracy", "accuracy, corrupted",
+        "Mean accuracy over eight corruptions at three severities. Falling while clean accuracy stays is hidden damage.",
+        "higher", "%", SHARE, WHY, panel=True, same_images=True),
+    Quantity("shift_consistency", "consistency under shifts",
+        "How often two shifted copies of an image get the same class, right or wrong.",
+        "higher", "%", SHARE, WHY, panel=True, same_images=True),
+    Quantity("curvature_jacobian_norm", "input Jacobian", limits=POSITIVE, heading=WHY, same_images=True),
+    Quantity("curvature_jacobian_norm_calibrated", "input Jacobian, calibrated",
+        "How steep the calibrated logits are in the pixels, in the mean. Lower is flatter.",
+        limits=POSITIVE, heading=WHY, panel=True, same_images=True),
+    Quantity("curvature_hessian_eigenvalue", "top Hessian eigenvalue",
+        "The largest eigenvalue of the training loss's Hessian in the living weights. Lower is flatter.",
+        limits=POSITIVE, heading=WHY, panel=True, same_images=True),
+    Quantity("shortcut_accuracy_aligned", "accuracy, own cue", "", "higher", "%", SHARE, WHY, same_images=True),
+    Quantity("shortcut_accuracy_absent", "accuracy, no cue", "", "higher", "%", SHARE, WHY, same_images=True),
+    Quantity("shortcut_accuracy_conflicting", "accuracy, another's cue", "", "higher", "%", SHARE, WHY, same_images=True),
+    Quantity("shortcut_reliance", "reliance on the shortcut",
+        "Accuracy with the cue of an image's own class less that with the cue of another class. 0 does not look at the cue.",
+        "lower", "", EITHER, WHY, panel=True, same_images=True),
+    Quantity("forgotten_share", "forgotten images",
+        "Share of images that most sparse networks put in another class than most dense ones. Two groups of dense networks "
+        "disagree too.",
+        unit="%", limits=SHARE, heading=WHY, together=True),
+    Quantity("forgotten_", limits=EITHER, together=True),
+    Quantity("vog_forgotten_overlap", "forgotten among the most variable",
+        "Of the tenth of images whose gradients varied most over the dense training, the share that is forgotten; to be held "
+        "against the share of all.",
+        limits=SHARE, heading=WHY, together=True),
+    Quantity("vog_mean", limits=POSITIVE),
+    Quantity("vog_rank_stability", limits=EITHER),
+    Quantity("transfer_accuracy", "", "", "higher", "", SHARE, same_images=True),
+    Quantity("trust_"),
+    Quantity("cost_bits", "bits, all",
+        "Length of a code of the network and of the training labels given the network, in bits. It ranks networks of one "
+        "architecture.",
+        "lower", "count", POSITIVE, COST),
+    *(
+        Quantity(f"cost_{metric}", name, "", "lower", "count", POSITIVE, COST)
+        for metric, name in (
+            ("bits_mask", "bits, mask"),
+            ("bits_values", "bits, values"),
+            ("bits_other", "bits, other parameters"),
+            ("bits_labels", "bits, labels given the model"),
+            ("value_bits", "bits a value"),
+            ("bytes_dense", "bytes, dense"),
+            ("bytes_bitmap", "bytes, bitmap"),
+            ("bytes_csr", "bytes, CSR"),
+            ("bytes_entropy", "bytes, entropy-coded"),
+            ("bytes_torch_csr", "bytes, torch's CSR"),
+            ("parameters", "parameters"),
+            ("living", "parameters, living"),
+            ("flops_dense", "FLOPs, dense"),
+            ("flops", "FLOPs, living"),
+            ("peak_memory_inference", "peak bytes, inference"),
+            ("peak_memory_training", "peak bytes, training"),
+        )
+    ),
+)
+# fmt: on
+
+
+@cache
+def quantity(metric: str) -> Quantity:
+    """Look a metric up; one that nobody has described has its own name, no unit and no limits.
+
+    Example:
+        >>> quantity("clean_accuracy").unit, quantity("trust_zero_gradients").name, quantity("my_own").name
+        ('%', 'trust zero gradients', 'my own')
+    """
+    known = {described.metric: described for described in QUANTITIES}
+    families = (name for name in known if name.endswith("_") and metric.startswith(name))
+    found = known.get(metric) or known.get(next(families, ""), Quantity(metric))
+    return replace(found, metric=metric, name=found.name or metric.replace("_", " "))
