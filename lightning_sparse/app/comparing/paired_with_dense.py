@@ -13,6 +13,7 @@ from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
 from lightning_sparse.results.arrays import Arrays, key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
+from lightning_sparse.results.verdicts import has_failed
 
 
 def dense_agreement(jobs: list[Job]) -> list[Record]:
@@ -50,7 +51,7 @@ def differences(jobs: list[Job]) -> list[Record]:
             one, other = stood[key, eps], stood_there[key, eps]
             row = _difference("difference_robust_accuracy", mcnemar(one, other), len(one))
             about = [row for row in worst if row.key == key and np.isclose(row.eps or 0.0, eps)]
-            trust = next((row.trust for row in about if row.trust.startswith("failed")), "")
+            trust = next((row.trust for row in about if has_failed(row.trust)), "")
             norm = next((row.norm for row in about), "Linf")
             rows += signed(job, [replace(row, norm=norm, eps=eps, trust=trust)])
     return rows

@@ -14,6 +14,7 @@ from lightning_sparse.app.comparing.grouping import signed
 from lightning_sparse.results.arrays import key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
+from lightning_sparse.results.verdicts import verdict_of
 
 MASKED = 0.002  # share of images broken from elsewhere alone above which the network's own attacks were too weak
 
@@ -65,7 +66,7 @@ def _check(
         f"share of {n} images that stood all of the network's own attacks and are broken by one crafted on {len(broken)} "
         f"others; more than {MASKED:g} and more than one image is masking: {'FAILED' if failed else 'passed'}"
     )
-    verdict = "failed: transfer" if failed else "passed"
+    verdict = verdict_of(["transfer"] if failed else [])
     return [Record("trust_transfer", count / n, n, eps=eps, norm=norm, trust=verdict, detail=detail)]
 
 
