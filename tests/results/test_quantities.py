@@ -6,15 +6,16 @@ from pathlib import Path
 import lightning_sparse
 from lightning_sparse.results.quantities import QUANTITIES
 
+ROW_MAKERS = ("Record", "share_row", "mean_row")
 DESCRIBED = {described.metric for described in QUANTITIES}
 
 
 def written() -> set[str]:
-    """First arguments of `Record(...)` in the package; of an f-string what stands before its first brace, and a `*`."""
+    """First arguments of what makes rows; of an f-string what stands before its first brace, and a `*`."""
     found = set()
     for file in Path(lightning_sparse.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Record" and node.args:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ROW_MAKERS and node.args:
                 metric = node.args[0]
                 if isinstance(metric, ast.Constant):
                     found.add(metric.value)
