@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types test-peers test-oldest test-mnist test-slurm bench clean
+.PHONY: help setup demo test lint types docs test-peers test-oldest test-mnist test-slurm test-gpu bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,8 +19,8 @@ setup: .venv/.ready ## make .venv and install everything (about 6 GB, once)
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q -e ".[dev]"
 	touch $@
 
-demo: setup ## run the sweep `quick` on scikit-learn's digits and write its report
-	$(BIN)/lightning-sparse -cn quick
+demo: setup ## run the sweep `quick` on scikit-learn's digits, a process a core, and write its report
+	$(BIN)/lightning-sparse -cn quick hydra/launcher=joblib
 
 test: setup lint types ## lint, types and every test that needs no files and no network
 	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm" -n 2 --dist loadfile -q
@@ -32,6 +32,18 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site, in build/docs; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -f docs_site/mkdocs.yml
+	@echo "docs: $(CURDIR)/build/docs/index.html"
+
+.venv-docs/.ready: docs_site/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --disable-pip-version-check -q -r docs_site/requirements.txt
+	touch $@
+
+test-gpu: setup ## what needs a GPU; without one everything is skipped, and says so
+	$(BIN)/python -m pytest -m gpu -q
 
 test-peers: setup ## what Lightning's own ModelPruning gets wrong, beside what the callbacks here do
 	$(BIN)/python -m pytest -m peers -q tests/peers
@@ -57,4 +69,4 @@ bench: setup ## what the callbacks cost
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the environment, caches and builds; results in outputs/ stay
-	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-docs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, save, style
-from lightning_sparse.report.style import density_axis
+from lightning_sparse.report.looks import density_axis
 from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
 

@@ -55,14 +55,16 @@ def test_links_and_pictures_exist():
 
 
 def test_named_sweeps_and_groups_exist():
-    for name in re.findall(r"-cn (\w+)", README):
+    pages = README + (ROOT / "docs" / "sweeps.md").read_text()
+    for name in re.findall(r"-cn (\w+)", pages):
         assert (ROOT / "sweeps" / f"{name}.yaml").exists()
-    for group, choice in re.findall(r" (data|model|sparsity|attack|logger)=(\w+)", README):
+    for group, choice in re.findall(r" (data|model|sparsity|attack|logger)=(\w+)", pages):
         assert (ROOT / "conf" / group / f"{choice}.yaml").exists()
 
 
-def test_every_row_of_the_table_has_its_test():
-    proofs = re.findall(r"\(((?:tests|benchmarks|examples)[\w/.]*)(?:#(\w+))?\)", README)
+def test_every_row_of_the_table_of_modes_has_its_test():
+    page = (ROOT / "docs" / "any_trainer.md").read_text()
+    proofs = re.findall(r"\(\.\./((?:tests|benchmarks|examples)[\w/.]*)(?:#(\w+))?\)", page)
     assert len([name for _, name in proofs if name]) > 25
     for path, name in proofs:
         assert (ROOT / path).exists(), path

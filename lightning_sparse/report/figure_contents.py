@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.captions import attacks, marks, subject
-from lightning_sparse.report.style import looks
+from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.frames import accuracies

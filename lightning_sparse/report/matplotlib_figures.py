@@ -16,7 +16,7 @@ from lightning_sparse.report.figure_contents import (
     by_level,
     clip,
 )
-from lightning_sparse.report.style import DENSE, dense_dashes, density_axis, level_colors, looks
+from lightning_sparse.report.looks import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense

@@ -23,7 +23,7 @@ from lightning_sparse.report.figure_contents import (
     clip,
 )
 from lightning_sparse.report.hover import hover
-from lightning_sparse.report.style import DENSE, dense_dashes, densities, density_names, level_colors, looks
+from lightning_sparse.report.looks import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense

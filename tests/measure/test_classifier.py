@@ -185,6 +185,7 @@ def test_masks_are_named_by_the_parameters_of_the_model_inside(measure):
     assert measure(normalised, *data, **settings).records[-1] == measure(model, *data, **settings).records[-1]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_normalisation_goes_where_the_model_goes():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))

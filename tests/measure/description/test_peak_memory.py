@@ -136,6 +136,7 @@ def test_twice_is_the_same_and_a_compiled_network_is_measured_as_written():
         assert peak_memory(torch.compile(copy.deepcopy(net)), images, training=training) == first
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("training", [False, True])
 def test_on_a_gpu_it_is_near_what_a_cpu_says(training):

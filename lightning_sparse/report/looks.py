@@ -1,4 +1,4 @@
-"""How every figure looks: fonts, the colour of each method, the density axis, the caption and the files."""
+"""How each method looks in a figure: colour, marker, dashes; and the axis of density."""
 
 from __future__ import annotations
 
