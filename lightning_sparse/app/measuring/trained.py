@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from lightning_sparse.app.measuring.kind import Settings
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +34,7 @@ class Trained:
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
     _read: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
-    def test(self, settings: Settings) -> tuple[Tensor, Tensor]:
+    def test(self, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The test images that a measurement's ``images`` and ``first`` ask for."""
         if "test" not in self._read:
             self._read["test"] = self.data.split("test")
@@ -52,7 +50,7 @@ class Trained:
         return images.to(self.device), labels.to(self.device)
 
 
-def places(data: ImageData, settings: Settings) -> list[int]:
+def places(data: ImageData, settings: Mapping[str, Any]) -> list[int]:
     """Which test images a measurement takes: a stratified sample, or the first ones if ``first`` is true."""
     most = settings.get("images")
     if settings.get("first") and most:
