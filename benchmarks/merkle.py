@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.app.build import stored_model
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.data import ImageData
 from lightning_sparse.drawing.style import PALETTE, WIDTH, caption, save, style
 from lightning_sparse.measure import pgd
 from lightning_sparse.results.jobs import Job, read_jobs

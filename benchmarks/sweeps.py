@@ -25,9 +25,9 @@ LOOP = textwrap.dedent(
     import torch
     from lightning.pytorch import Trainer, seed_everything
     from lightning_sparse import GradualPruning, SparsityMonitor
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data import ImageData
     from lightning_sparse.measure import measure_accuracy
-    from lightning_sparse.models.classifier import Classifier, lenet_300_100
+    from lightning_sparse.models import Classifier, lenet_300_100
 
     for seed in range({JOBS}):
         seed_everything(seed, workers=True, verbose=False)
