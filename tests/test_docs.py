@@ -222,9 +222,10 @@ def slugs(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_pictures_exist(path):
-    targets = re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', re.sub(r"^```.*?^```", "", PAGES[path], flags=re.M | re.S))
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+    targets = re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)
     for target in map("".join, targets):
         if "://" in target:
             continue

@@ -1,4 +1,4 @@
-"""Every method that has a name, in every mode of the Trainer that the README's table names: one mode, one function.
+"""Every method that has a name, in every mode of the Trainer that docs/any_trainer.md names: one mode, one function.
 
 Several ranks are in test_ddp.py; what a mode means in detail is in the other files here.
 """
