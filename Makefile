@@ -35,7 +35,7 @@ types: setup
 
 docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site, in build/docs; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -f docs_site/mkdocs.yml
-	@echo "docs: $(CURDIR)/build/docs/index.html"
+	@echo "docs: $(CURDIR)/build/docs/index.html (with its search: .venv-docs/bin/mkdocs serve -f docs_site/mkdocs.yml)"
 
 .venv-docs/.ready: docs_site/requirements.txt
 	$(PYTHON) -m venv .venv-docs
