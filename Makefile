@@ -44,6 +44,7 @@ docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site,
 
 test-gpu: setup ## what needs a GPU; without one everything is skipped, and says so
 	$(BIN)/python -m pytest -m gpu -q
+	$(BIN)/python benchmarks/gpu.py
 
 test-peers: setup ## what Lightning's own ModelPruning gets wrong, beside what the callbacks here do
 	$(BIN)/python -m pytest -m peers -q tests/peers
