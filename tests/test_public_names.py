@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lightning_sparse.app.signatures import PUBLIC
+
 ROOT = Path(__file__).parents[1]
-WINGS = ["lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("measure", "statistics", "data", "models"))]
+# Every package with a stub, but for the app's, which lists what Hydra's own settings name.
+STUBS = sorted((ROOT / "lightning_sparse").glob("**/__init__.pyi"))
+WINGS = [".".join(stub.parent.relative_to(ROOT).parts) for stub in STUBS if stub.parent.name != "app"]
 # Packages of YAML, on Hydra's search path, and what Hydra's own settings name.
 PACKAGES = {*WINGS, "lightning_sparse.conf", "lightning_sparse.sweeps", "lightning_sparse.app.SweepWatcher"}
 PLACES = ("conf/**/*.yaml", "sweeps/*.yaml", "docs/**/*.md", "README.md", "examples/**/*.py", "examples/**/*.yaml")
@@ -34,6 +38,10 @@ def test_every_name_that_users_are_told_is_public(path):
     for name in names - PACKAGES:
         module, _, last = name.rpartition(".")
         getattr(import_module(module), last)
+
+
+def test_a_job_is_named_under_the_names_of_every_wing():
+    assert sorted(PUBLIC) == sorted(WINGS)
 
 
 def test_names_are_seen():

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse.app.controls import with_controls
 from lightning_sparse.app.job_names import job_of
+from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import NAMING, Job, read_job
@@ -110,7 +111,8 @@ def plain(node: Any) -> Any:
 
 def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
-    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", "vog")
+    following = [kind.group or kind.name for kind in KINDS if kind.callback]
+    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
     return job_of({name: plain(config[name]) for name in names}, choices, Path(config.output) / config.name)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 
+from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.signatures import UNKNOWN, Argument, arguments, definition, public_name
 from lightning_sparse.results.jobs import NAMING, Job, key_of
 
@@ -48,7 +49,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``vog`` and a ``label``.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, a ``label`` and the groups of kinds that follow
+            a training.
         choices: the choice in each group.
         output: folder of the sweep.
 
@@ -90,7 +92,9 @@ def _what_trains(config: Mapping[str, Any], *, dense: bool, adversarial: bool) -
         what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
     # Only where they are on, so that they change no name of a job without them.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
-    what |= {"vog": config["vog"]} if config.get("vog", {}).get("images") else {}
+    for kind in KINDS:  # one that follows the training exists only where it did
+        if kind.callback and (settings := kind.settings(config)) is not None:
+            what[kind.name] = settings
     return what | {"sparsity": {}} if dense else what
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-_PUBLIC = ("lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("data", "models", "measure", "statistics")))
+PUBLIC = ("lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("data", "models", "measure", "statistics")))
 UNKNOWN = object()
 """A default that is no literal, or none at all."""
 
@@ -60,7 +60,7 @@ def public_name(found: Definition) -> str | None:
     """
     if not found.module.startswith("lightning_sparse."):
         return None
-    names = (f"{wing}.{found.name}" for wing in _PUBLIC)
+    names = (f"{wing}.{found.name}" for wing in PUBLIC)
     return next((name for name in names if definition(name) == found), None)
 
 
@@ -158,7 +158,7 @@ def _source(module: str) -> list[ast.stmt]:
     """The statements of a module; of our packages those of the stub, from which their names are imported when first used."""
     spec = _spec(module)
     path = Path(spec.origin) if spec and spec.origin else Path()
-    stub = path.with_suffix(".pyi") if module in _PUBLIC else path
+    stub = path.with_suffix(".pyi") if module in PUBLIC else path
     try:
         return ast.parse((stub if stub.exists() else path).read_bytes()).body
     except (OSError, SyntaxError, ValueError):  # compiled, or not there

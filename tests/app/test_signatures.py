@@ -8,10 +8,9 @@ from pkgutil import resolve_name
 import pytest
 from lightning.pytorch import callbacks
 
-from lightning_sparse.app.signatures import UNKNOWN, arguments, definition, public_name
+from lightning_sparse.app.signatures import PUBLIC, UNKNOWN, arguments, definition, public_name
 
-WINGS = ["lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("data", "models", "measure", "statistics"))]
-OURS = [f"{wing}.{name}" for wing in WINGS for name in import_module(wing).__all__ if name != "__version__"]
+OURS = [f"{wing}.{name}" for wing in PUBLIC for name in import_module(wing).__all__ if name != "__version__"]
 THEIRS = ["lightning.pytorch.Trainer", "lightning.pytorch.trainer.Trainer", "hydra.core.plugins.Plugins.instance"]
 THEIRS += [f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "Adadelta", "LBFGS")]
 THEIRS += [f"lightning.pytorch.callbacks.{name}" for name in callbacks.__all__ if name != "Callback"]
