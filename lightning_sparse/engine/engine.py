@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
 from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.engine.distributed import check_same_masks
+from lightning_sparse.engine.hooks import (
+    PERTURBING,
+    Hooked,
+    around_method,
+    around_step,
+    count_of,
+    is_elementwise,
+    is_trainers_own,
+    nested,
+    with_closure,
+)
+from lightning_sparse.engine.keeper import Keeper
+from lightning_sparse.engine.leaks import leaks, likely_cause, refuse_leaks
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import Hooked, count_of, forget_history, found_inf, start_newborns, unwrap
+from lightning_sparse.engine.optimizers import copies_of_weights, forget_history, found_inf, start_newborns
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
@@ -74,12 +85,16 @@ class Engine:
         self._optimizers: dict[str, Optimizer] = {}
         self._hooked: dict[Optimizer, Hooked] = {}
         self._clock_optimizer: Optimizer | None = None
-        self._handles: list[RemovableHandle] = []
+        self._off: list[Callable[[], None]] = []
+        self._gradients_read = False
+        self._verified = 0
+        self._postponed = False
 
     @property
     def sparsity(self) -> float:
-        """Sparsity achieved, in [0, 1]."""
-        return self.masks.sparsity
+        """Share of the sparsifiable weights that are dead and zero, in [0, 1], counted in the weights themselves."""
+        leaked = sum(leaks(self.parameters, self.masks).values())
+        return (self.masks.total - self.masks.living - leaked) / self.masks.total
 
     @property
     def clock(self) -> int:
@@ -97,7 +112,7 @@ class Engine:
     @property
     def installed(self) -> bool:
         """Whether the engine hangs on optimizers now."""
-        return bool(self._handles)
+        return bool(self._off)
 
     @property
     def updates_to_come(self) -> bool:
@@ -110,23 +125,21 @@ class Engine:
         return self.clock >= self.plan.sparsity.settled
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hang the engine on the optimizers.
+        """Hang the engine on the optimizers, and on those inside them (Lookahead's, SAM's, accelerate's).
 
-        The first that owns a parameter of the engine is the clock; after a step of any of them its own parameters are
+        The first that steps a parameter of the engine is the clock; after a step of any of them its own parameters are
         masked again. Frozen parameters need no optimizer; unfrozen and given to one later, they are masked from then on.
 
         Raises:
             SparsityError: if a trainable parameter belongs to none of them.
         """
         self.detach()
-        for optimizer in map(unwrap, optimizers):
-            self._own(optimizer)
-            if sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2:  # its own, and the base class's
-                self._handles.append(optimizer.register_step_pre_hook(self._begin_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        self._clock_optimizer = next(
-            (o for o, hooked in self._hooked.items() if hooked.mine), next(iter(self._hooked), None)
-        )
+        for outermost in optimizers:
+            for optimizer, steps in nested(outermost):
+                if optimizer not in self._hooked:
+                    self._hang_on(optimizer, steps)
+        stepping = [optimizer for optimizer, hooked in self._hooked.items() if hooked.steps]
+        self._clock_optimizer = next((o for o in stepping if self._hooked[o].mine), next(iter(stepping), None))
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
         if orphan is not None:
             raise SparsityError(
@@ -134,101 +147,169 @@ class Engine:
                 f"out with exclude=[{orphan!r}]"
             )
 
-    def _own(self, optimizer: Optimizer) -> None:
+    def _hang_on(self, optimizer: Optimizer, steps: bool) -> None:
+        self._own(optimizer, steps)
+        if not is_trainers_own(optimizer):
+            self._off += around_step(optimizer, self._begin_step, self._after_step)
+        self._off += around_method(optimizer, "second_step", self._begin_step, self._after_step)
+        for name in PERTURBING:
+            self._off += around_method(optimizer, name, self._begin_perturbing, self._after_perturbing)
+
+    def _own(self, optimizer: Optimizer, steps: bool) -> Hooked:
         """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
-        stepped = before.stepped if before else None
-        self._hooked[optimizer] = Hooked(mine, self.masks.keeper(mine), count_of(optimizer), stepped)
-        for name, parameter in mine.items():
-            if isinstance(optimizer, LBFGS) and name not in self._optimizers:
-                # It moves the weights many times inside one step, along directions built from gradients.
-                hook = partial(self._hide_dead_gradients, name)
-                self._handles.append(cast(Any, parameter).register_post_accumulate_grad_hook(hook))
-            self._optimizers[name] = optimizer
+        stepped = before.stepped if before else False
+        hooked = Hooked(mine, Keeper(self.masks, mine), count_of(optimizer), steps, is_elementwise(optimizer), stepped)
+        if steps:
+            self._optimizers |= dict.fromkeys(mine, optimizer)
+        self._hooked[optimizer] = hooked
+        return hooked
 
     def detach(self) -> None:
         """Take every hook off the optimizers; masks and history stay."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
+        for off in reversed(self._off):
+            off()
+        self._off, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
         if self.plan.due(0):
             self.update()
-        self.masks.apply(self.parameters)
+        self.zero_dead()
         if self._rewinding:
             self._rewinding.keep(0)
 
     def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
         """Read the dense gradients, where the coming step needs them; call it before they are clipped.
 
-        Without this call they are read after the step, as they stand then.
+        Without this call they are read when the step begins or after it, as they stand then.
 
         Args:
             optimizer: the one that is about to step.
             zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
                 of the living.
         """
-        if optimizer not in self._hooked:
-            optimizer = unwrap(optimizer)
-        if optimizer not in self._hooked or isinstance(optimizer, LBFGS):
-            return  # LBFGS's gradients are read and hidden as they arise
-        mine = self._hooked[optimizer].mine
-        if self._gradients:
-            self._gradients.forget(mine)  # what a skipped step has left behind
-        if self._gradients_wanted():
-            self._gradients.read(mine)
+        hooked = self._hooked.get(optimizer)
+        if hooked is None:
+            return
+        self._read_gradients(hooked)
         if zero_dead:
-            self.masks.apply({name: p.grad for name, p in mine.items() if p.grad is not None})
+            self._hide_dead_gradients(hooked)
 
-    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._hooked[optimizer].stepped = False
+    def _read_gradients(self, hooked: Hooked) -> None:
+        if self._gradients:
+            self._gradients.forget(hooked.mine)  # what a skipped step has left behind
+        if self._gradients_wanted():
+            self._gradients.read(hooked.mine)
+        self._gradients_read = True
+
+    def _hide_dead_gradients(self, hooked: Hooked) -> None:
+        self.masks.apply({name: p.grad for name, p in hooked.mine.items() if p.grad is not None})
+
+    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        """Notice weights that have been moved; hide the gradients of the dead from optimizers that mix them with others."""
+        hooked = self._hooked.get(optimizer)
+        if hooked is None:
+            return None
+        hooked.stepped = False
+        if hooked.keeper.moved():
+            self._verify(hooked.mine)
+            hooked.keeper.zero_dead()
+        if hooked.elementwise:
+            return None
+
+        def hide() -> None:
+            if not self._gradients_read:
+                self._read_gradients(hooked)
+            self._hide_dead_gradients(hooked)
+
+        changed = with_closure(args, kwargs, hide)
+        if changed is None:
+            hide()
+        return changed
+
+    def _begin_perturbing(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer in self._hooked:
+            self._hide_dead_gradients(self._hooked[optimizer])  # its radius is a norm of the living
+
+    def _after_perturbing(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer in self._hooked:
+            self._hooked[optimizer].keeper.zero_dead()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        if self._hooked[optimizer].size != count_of(optimizer):
-            self._own(optimizer)
-        hooked = self._hooked[optimizer]
+        hooked = self._hooked.get(optimizer)
+        if hooked is None:
+            return
+        if hooked.size != count_of(optimizer):
+            hooked = self._own(optimizer, hooked.steps)
         if not hooked.stepped:
             self._gradients.unscale(hooked.mine, optimizer)
         if optimizer is self._clock_optimizer and not (self.idle or hooked.stepped):
-            skipped = found_inf(optimizer)
-            if skipped is None:
-                self._taken += 1
-            else:
-                self._unsure += 1
-                self._skipped = self._skipped + skipped.clamp(max=1.0)
-            if self._may_be_due():
-                if not skipped and self._tick():
-                    self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
-                    if self._rewinding:
-                        self._rewinding.keep(self.clock)
-                self._gradients.forget()
-        if hooked.stepped is not None:
-            hooked.stepped = True
-        hooked.zero_dead()
+            self._count(found_inf(optimizer))
+        hooked.stepped, self._gradients_read = True, False
+        hooked.keeper.zero_dead()
+        if not hooked.elementwise:
+            for name, parameter in hooked.mine.items():
+                for copy in copies_of_weights(optimizer, parameter):
+                    self.masks.apply({name: copy})
+
+    def zero_dead(self) -> None:
+        """Zero the dead weights, where something else than an optimizer has written to them."""
+        self.masks.apply(self.parameters)
+        for hooked in self._hooked.values():
+            hooked.keeper.zero_dead()
+
+    def moved(self) -> bool:
+        """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
+        return any(hooked.keeper.moved() for hooked in self._hooked.values())
+
+    def verify(self) -> None:
+        """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
+        self._verify(self.parameters)
+        self._verified = self.clock
+
+    def _verify(self, parameters: Mapping[str, Tensor]) -> None:
+        found = leaks(parameters, self.masks)
+        if found:
+            cause = likely_cause(self._hooked, stood_still=self.clock == self._verified)
+            refuse_leaks(found, f"after step {self.clock}", f"when last looked at, after step {self._verified}", cause)
+
+    def _count(self, skipped: Tensor | None) -> None:
+        """Count a step, unless it was skipped, and do what is due after it."""
+        if skipped is None:
+            self._taken += 1
+        else:
+            self._unsure += 1
+            self._skipped = self._skipped + skipped.clamp(max=1.0)
+        if self._may_be_due():
+            if not skipped and self._tick():
+                self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
+                if self._rewinding:
+                    self._rewinding.keep(self.clock)
+            self._gradients.forget()
 
     def _tick(self) -> bool:
         """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
-        due = self.plan.due(self.clock)
+        on_time = self.plan.due(self.clock)
+        due = on_time or self._postponed
         if self._scoring.watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._scoring.observe()
+        if due and not self._gradients and self._reads_gradients(self.clock):
+            # A batch was left out (training_step returned None). If none comes until the next update, none will.
+            self._postponed = not (on_time and self._postponed)
+            due = not self._postponed
+        else:
+            self._postponed = False
         if due:
             died = self.update().died
             if died and self._rewinding:
                 self._rewinding.go_back(set(self._optimizers.values()), last=self.at_target)
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
-
-    def _hide_dead_gradients(self, name: str, parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            if self._gradients_wanted():
-                self._gradients.read([name], local=True)
-            self.masks.apply({name: parameter.grad})
 
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
@@ -243,8 +324,10 @@ class Engine:
         step = self.clock + 1
         if self._scoring.watching:
             return True
-        if not self.plan.due(step):
-            return False
+        return (self.plan.due(step) or self._postponed) and self._reads_gradients(step)
+
+    def _reads_gradients(self, step: int) -> bool:
+        """Whether the update after a step reads gradients."""
         asked = self._asked_living(step)
         grows = self.plan.turnover_at(step) > 0.0 or self.masks.living < asked < self.masks.total
         return self._scoring.reads_gradients(grows=grows)
@@ -320,6 +403,7 @@ class Engine:
             "recipe": self.recipe.plain(),
             "plan": self.plan.plain(),
             "clock": self.clock,
+            "postponed": self._postponed,
             "masks": self.masks.pack(),
             **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
@@ -353,11 +437,12 @@ class Engine:
         same_times = all(state["plan"][name] == plan[name] for name in times)
         self.plan = self.plan.with_times(state["plan"])
         self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
+        self._verified, self._postponed = self._taken, state.get("postponed", False)
         self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
         self._scoring.load_state_dict(state)
         if self._rewinding:
             self._rewinding.load_state_dict(state["rewinding"])
         self.history = [Update(**update) for update in state["history"]]
-        self.masks.apply(self.parameters)
+        self.zero_dead()
         return same_times

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -46,7 +46,7 @@ class Masks(Mapping[str, Tensor]):
         self, masks: Mapping[str, Tensor], itemsize: Mapping[str, int] | None = None, compact: bool = False
     ) -> None:
         self._itemsize = dict(itemsize or {})
-        self._compact, self._changes = compact, 0
+        self._compact, self.changes = compact, 0
         self._words: dict[str, Tensor] = {}
         self._elsewhere: dict[tuple[str, torch.device], Tensor] = {}
         self._living: dict[str, int] = {}
@@ -70,7 +70,7 @@ class Masks(Mapping[str, Tensor]):
         else:
             words.copy_(new)
         self._elsewhere = {key: copy for key, copy in self._elsewhere.items() if key[0] != name}
-        self._changes += 1
+        self.changes += 1
 
     def __getitem__(self, name: str) -> Tensor:
         words = self._words[name]
@@ -111,30 +111,10 @@ class Masks(Mapping[str, Tensor]):
     def apply(self, parameters: Mapping[str, Tensor]) -> None:
         """Zero the dead connections of ``parameters`` in place, on any device: one pass, about the cost of a copy."""
         for name, weight in parameters.items():
-            view, words = self._pair(name, weight)
+            view, words = self.pair(name, weight)
             view &= words
 
-    def keeper(self, parameters: Mapping[str, Tensor]) -> Callable[[], None]:
-        """Return what does the same again and again, after every step of a training, with all looked up beforehand."""
-        ready: list[tuple[Tensor, int, Any, Any]] = []
-        changes = -1
-
-        def keep() -> None:
-            nonlocal changes
-            for weight, place, view, words in ready:
-                if changes != self._changes or weight.data_ptr() != place:
-                    break
-                view &= words
-            else:
-                if ready:
-                    return
-            ready[:] = [(w, w.data_ptr(), *self._pair(name, w)) for name, w in parameters.items()]
-            changes = self._changes
-            self.apply(parameters)
-
-        return keep
-
-    def _pair(self, name: str, weight: Tensor) -> tuple[Any, Any]:
+    def pair(self, name: str, weight: Tensor) -> tuple[Any, Any]:
         """The weight as integers and its words, for one in-place AND."""
         words, view = self._words[name], weight.detach().view(_WORD[weight.element_size()])
         if words.device != view.device:

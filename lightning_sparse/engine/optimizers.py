@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 # Names in torch.optim (and in optimizers that follow it) of running means of the gradient, and of its square.
 _FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "grad_avg", "prev")
 _SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf")
+# Names of weights that an optimizer keeps a copy of and may write back: schedule-free's, Lookahead's, SAM's, MADGRAD's ...
+_COPIES = (
+    *("z", "x", "y", "x0", "x_k", "p0", "old_p", "prev_param", "param_buffer", "shadow", "backup_params"),
+    *("slow_params", "slow_buffer", "lookahead_params", "lookahead_slow_buff"),
+)
 
 
 @torch.no_grad()
@@ -32,12 +35,10 @@ def start_newborns(optimizer: Optimizer, parameter: Tensor, born: Tensor, living
     state = optimizer.state.get(parameter, {})
     for name in _FIRST_MOMENTS:
         if _fits(state.get(name), parameter):
-            state[name].masked_fill_(born, 0.0)
+            _change(state[name], lambda moment: moment.masked_fill(born, 0.0))
     for name in _SECOND_MOMENTS:
         if _fits(state.get(name), parameter) and living.any():
-            moment = state[name]
-            usual = moment[living].float().mean().to(moment.dtype)
-            moment.copy_(torch.where(born, moment.clamp(min=usual), moment))
+            _change(state[name], lambda moment: torch.where(born, moment.clamp(min=_mean(moment[living])), moment))
     if _fits(state.get("step_size"), parameter) and _fits(state.get("prev"), parameter):
         sizes, moving = state["step_size"], living & (state["prev"] != 0)
         if moving.any():
@@ -65,34 +66,22 @@ def gradient_scale(optimizer: Optimizer) -> Tensor | None:
     return getattr(optimizer, "grad_scale", None)
 
 
+def copies_of_weights(optimizer: Optimizer, parameter: Tensor) -> Iterator[Tensor]:
+    """What an optimizer remembers of a parameter that are weights again, and not gradients."""
+    for name, value in optimizer.state.get(parameter, {}).items():
+        if name in _COPIES and _fits(value, parameter):
+            yield value
+
+
+def _mean(moments: Tensor) -> Tensor:
+    return moments.float().mean().to(moments.dtype)
+
+
+def _change(moment: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    """Change a state in place, also one that is held in fewer bits and knows few operations (torchao's)."""
+    plain = moment if type(moment) is Tensor else moment.dequantize()
+    moment.copy_(change(plain))
+
+
 def _fits(moment: object, parameter: Tensor) -> bool:
     return isinstance(moment, Tensor) and moment.shape == parameter.shape
-
-
-@dataclass
-class Hooked:
-    """An optimizer that the engine hangs on.
-
-    Attributes:
-        mine: the sparse parameters that it trains, by name.
-        zero_dead: zeroes their dead connections.
-        size: how many parameters it trains in all.
-        stepped: None for most. A step that calls that of its parent class runs the hooks of both: whether the first has run.
-    """
-
-    mine: dict[str, nn.Parameter]
-    zero_dead: Callable[[], None]
-    size: int
-    stepped: bool | None = None
-
-
-def count_of(optimizer: Optimizer) -> int:
-    """How many parameters an optimizer trains."""
-    return sum([len(group["params"]) for group in optimizer.param_groups])
-
-
-def unwrap(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside Lightning's or Fabric's wrapper, on whose hooks `step` calls."""
-    while not {"LightningOptimizer", "_FabricOptimizer"}.isdisjoint(kind.__name__ for kind in type(optimizer).__mro__):
-        optimizer = optimizer.optimizer
-    return cast(Optimizer, optimizer)

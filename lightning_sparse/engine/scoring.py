@@ -56,10 +56,11 @@ class Scoring:
         return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
 
     def observe(self) -> None:
-        """Show one optimizer step to the scores that remember."""
+        """Show one optimizer step to the scores that remember; those that read gradients pass over one without any."""
         for score in self._observers:
-            for name in self._parameters:
-                score.observe(self._layer(name))
+            if self.gradients or not needs_gradient_of(score):
+                for name in self._parameters:
+                    score.observe(self._layer(name))
 
     def next_masks(
         self, before: Mapping[str, Tensor], living: int, turnover: float, *, at_birth: bool

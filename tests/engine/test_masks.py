@@ -69,12 +69,12 @@ def test_a_copy_on_another_device_leaves_the_masks_where_they_are():
     elsewhere = torch.empty(50, device="meta")  # had the masks moved there, nothing would be left of them
     for _ in range(2):
         masks.apply({"w": elsewhere})
-        there = masks._pair("w", elsewhere)[1]
+        there = masks.pair("w", elsewhere)[1]
         masks.apply({"w": weight})
         assert torch.equal(weight, weight.relu())
-        assert masks._pair("w", elsewhere)[1] is there  # moved once, not at every call
+        assert masks.pair("w", elsewhere)[1] is there  # moved once, not at every call
     masks.set("w", weight > 1)
-    assert masks._pair("w", elsewhere)[1] is not there
+    assert masks.pair("w", elsewhere)[1] is not there
 
 
 def test_a_mask_handed_out_is_not_changed_by_the_next():

@@ -52,6 +52,7 @@ class EngineCallback(Callback):
         self._epochs: int | None = None
         self._averages: WeightAverages | None = None
         self._clips = False
+        self._installed_on: list[Optimizer] = []
         self._spawned = SpawnedState()
 
     @property
@@ -94,7 +95,7 @@ class EngineCallback(Callback):
             self._schedulers = RewoundSchedulers(int(self.engine.plan.rewind.to))
         for other in self._others(trainer):
             refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {})
-        self.engine.install(trainer.optimizers)
+        self._install(trainer, pl_module)
         if self._restored is not None and self._schedulers is not None:
             self._schedulers.load_state_dict(self._restored["schedulers"])
         if self._restored is None:
@@ -117,12 +118,20 @@ class EngineCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Mask the averages of other callbacks, which may have just put them in the model's place; keep the batch."""
+        if self._installed_on != trainer.optimizers:
+            self._install(trainer, pl_module)  # the module has replaced them since
         if batch_idx == 0:
             self._mask_averages(trainer, pl_module)
+        if self.engine is not None and self.engine.moved():
+            self._verify(trainer)
         if self._batches is not None and self.engine is not None and self.engine.updates_to_come:
             self._batches.remember(batch)
         if self._schedulers is not None and self.engine is not None:
             self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the training if a dead weight is not zero."""
+        self._verify(trainer)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -133,6 +142,7 @@ class EngineCallback(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Likewise: averages may be saved as the model, and may have been put into the checkpoint already."""
+        self._verify(trainer)
         self._mask_averages(trainer, pl_module)
         if self.engine is not None and self.engine.installed:
             mask_tensors(checkpoint["state_dict"], self.engine.masks)
@@ -140,6 +150,7 @@ class EngineCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
+        self._verify(trainer)
         self._mask_averages(trainer, pl_module)
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
         warn_if_unfinished(self.engine, as_planned=as_planned)
@@ -150,6 +161,8 @@ class EngineCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave true masks behind, where a step was left in the middle, and no hook."""
+        if self.engine is not None and self.engine.installed:
+            self.engine.zero_dead()
         self._mask_averages(trainer, pl_module)
         self.teardown(trainer, pl_module, "fit")
 
@@ -193,6 +206,7 @@ class EngineCallback(Callback):
             "engine": None,
             "_averages": None,
             "_batches": None,
+            "_installed_on": [],
             "_restored": self.state_dict() or None,
         }
 
@@ -201,10 +215,23 @@ class EngineCallback(Callback):
         self._restored = self._spawned.receive() or self._restored
         return self._restored
 
+    def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.engine is not None
+        self._installed_on = list(trainer.optimizers)
+        wrapped: Any = pl_module.optimizers()  # on which methods other than step (SAM's) are called
+        self.engine.install([*trainer.optimizers, *(wrapped if isinstance(wrapped, list) else [wrapped])])
+
+    def _verify(self, trainer: Trainer) -> None:
+        """Raise if a dead weight is not zero, but where others may have left one: an average in the model's place, a failure."""
+        if self.engine is not None and self.engine.installed:
+            if trainer.interrupted or (self._averages is not None and self._averages.any()):
+                self.engine.zero_dead()
+            self.engine.verify()
+
     def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.engine is not None and self.engine.installed and self._averages is not None:
-            self.engine.masks.apply(self.engine.parameters)
-            self._averages.mask()
+        installed = self.engine is not None and self.engine.installed
+        if installed and self._averages is not None and self._averages.mask():
+            self.engine.zero_dead()  # one of them may be in the model's place
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)

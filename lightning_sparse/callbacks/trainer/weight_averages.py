@@ -31,11 +31,25 @@ class WeightAverages:
         self._trainer, self._module, self._masks = trainer, module, masks
         self._at_start = {place: self._fingerprint(copy) for place, copy in self._copies()}
 
-    def mask(self) -> None:
-        """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing."""
+    def any(self) -> bool:
+        """Whether there are averages now."""
+        return any(True for _ in self._changed())
+
+    def mask(self) -> bool:
+        """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing.
+
+        Returns:
+            Whether there were averages.
+        """
+        changed = list(self._changed())
+        for copy in changed:
+            mask_tensors(copy, self._masks)
+        return bool(changed)
+
+    def _changed(self) -> Iterator[Tensors]:
         for place, copy in self._copies():
             if self._at_start.get(place) != self._fingerprint(copy):
-                mask_tensors(copy, self._masks)
+                yield copy
 
     def _fingerprint(self, copy: Tensors) -> float:
         return float(sum(copy[name].detach().double().sum() for name in self._masks))
