@@ -1,4 +1,4 @@
-"""One training has one name, and another training another."""
+"""The same training has the same name, and different trainings have different names."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ SAME = [
     "sparsity._target_=lightning_sparse.callbacks.methods.gradual_pruning.GradualPruning",
     "data._target_=lightning_sparse.data.images.ImageData",
     "model.net._target_=lightning_sparse.models.networks.lenet_300_100",
-    # a default written out, or one that is written out left out
+    # a default that is written out, or one that is left out
     "+sparsity.redistribute=false",
     "~sparsity.allocation",
     "~sparsity.end",
@@ -61,7 +61,7 @@ SAME = [
     "sparsity.initial_sparsity=0",
     "sparsity.begin=0",
     "model.optimizer.momentum=9e-1",
-    # what only looks on
+    # callbacks that only look on
     "~callbacks.monitor",
     "+callbacks.robust={_target_: lightning_sparse.RobustnessMonitor}",
     "+callbacks.keep={_target_: lightning_sparse.callbacks.at_target.CheckpointAtTarget}",

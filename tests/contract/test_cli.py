@@ -59,7 +59,7 @@ def cli(tmp_path, monkeypatch):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        # Lightning calls it by old names: not this library's affair
+        # Lightning uses jsonargparse's old names, which this library cannot change
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
         return LightningCLI(
             Module,

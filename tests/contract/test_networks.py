@@ -56,7 +56,7 @@ def check(net, callback, reached, sparsity=SPARSITY):
 
 
 def check_untouched(net, *callbacks):
-    """No weight that no callback was given has been zeroed (biases and norms may begin at zero)."""
+    """No weight outside the callbacks' reach has been zeroed (biases and norms may begin at zero)."""
     given = {name for callback in callbacks for name in callback.masks}
     others = [p for name, p in net.named_parameters() if name not in given and p.dim() > 1]
     assert all(bool((parameter != 0).all()) for parameter in others)

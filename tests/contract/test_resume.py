@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that was never stopped, bit for bit, as far as its loader allows."""
+"""A run that was stopped and resumed equals the run that was never stopped, bit for bit, as far as its loader allows."""
 
 import os
 import signal

@@ -159,7 +159,7 @@ def test_every_group_keeps_its_best(n, m, allocation, whole):
 def pruned_in_groups(before, counts, drop, n, m):
     """Connection by connection: the lowest score dies, unless it is one of the N best of its group; ``counts`` is of all.
 
-    The protected are known beforehand: whoever is among the N best stays among them as worse ones die.
+    The protected are known beforehand: a weight among the N best stays among them as worse ones die.
     """
     after = {name: mask.copy() for name, mask in before.items()}
     mortal = []
@@ -349,7 +349,7 @@ def test_half_precision_scores_are_averaged_in_full():
 
 
 class Counted(dict):
-    """Scores that note who was asked for."""
+    """Scores that note which layers were asked for."""
 
     def __missing__(self, name):
         self[name] = torch.rand(CHANNELS[name], generator=torch.Generator().manual_seed(len(self)))

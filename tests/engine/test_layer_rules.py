@@ -73,11 +73,11 @@ def test_a_rule_scales_with_the_sparsity_of_the_network():
         80,
     ]
     assert rules({}, dense(), 600) == {"stem.weight": 57, "a.weight": 230, "b.weight": 173, "head.weight": 140}
-    assert LayerRules("uniform", last=0.6)({}, dense(), 600)["head.weight"] == 80  # from the start, where nobody says
+    assert LayerRules("uniform", last=0.6)({}, dense(), 600)["head.weight"] == 80  # from the start, by default
 
 
 def by_removing(weights, living, keep):
-    """One ranking, the lowest first, of layers that stop at what they keep."""
+    """One ranking, the lowest first; a layer loses none of those that it has to keep."""
     entries = [
         (place, name, at, w) for place, (name, t) in enumerate(weights.items()) for at, w in enumerate(t.view(-1))
     ]

@@ -1,4 +1,4 @@
-"""Two tensors and loaders alike, and no more of a loader than was asked for."""
+"""Two tensors and loaders give the same, and no more of a loader is read than was asked for."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The report as a reader meets it: one page that opens offline, and the files beside it."""
+"""The report as a reader sees it: one page that opens offline, and the files beside it."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A sweep's jobs are read once, those that cannot be read too."""
+"""A sweep's jobs are read once, including those whose files are torn."""
 
 import json
 import math

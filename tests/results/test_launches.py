@@ -1,4 +1,4 @@
-"""The log of a sweep's launches, and what its progress line makes of it."""
+"""The log of a sweep's launches, and the progress line made from it."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_plain_lines_say_what_is_done_running_and_left(tmp_path, capsys):
     events = [json.loads(line) for line in log.read_text().splitlines()]
     events[-1]["at"] = events[1]["at"] + 60
     log.write_text("".join(json.dumps(event) + "\n" for event in events))
-    launches.launch(tmp_path, ASKED)  # another launch's jobs are not of this one
+    launches.launch(tmp_path, ASKED)  # another launch's jobs are not counted in this one
     launches.tell(tmp_path, "done", 3, "z", how="skipped", says="done before")
     progress.end()
     # Two and a half jobs of a minute are left, and two have run at once.

@@ -203,7 +203,7 @@ def test_the_samples_of_all_rows_are_all_that_went_through_the_model(digits):
 
 
 def least_work(model, images, labels, radii, steps, restarts):
-    """Forward images that no such cascade can do without: looks until each image breaks, steps of those that stay.
+    """Forward images that any such cascade needs: looks until each image breaks, and steps of those that stay.
 
     A loop of its own: nobody leaves, so what each image needed is read off afterwards.
     """

@@ -28,7 +28,7 @@ def pixels():
 
 
 def test_of_a_linear_model_every_image_goes_to_its_worst_corner(pixels):
-    """Right or wrong, broken or not: all get there, and stay."""
+    """All images, right or wrong, broken or not, get there and stay."""
     images, labels = pixels
     model = linear(2.0, -1.0, 0.5, -3.0)
     towards_second = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 1, 2, 2)
@@ -64,7 +64,7 @@ def test_rows_are_sources_and_columns_targets(pixels):
     sees = {"left": torch.tensor([1.0, 1, 0, 0]), "right": torch.tensor([0, 0, 1.0, 1]), "all": torch.ones(4)}
     for row, source in enumerate(names):
         for column, target in enumerate(names):
-            # Where the source sees nothing the gradient is zero and its random start remains: it is not this test's.
+            # Where the source sees nothing, the gradient is zero and its random start remains: not what is tested here.
             if (source, target) not in (("left", "right"), ("right", "left"), ("left", "all"), ("right", "all")):
                 assert matrix[row, column] == pytest.approx(right(sees[target], sees[source])), (source, target)
     assert matrix[2, 0] == matrix[0, 0]

@@ -69,14 +69,14 @@ class BatchStatistics(Around):
 
 
 class AlwaysTraining(Around):
-    """Does not listen to eval()."""
+    """Ignores eval()."""
 
     def train(self, mode=True):
         return super().train(True)
 
 
 class Winners(nn.Module):
-    """Only the largest tenth of the units lives (Xiao et al. 2019, arXiv 1905.10510): who wins jumps with the input."""
+    """Only the largest tenth of the units is kept (Xiao et al. 2019, arXiv 1905.10510): which units jumps with the input."""
 
     def forward(self, x):
         flat = x.flatten(1)

@@ -133,7 +133,7 @@ def test_too_few_iterations_are_said(net, data):
 def test_no_curvature_is_zero(net, data):
     net[4].weight.data.zero_()
     masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in net.named_parameters()}
-    masks["1.weight"][:] = True  # nothing that they do gets through
+    masks["1.weight"][:] = True  # none of their effect gets through
     assert value_and_residual(measure_hessian(net, data, masks=masks)) == (0, 0)
 
 
