@@ -63,7 +63,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain_loop.py", "fabric.py"])
-def test_a_loop_of_ones_own_runs_by_its_first_lines(run, tmp_path, name):
+def test_a_plain_loop_runs_as_its_first_lines_say(run, tmp_path, name):
     head = (EXAMPLES / name).read_text().splitlines()[:5]
     (done,) = run(next(line for line in head if line.startswith("python ")))
     assert done.accuracy > 0.9

@@ -102,7 +102,7 @@ def test_what_may_change_a_weight_changes_the_name():
     assert len({run(), *map(run, OTHER)}) == 1 + len(OTHER)
 
 
-def test_a_time_in_steps_is_no_share():
+def test_a_time_in_steps_is_not_a_share():
     assert run("sparsity=rigl", "sparsity.every=1") != run("sparsity=rigl", "sparsity.every=1.0")
     assert run("sparsity=rigl", "sparsity.turnover=0") == run("sparsity=rigl", "sparsity.turnover=0.0")
 
@@ -127,7 +127,7 @@ OWN = "sparsity={_target_: lightning_sparse.SparseTraining, sparsity: "
         ),
     ],
 )
-def test_a_schedule_of_ones_own_is_called_by_what_it_ends_at(curve, asked):
+def test_a_schedule_of_the_users_own_is_named_by_its_final_sparsity(curve, asked):
     config = composed("~sparsity", f"+{OWN}{curve}" + "}")
     found = hydra_parts.job_from(config, {"sparsity": "own", "data": "digits", "model": "cnn"})
     assert found.sparsity_asked == asked
@@ -183,7 +183,7 @@ def test_a_name_costs_no_import_of_torch():
 
 
 @pytest.mark.parametrize("arguments", [("-cn", "quick"), ("name=quick",)], ids=["a sweep", "a single job"])
-def test_a_folder_of_earlier_names_is_said_to_be_one_and_left_alone(arguments, command, tmp_path):
+def test_a_folder_of_earlier_names_is_refused_and_left_alone(arguments, command, tmp_path):
     folder = tmp_path / "outputs" / "quick" / "dense-seed0-3e37fc65"
     folder.mkdir(parents=True)
     earlier = {

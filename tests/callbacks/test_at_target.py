@@ -243,7 +243,7 @@ class NotesAtTarget(AtTargetSparsity, Notes):
     pass
 
 
-def test_ones_own_callback_looks_away_until_the_final_sparsity(make_method, make_trainer):
+def test_a_user_defined_callback_waits_for_the_final_sparsity(make_method, make_trainer):
     method, all_of_it, ours = make_method(0.9), Notes(), NotesAtTarget()
     run(make_trainer, method, all_of_it, ours, num_sanity_val_steps=0)
     settled = method.engine.plan.sparsity.settled

@@ -45,7 +45,7 @@ def knows_lightning(tree):
     return any(name.split(".")[0] == "lightning" for name in names)
 
 
-def test_nobody_else_touches_what_is_private_to_lightning():
+def test_lightnings_private_names_are_used_in_one_file():
     """The engine and anatomy do not import Lightning, and know the wrappers of Lightning and Fabric by name."""
     found = {}
     for path in PACKAGE.rglob("*.py"):

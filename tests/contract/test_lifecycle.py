@@ -575,7 +575,7 @@ def test_shares_are_shares_of_the_steps_there_will_be(make_method, arguments, st
     assert settings.dead_are_zero(model, callback.masks)
 
 
-def test_a_time_limit_that_ends_training_early_is_said(make_trainer):
+def test_a_time_limit_that_ends_training_early_is_reported(make_trainer):
     model, callback = Whole(), GradualPruning(0.9)
     with pytest.warns(UserWarning, match=r"training stopped at step \d+, before step 7500 "):
         make_trainer(callback, max_epochs=1000, max_time=timedelta(milliseconds=1)).fit(model)

@@ -120,7 +120,7 @@ class WithBuffers(Looking):
         return self.extra(super().forward(x))
 
 
-def test_buffers_whose_names_end_in_mask_are_somebody_elses(make_method, make_trainer):
+def test_buffers_whose_names_end_in_mask_are_left_alone(make_method, make_trainer):
     model, method = WithBuffers(), make_method(0.9)
     fit(make_trainer, method, model)
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight", "extra.weight"])

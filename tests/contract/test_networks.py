@@ -132,7 +132,7 @@ def test_an_embedding_with_sparse_gradients_is_refused_by_name(make_method, make
     assert not net.losses
 
 
-def test_an_embedding_with_sparse_gradients_that_is_left_dense_is_no_trouble(make_trainer):
+def test_an_embedding_with_sparse_gradients_that_is_left_dense_does_no_harm(make_trainer):
     method, net = GradualPruning(SPARSITY), networks.Tokens(sparse=True)
     fit(make_trainer, net, method)
     check(net, method, ["head.weight"])

@@ -91,7 +91,7 @@ def test_its_halves_are_enough_to_leave_a_layer_out(wrap, halves, make_trainer):
     check(model, method, ["body.0.weight", "head.weight"])
 
 
-def test_a_weight_whose_bias_is_rewritten_is_a_weight_as_any(make_trainer):
+def test_a_weight_whose_bias_is_rewritten_is_like_any_other(make_trainer):
     model, method = settings.Module(), GradualPruning(0.9)
     parametrize.register_parametrization(model.body[3], "bias", Doubled())
     prune.random_unstructured(model.head, "bias", amount=0.5)
@@ -99,7 +99,7 @@ def test_a_weight_whose_bias_is_rewritten_is_a_weight_as_any(make_trainer):
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight"])
 
 
-def test_what_torchs_prune_has_made_permanent_is_a_weight_as_any(make_method, make_trainer):
+def test_a_weight_that_torchs_prune_made_permanent_is_like_any_other(make_method, make_trainer):
     model, method = settings.Module(), make_method(0.9)
     prune.l1_unstructured(model.head, "weight", amount=0.5)
     prune.remove(model.head, "weight")

@@ -41,7 +41,7 @@ def test_no_batch_is_read_that_is_not_needed():
         ([IMAGES], "a batch of the loader is a Tensor"),
     ],
 )
-def test_what_is_no_images_and_labels_is_refused(data, says):
+def test_anything_but_images_and_labels_is_refused(data, says):
     with pytest.raises(SparsityError, match=r".") as error:
         gathered(data)
     assert says in str(error.value)

@@ -116,7 +116,7 @@ def test_measuring_again_replaces_and_does_not_count_twice(make_sweep):
     assert found["values"] == [0.123]
 
 
-def test_undefined_values_are_left_out_and_told(make_sweep):
+def test_undefined_values_are_left_out_and_reported(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,))
     job = {"run": "gradual-0.5-s2", "method": "gradual", "data": "digits", "model": "cnn", "seed": 2}
     dead = Record(
@@ -131,7 +131,7 @@ def test_undefined_values_are_left_out_and_told(make_sweep):
     assert [said for said in warnings(sweep) if "undefined for gradual-0.5-s2" in said]
 
 
-def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
+def test_what_makes_numbers_incomparable_is_reported(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     assert warnings(collect(folder)) == []
     job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
@@ -223,7 +223,7 @@ def test_folders_that_are_no_sweep_are_refused(tmp_path):
         collect(tmp_path)
 
 
-def test_a_mean_over_seeds_that_were_trained_otherwise_is_said(tmp_path, write_job):
+def test_a_mean_over_seeds_that_were_trained_differently_is_reported(tmp_path, write_job):
     folder = tmp_path / "mixed"
     for seed, training in enumerate(["one", "one", "other"]):
         write_job(folder, "gradual", 0.5, seed, training=training)

@@ -68,7 +68,7 @@ def test_pairing_is_worth_its_while():
         ([], [], "booleans"),
     ],
 )
-def test_what_is_no_pair_of_answers_is_refused(a, b, said):
+def test_anything_but_a_pair_of_answers_is_refused(a, b, said):
     with pytest.raises(SparsityError, match=said):
         mcnemar(a, b)
 

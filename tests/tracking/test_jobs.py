@@ -120,7 +120,7 @@ def test_a_trainer_writes_what_the_masks_do_into_the_jobs_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")  # nor do four batches need them
-def test_a_trainer_of_ones_own_writes_into_the_jobs_run(tmp_path):
+def test_a_trainer_of_the_users_own_writes_into_the_jobs_run(tmp_path):
     from lightning.pytorch import Trainer
     from lightning.pytorch.demos.boring_classes import BoringModel
 

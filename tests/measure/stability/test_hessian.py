@@ -124,7 +124,7 @@ def test_opposite_eigenvalues_do_not_pass_for_a_settled_one():
     assert "100 power iterations, not settled" in record.detail
 
 
-def test_too_few_iterations_are_said(net, data):
+def test_too_few_iterations_are_reported(net, data):
     record = measure_hessian(net, data, iterations=1).records[0]
     assert "1 power iterations, not settled" in record.detail
     assert record.samples == 12
