@@ -54,7 +54,7 @@ def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int],
     if len(names) == 1:
         detail = f"{names[0]} is the only attack; steps converge looks at the margin loss"
         return _row(attacked, "losses_agree", float("nan"), 0, detail, THRESHOLDS.losses_agree, eps=eps)
-    # The losses differ a little on honest networks too, because some are better: only a certain difference counts.
+    # Some losses are simply better, so a few images more break on honest networks too: the lower end counts.
     surely = wilson(broken, n)[0]
     later = ", ".join(names[1:])
     detail = (
@@ -113,7 +113,7 @@ def deterministic(attacked: AttackedModel) -> Record:
     scale = max(1.0, float(first.abs().max()))
     value = max(float((other - first).abs().max()) for other in (again, mixed)) / scale
     detail = (
-        f"largest difference of a logit of {count} images, run twice and in other company (permuted, in batches of "
+        f"largest difference of a logit of {count} images, run twice and among other images (permuted, in batches of "
         f"{count // 3 + 1}), as a share of the largest logit"
     )
     training = [name or type(module).__name__ for name, module in classifier.named_modules() if module.training]
@@ -138,20 +138,14 @@ def to_zero(attacked: AttackedModel, survivors: Tensor, tier: Tier) -> Record:
 
 
 def _counted(
-    attacked: AttackedModel,
-    name: str,
-    broken: int,
-    looked_at: Tensor,
-    survivors: Tensor,
-    eps: float,
-    how: str,
-    limit: float,
+    attacked: AttackedModel, name: str, broken: int, some: Tensor, survivors: Tensor, eps: float, how: str, limit: float
 ) -> Record:
+    """Make the row of a check that broke some of the survivors, or of a sample of them, scaled up to all."""
     n = len(attacked.images)
-    value = broken / len(looked_at) * len(survivors) / n if len(looked_at) else 0.0
-    seen = "the" if len(looked_at) == len(survivors) else f"a sample of {len(looked_at)} of the"
+    value = broken / len(some) * len(survivors) / n if len(some) else 0.0
+    seen = "the" if len(some) == len(survivors) else f"a sample of {len(some)} of the"
     detail = f"{how} broke {broken} of {seen} {len(survivors)} survivors, as a share of all {n} images"
-    return _row(attacked, name, value, len(looked_at), detail, limit, broken=broken, eps=eps)
+    return _row(attacked, name, value, len(some), detail, limit, broken=broken, eps=eps)
 
 
 def _row(

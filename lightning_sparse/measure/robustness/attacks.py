@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.robustness.balls import (
-    check_eps,
-    check_norm,
-    check_reach,
-    distance,
-    tolerance,
-    uniform_point,
-)
+from lightning_sparse.measure.robustness.balls import check_eps, check_reach, distance, tolerance, uniform_point
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
 from lightning_sparse.measure.robustness.pgd import pgd
 
@@ -69,7 +62,7 @@ class Attack:
     ) -> tuple[Tensor, Tensor]:
         """Attack the images."""
         check_images(images, labels)
-        radius = check_eps("eps", eps, check_norm(norm))
+        radius = check_eps("eps", eps, norm)
         check_count("steps", steps, write=20)
         check_count("restarts", restarts)
         check_reach(radius, images, norm)
@@ -99,10 +92,8 @@ def _fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -
 def _pgd(
     loss: Literal["ce", "margin"], classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting
 ) -> tuple[Tensor, Tensor]:
-    _, norm, steps, restarts, _, start = at
-    return pgd(
-        classifier, images, labels, eps=at.eps, norm=norm, steps=steps, restarts=restarts, loss=loss, start=start
-    )
+    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss=loss, **walks)
 
 
 def _published(name: str, classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:

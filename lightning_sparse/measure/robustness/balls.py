@@ -19,13 +19,14 @@ def check_norm(norm: str) -> str:
 
 
 def check_eps(name: str, eps: object, norm: str = "Linf") -> float:
-    """Return ``eps`` as a float if it can be a radius: in (0, 1] for L-inf, positive and finite for L2. Else raise.
+    """Return ``eps`` as a float if it can be a radius: in (0, 1] for L-inf, positive and finite for L2; else raise.
 
     Example:
         >>> check_eps("eps", 8)
         Traceback (most recent call last):
         lightning_sparse.SparsityError: eps=8 is not in (0, 1], the units of pixels: write 8 / 255
     """
+    check_norm(norm)
     number = isinstance(eps, int | float) and not isinstance(eps, bool)
     if norm == "L2":
         if not number or not 0 < eps < math.inf:  # type: ignore[operator]

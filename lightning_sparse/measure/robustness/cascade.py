@@ -78,7 +78,7 @@ def cascade(
             survives.append(standing.clone())
             detail = (
                 f"{attacked.norm}, per image worst of {order} at this and every smaller eps of this call, "
-                f"{tier.steps} steps, seed {attacked.seed}; the last attack's row again, so it cost nothing of its own"
+                f"{tier.steps} steps, seed {attacked.seed}; the last attack's row again, at no cost of its own"
             )
             detail += known.in_words(radius, standing)
             rows.append(_row(attacked, "worst", radius, counts[-1][-1], n, 0, detail))

@@ -23,15 +23,7 @@ _TARGETS = 9  # as in AutoAttack, however many classes there are
 
 
 def published(
-    name: str,
-    classifier: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    steps: int,
-    seed: int,
+    name: str, classifier: nn.Module, images: Tensor, labels: Tensor, *, eps: float, norm: str, steps: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Run ``"apgd-ce"``, ``"apgd-dlr"``, ``"apgd-t"`` or ``"square"``, inside ``untouched``.
 
@@ -42,18 +34,19 @@ def published(
     Raises:
         SparsityError: if there are too few classes for DLR, or the images are too small for Square's L2 windows.
     """
-    known: dict[str, tuple[str, dict[str, Any]]] = {
+    attacks: dict[str, tuple[str, dict[str, Any]]] = {
         "apgd-ce": ("APGD", {"steps": steps, "loss": "ce", "eot_iter": 1, "rho": 0.75}),
         "apgd-dlr": ("APGD", {"steps": steps, "loss": "dlr", "eot_iter": 1, "rho": 0.75}),
         "apgd-t": ("APGDT", {"steps": steps, "eot_iter": 1, "rho": 0.75}),
         "square": ("Square", {"n_queries": steps, "p_init": 0.8, "loss": "margin", "resc_schedule": False}),
     }
-    kind, settings = known[name]
+    kind, settings = attacks[name]
     if name in ("apgd-dlr", "apgd-t"):
         classes = _class_count(classifier, images)
         if classes < 4:
             raise SparsityError(f"attack {name!r} needs at least 4 classes, and there are {classes}: use 'pgd-margin'")
-        settings |= {"n_classes": min(classes, _TARGETS + 1)} if name == "apgd-t" else {}
+        if name == "apgd-t":
+            settings["n_classes"] = min(classes, _TARGETS + 1)
     if name == "square" and norm == "L2" and min(images.shape[2:]) < SQUARE_NEEDS:
         raise SparsityError(
             f"attack 'square' in L2 works on windows of a fifth of the image, and images of {tuple(images.shape[2:])} "
@@ -87,9 +80,9 @@ def nearest(
     Inputs are as in :func:`published`; an image whose adversarial one is within ``enough`` is not taken to more targets.
     Returns the nearest ones found; and their distances, (n,), infinite where none was found, 0 for what is wrong already.
     """
-    published_settings = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9, "multi_targeted": True, "seed": 0}
+    published_settings = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9, "multi_targeted": True}
     classes = min(_class_count(classifier, images), _TARGETS + 1)
-    walk = {"norm": norm, "steps": steps, "eps": enough, "n_classes": classes}
+    walk = {"norm": norm, "steps": steps, "eps": enough, "seed": 0, "n_classes": classes}
     attack = _made("FAB", classifier, images, **walk, **published_settings)
     with torch.no_grad():
         wrong = classifier(images).argmax(dim=1) != labels
@@ -108,7 +101,7 @@ def nearest(
 
 
 def _made(kind: str, classifier: nn.Module, images: Tensor, **settings: Any) -> Any:
-    # torchattacks prints a warning for a model without parameters, which does not show its device.
+    # torchattacks prints a warning if the model has no parameters that show its device; so the device is set here.
     with redirect_stdout(io.StringIO()):
         attack = getattr(need("torchattacks"), kind)(classifier, n_restarts=1, verbose=False, **settings)
         attack.set_device(images.device)

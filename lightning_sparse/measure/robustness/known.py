@@ -33,9 +33,7 @@ class Known:
         for radius in sorted(self.survives):
             missed = int((self.survives[radius] & ~survives).sum())
             if radius > eps and missed:
-                said += (
-                    f"; {missed} broken here stood before at eps {radius:.4g}, whose number is so many images too high"
-                )
+                said += f"; {missed} broken here stood before at eps {radius:.4g}, whose number is too high by as many"
         return said
 
 

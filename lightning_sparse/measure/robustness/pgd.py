@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.errors import check_choice, check_count
-from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, steepest
+from lightning_sparse.measure.robustness.balls import check_eps, project, steepest
 from lightning_sparse.measure.robustness.balls import random_start as draw_start
 
 
@@ -71,7 +71,7 @@ def pgd(
         >>> torch.equal(model(adversarial).argmax(1) != labels, broken)
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
+    eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     restarts = check_count("restarts", restarts)
     objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
     size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)

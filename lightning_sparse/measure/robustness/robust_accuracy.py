@@ -123,10 +123,14 @@ def measure_robustness(
     rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
     rows += [row for row in kept if row.metric == "robust_accuracy"]
     survives = torch.stack([stand[radius] for radius in radii], dim=1)
-    tensors = {"labels": targets, "correct": correct, "survives": survives}
     area, half = _curve(correct.numpy(), survives.numpy(), radii, norm)
     curve = [replace(area, trust=verdict(checks), samples=clean_pass), replace(half, trust=verdict(checks))]
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()} | {"eps": np.array(radii)}
+    arrays = {
+        "labels": targets.numpy(),
+        "correct": correct.numpy(),
+        "survives": survives.numpy(),
+        "eps": np.array(radii),
+    }
     return Measured([*sorted(rows, key=lambda row: row.eps or 0.0), *curve, *checks], arrays)
 
 
@@ -152,7 +156,7 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     )
     below = np.flatnonzero(mean <= mean[0] / 2)
     crossing = float("nan")
-    what = f"eps at which {over} falls to half of clean, by straight lines between them"
+    what = f"eps at which {over} falls to half of clean, by linear interpolation"
     if mean[0] == 0:
         what += "; undefined: nothing is right on clean"
     elif len(below) == 0:

@@ -13,7 +13,7 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.gathering import Data, gathered
-from lightning_sparse.measure.robustness.balls import check_eps, check_norm, distance, tolerance
+from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
 from lightning_sparse.measure.rows import share_row
 from lightning_sparse.results.records import Measured
@@ -58,7 +58,7 @@ def craft(
         >>> bool((distance(adversarial, images, "Linf") <= 0.1 + 1e-6).all())
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
+    eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     images, labels = gathered(data)
     classifier = as_classifier(model)
     crafted = []
@@ -113,7 +113,7 @@ def measure_transfer(
         >>> [record.chart for record in measured.records]
         ['transfer/accuracy/itself/eps=0.1']
     """
-    eps = check_eps("eps", eps, check_norm(norm))
+    eps = check_eps("eps", eps, norm)
     if not isinstance(sources, Mapping) or not sources:
         raise SparsityError(f"sources={sources!r} names no source: write sources={{'dense': craft(dense, data, ...)}}")
     images, labels = gathered(data)
