@@ -42,7 +42,7 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _cell(found: pd.DataFrame) -> dict[str, Any]:
-    failed = int(found["trust"].map(has_failed).sum())
+    failed = sum(map(has_failed, found["trust"]))
     worst = found["value"].max()
     return {
         "shown": f"{worst:.2g}" if worst == worst else "",
