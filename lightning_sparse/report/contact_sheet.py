@@ -20,7 +20,7 @@ ROWS = 5
 
 
 def saved_attributions(sweep: Sweep) -> list[str]:
-    """Names of the attributions whose maps the sweep's jobs saved, integrated gradients before gradient."""
+    """Names of the attributions whose maps the sweep's jobs saved, in reverse alphabetical order."""
     saved = next((maps for job in sweep.started if (maps := load_whole(job, "saliency"))), {})
     return sorted(attributions(saved), reverse=True)
 

@@ -71,11 +71,12 @@ def _section(
     title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, details: list[dict[Any, Any]]
 ) -> dict[str, Any]:
     lines = summarise(part)
-    summary = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded)).to_dict("records")
+    lines = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded))
+    summary = [line | jobs_of(line, details) for line in lines.to_dict("records")]
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []
     for name, members in BLOCKS.items():
-        table = _table(name, part, summary, details)
+        table = _table(name, part, summary)
         shown = [embedded.figure(figures.pop(member)) for member in members if member in figures]
         if shown or table:
             blocks.append({"name": name, "figures": shown, "table": table})
@@ -91,9 +92,7 @@ def _section(
     }
 
 
-def _table(
-    name: str, part: Sweep, summary: list[dict[Any, Any]], details: list[dict[Any, Any]]
-) -> dict[str, Any] | None:
+def _table(name: str, part: Sweep, summary: list[dict[Any, Any]]) -> dict[str, Any] | None:
     """One table of the page: its columns, the headings over them, and its lines."""
     columns = _columns(_under(name, part.averages))
     if not columns and name != MAIN:
@@ -103,11 +102,9 @@ def _table(
     for line in summary:
         own = lines_of(part.averages, method=line["method"], sparsity_asked=line["sparsity_asked"])
         found = {average["chart"]: average for average in own.to_dict("records")}
-        line = line | {"cells": [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]}
-        if name == MAIN:
-            lines.append(line | jobs_of(line, details))
-        elif any(cell["shown"] != NOTHING for cell in line["cells"]):
-            lines.append(line | {"holes": ""})
+        cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
+        if name == MAIN or any(cell["shown"] != NOTHING for cell in cells):
+            lines.append(line | {"cells": cells, "holes": line["holes"] if name == MAIN else ""})
     return {"columns": columns, "over": over, "lines": lines}
 
 
@@ -154,10 +151,9 @@ def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """How each quantity was computed, from the rows' details: three examples if they differ."""
     found: dict[str, dict[str, None]] = {}  # a dict for its order
     for row in frame[frame["detail"] != ""].to_dict("records"):
-        found.setdefault(name_of(row["metric"], row["attack"], attribution=row["attribution"]), {})[row["detail"]] = (
-            None
-        )
-    more = {
-        name: [f"… and {len(told) - 3} more, in records.csv"] if len(told) > 3 else [] for name, told in found.items()
-    }
-    return [(name, [*told][:3] + more[name]) for name, told in found.items()]
+        name = name_of(row["metric"], row["attack"], attribution=row["attribution"])
+        found.setdefault(name, {})[row["detail"]] = None
+    return [
+        (name, [*details][:3] + ([f"… and {len(details) - 3} more, in records.csv"] if len(details) > 3 else []))
+        for name, details in found.items()
+    ]
