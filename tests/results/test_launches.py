@@ -4,7 +4,6 @@ import json
 
 from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
-from lightning_sparse.tables.not_started import in_words
 
 ASKED = [[f"seed={seed}"] for seed in range(4)]
 
@@ -28,7 +27,7 @@ def test_what_all_launches_did_is_counted(tmp_path):
     assert launches.counts(tmp_path) == {
         "launches": 3, "trained": 1, "resumed": 1, "measured": 0, "skipped": 1, "failed": 1, "failed_before": 1, "cut": 1
     }  # fmt: skip
-    said = in_words(launches.counts(tmp_path))
+    said = launches.launches_in_words(launches.counts(tmp_path))
     assert said.startswith("3 launches: 1 job trained, 1 resumed, 1 skipped, 1 failed, 1 failed before and not tried")
 
 
