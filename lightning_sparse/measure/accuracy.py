@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
@@ -42,7 +42,7 @@ def measure_accuracy(
         >>> [(record.metric, record.n) for record in measure_accuracy(model, (images, labels)).records]
         [('clean_accuracy', 6), ('clean_cross_entropy', 6)]
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier), torch.no_grad():
         logits = logits_of(classifier, images, labels, batch_size=batch_size)

@@ -13,7 +13,7 @@ from lightning_sparse.anatomy.isolation import as_it_was, device_of
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
 RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
 
@@ -60,7 +60,7 @@ def recalibrate_batchnorm(
     norms = _norms(model)
     if not norms:
         return False
-    images, labels = gathered(data, most)
+    images, labels = images_and_labels(data, most)
     check_images(images, labels)
     if len(images) < 2:
         raise SparsityError("data holds 1 image, and a variance needs 2: give 1000 training images or more")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
 # The temperature is searched within this factor of the logits' own spread, either way.
 _REACH = 100.0
@@ -89,6 +89,6 @@ def temperature_of(
     """
     if calibration is None:
         return fit_temperature(logits, labels), "the images measured"
-    images, labels = gathered(calibration)
+    images, labels = images_and_labels(calibration)
     logits = logits_of(classifier, images, labels, batch_size=batch_size)
     return fit_temperature(logits, labels), f"{len(labels)} calibration images"

@@ -17,7 +17,7 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
 from lightning_sparse.measure.description.storage import storage_formats
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
 
@@ -58,7 +58,7 @@ def measure_cost(
         >>> [(row.metric, row.value) for row in found.records[:4]]
         [('cost_parameters', 650), ('cost_living', 170), ('cost_flops_dense', 1280.0), ('cost_flops', 320.0)]
     """
-    images, labels = gathered(data, check_count("batch_size", batch_size, write=64))
+    images, labels = images_and_labels(data, check_count("batch_size", batch_size, write=64))
     check_images(images, labels)
     classifier = as_classifier(model)
     model = classifier.model

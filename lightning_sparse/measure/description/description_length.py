@@ -20,7 +20,7 @@ from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
 
@@ -80,7 +80,7 @@ def measure_description_length(
         >>> round(found["cost_bits_mask"], 2), found["cost_bits_other"]  # log2(128 + 1), and two biases
         (7.01, 32.0)
     """
-    images, labels = gathered(train_data)
+    images, labels = images_and_labels(train_data)
     n = len(labels)
     _check(n, max_bits, train_size)
     size = train_size or n

@@ -8,7 +8,7 @@ import torch
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
-from lightning_sparse.measure.explanations.maps import Maps, flat, mean_record, quotient, ranks
+from lightning_sparse.measure.explanations.maps import Maps, attribution_row, flat, quotient, ranks
 from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
@@ -114,7 +114,7 @@ def agreement_records(
         chosen = values if keep is None else values[keep]
         if keep is not None:
             detail += f"; {len(chosen)} of {len(values)} images"
-        rows.append(mean_record(metric, chosen, attribution, detail))
+        rows.append(attribution_row(metric, chosen, attribution, detail))
     return rows
 
 

@@ -122,11 +122,11 @@ def ranks(values: Tensor, seed: int) -> Tensor:
     return shuffle.gather(1, order).argsort(dim=1)
 
 
-def mean_record(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
+def attribution_row(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
     """Make a row of one number per image: the mean where it is defined, and a count in words where it is not.
 
     Example:
-        >>> mean_record("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail
+        >>> attribution_row("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail
         'of the gradient; undefined for 1 of 3 images, left out'
     """
     mean, low, high = mean_interval(values)

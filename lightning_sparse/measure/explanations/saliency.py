@@ -21,7 +21,7 @@ from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
 from lightning_sparse.measure.explanations.localisation import check_masks
 from lightning_sparse.measure.explanations.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
 from lightning_sparse.measure.explanations.saliency_rows import Arrays, records_over
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
 _SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
@@ -82,7 +82,7 @@ def measure_saliency(
     """
     methods = check_choices("methods", methods, ATTRIBUTIONS)
     measures = check_choices("measures", measures, MEASURES)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     masks = truth if truth and "localisation" in measures else {}
     for name, mask in masks.items():
         check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import mean_record
+from lightning_sparse.measure.explanations.maps import attribution_row
 from lightning_sparse.measure.explanations.randomisation import LIMIT, verdict
 from lightning_sparse.measure.explanations.sensitivity import RADIUS, SAMPLES
 from lightning_sparse.results.records import Record
@@ -74,6 +74,6 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
             detail += f"; temperature {arrays['temperature'][0]:.4g}"
         if keep is not None:
             detail += f"; images right for all {models} models: {len(chosen)} of {n}"
-        row = mean_record(metric, chosen, attribution, detail)
+        row = attribution_row(metric, chosen, attribution, detail)
         rows.append(replace(row, trust=verdict(row.value)) if metric == "randomisation_similarity" else row)
     return rows

@@ -201,7 +201,7 @@ def stability_record(value: float, n: int, epochs: Sequence[int]) -> Record:
     return Record("vog_rank_stability", value, n, detail=detail)
 
 
-def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
+def vog_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
     """Record the mean of the scores over images, with its normal interval, from looks made after these epochs."""
     scores = following.scores()
     detail = (

@@ -17,7 +17,7 @@ from lightning_sparse.errors import SparsityError, check_choice, check_choices
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
@@ -63,7 +63,7 @@ def measure_corruptions(
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         corruptions: names from ``CORRUPTIONS``; None is all.
         severities: from 1, 2, 3.
         batch_size: images per forward pass.
@@ -91,7 +91,7 @@ def measure_corruptions(
     """
     names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
     strengths = _check_severities(severities)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     check_images(images, labels)
     classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)

@@ -15,7 +15,7 @@ from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
 # Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the
@@ -41,7 +41,7 @@ def measure_hessian(
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`. Images it was
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`. Images it was
             trained on tell about the minimum that training found; some hundreds are enough to compare models.
         masks: by parameter name, True where a connection lives, such as ``callback.masks``; a parameter without a mask
             lives as a whole. None: every weight is a direction, also one that is zero.
@@ -70,7 +70,7 @@ def measure_hessian(
         True
     """
     check_count("iterations", iterations, write=100)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     weights, living = _directions(classifier.model, masks or {})
     count, total = sum(int(mask.sum()) for mask in living), sum(mask.numel() for mask in living)

@@ -12,7 +12,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured
 
@@ -34,7 +34,7 @@ def measure_jacobian(
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
             None fits it on the measured ones.
         batch_size: images per forward pass, followed by one backward pass per class; it does not change the number.
@@ -57,7 +57,7 @@ def measure_jacobian(
         >>> np.allclose(measured.arrays["jacobian_norm"], model[1].weight.norm().item())
         True
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     # Compiled modules run eagerly: their backward pass may run once only, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):

@@ -11,7 +11,7 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured
 
@@ -34,7 +34,7 @@ def measure_shift_consistency(
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         most: longest shift along each axis in pixels, at least 1 and less than the image's shorter side. The model runs
             (2 most + 1)^2 times: 25 for 2.
         batch_size: images per forward pass.
@@ -55,7 +55,7 @@ def measure_shift_consistency(
         >>> measure_shift_consistency(model, (images, torch.tensor([0, 1]))).records[0].value
         1.0
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     check_images(images, labels)
     side = min(images.shape[-2:])
     check_count("most", most, most=side - 1, write=f"fewer pixels than the {side} of the images' shorter side")

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
-from lightning_sparse.measure.gathering import Data
+from lightning_sparse.measure.images_and_labels import Data
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 

@@ -19,7 +19,7 @@ Data = tuple[Tensor, Tensor] | Iterable[Any]
 """``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair."""
 
 
-def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
+def images_and_labels(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Return images and labels as two tensors, reading no more batches than needed.
 
     Nothing is drawn from the global random states, nor from a generator that a DataLoader has of its own: one that shuffles
@@ -37,7 +37,7 @@ def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> loader = [(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long)) for _ in range(3)]
-        >>> images, labels = gathered(loader, most=10)
+        >>> images, labels = images_and_labels(loader, most=10)
         >>> images.shape, labels.shape
         (torch.Size([10, 1, 2, 2]), torch.Size([10]))
     """
