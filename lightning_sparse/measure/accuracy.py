@@ -13,12 +13,7 @@ from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
 
-def measure_accuracy(
-    model: nn.Module,
-    data: Data,
-    *,
-    batch_size: int = 512,
-) -> Measured:
+def measure_accuracy(model: nn.Module, data: Data, *, batch_size: int = 512) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 
     Args:
@@ -49,11 +44,10 @@ def measure_accuracy(
         targets = labels.cpu().long()
         prediction = logits.argmax(dim=1)
         losses = F.cross_entropy(logits, targets, reduction="none").double()
+    hits = int((prediction == targets).sum())
     return Measured(
         [
-            share_row(
-                "clean_accuracy", int((prediction == targets).sum()), len(targets), detail="top-1, eval mode, float32"
-            ),
+            share_row("clean_accuracy", hits, len(targets), detail="top-1, eval mode, float32"),
             mean_row("clean_cross_entropy", losses.numpy(), detail="mean over images, nats"),
         ],
         {
