@@ -76,7 +76,7 @@ def check_forward(forward: Forward | None) -> Forward | None:
 
 
 class PixelClassifier(nn.Module):
-    """What :func:`as_classifier` makes; ``model`` is the model inside."""
+    """The classifier that :func:`as_classifier` returns; ``model`` is the module inside."""
 
     model: nn.Module
     mean: Tensor | None
@@ -94,16 +94,15 @@ class PixelClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give the logits (n, classes), float32, of pixels (n, C, H, W)."""
-        inputs = pixels
         for name, statistic in (("mean", self.mean), ("std", self.std)):
-            if statistic is not None:
-                if statistic.shape[1] != pixels.shape[1]:
-                    raise SparsityError(
-                        f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
-                        "give one number per channel"
-                    )
-                statistic = statistic.to(pixels.device)  # the model may have moved since
-                inputs = inputs - statistic if name == "mean" else inputs / statistic
+            if statistic is not None and statistic.shape[1] != pixels.shape[1]:
+                raise SparsityError(
+                    f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
+                    "give one number per channel"
+                )
+        # To the pixels' device, because the model may have moved since.
+        inputs = pixels if self.mean is None else pixels - self.mean.to(pixels.device)
+        inputs = inputs if self.std is None else inputs / self.std.to(pixels.device)
         try:
             outputs = self._forward(self.model, inputs.to(_float_type(self.model)))
         except (TypeError, NotImplementedError) as error:

@@ -20,7 +20,7 @@ Data = tuple[Tensor, Tensor] | Iterable[Any]
 
 
 def images_and_labels(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return images (n, C, H, W) and labels (n,), reading no more batches than needed; users check their values.
+    """Return images (n, C, H, W) and labels (n,), reading no more batches than needed; the caller checks their values.
 
     Reading a loader changes no global random state, nor that of a DataLoader's own generator: one that shuffles gives the
     same images at every call, and a training that is using it gets the batches it would have got.

@@ -27,7 +27,7 @@ _NOISE = 0.15  # standard deviation, as a share of the pixels' range; Smilkov et
 def _gradient(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     saliency = need("captum.attr").Saliency(classifier)
     # requires_grad_ here, because captum warns when it has to set it.
-    return saliency.attribute(images.requires_grad_(True), target=targets, abs=False), _no_sum(images)
+    return saliency.attribute(images.requires_grad_(True), target=targets, abs=False), _no_deltas(images)
 
 
 def _integrated_gradients(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -48,14 +48,14 @@ def _smoothgrad(classifier: nn.Module, images: Tensor, targets: Tensor, seed: in
         noisy = (part.unsqueeze(1) + noise).flatten(0, 1)
         maps, _ = _gradient(classifier, noisy, wanted.repeat_interleave(_SAMPLES), seed)
         parts.append(maps.detach().view(len(part), _SAMPLES, *part.shape[1:]).mean(dim=1))
-    return torch.cat(parts), _no_sum(images)
+    return torch.cat(parts), _no_deltas(images)
 
 
 def _grad_cam(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    return grad_cam(classifier, images, targets), _no_sum(images)
+    return grad_cam(classifier, images, targets), _no_deltas(images)
 
 
-def _no_sum(images: Tensor) -> Tensor:
+def _no_deltas(images: Tensor) -> Tensor:
     return torch.full((len(images),), float("nan"))
 
 
@@ -76,7 +76,7 @@ et al. 2017) is the mean gradient of 25 copies of the image with normal noise of
 
 
 def maps_of(classifier: nn.Module, images: Tensor, targets: Tensor, method: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Attribute one batch as :func:`attribute` does many: on the classifier's device, inside ``untouched``."""
+    """Attribute one batch on the classifier's device, inside ``untouched``, as :func:`attribute` does for many."""
     with torch.enable_grad():
         raw, missed = ATTRIBUTIONS[method](classifier, images.detach(), targets, seed)
     return raw.detach().sum(dim=1).abs().float(), missed.detach().float()

@@ -65,11 +65,10 @@ def insertion_deletion_gap(
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
         device = device_of(classifier)
+        counts = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
         for part, wanted, rank in batches(chunk, device, images, labels, ranks(flat, seed)):
-            first = (rank.unsqueeze(1) < counts.to(device).unsqueeze(1)).view(
-                len(part), len(counts), 1, *part.shape[2:]
-            )
+            first = (rank.unsqueeze(1) < counts.unsqueeze(1)).view(len(part), len(counts), 1, *part.shape[2:])
             inserted, deleted = part.unsqueeze(1) * first, part.unsqueeze(1) * ~first
             insertion, deletion = (
                 _probability(classifier, masked.flatten(0, 1), wanted, temperature) for masked in (inserted, deleted)
@@ -91,7 +90,7 @@ def _probability(classifier: nn.Module, images: Tensor, labels: Tensor, temperat
 def _grid(pixels: int) -> tuple[Tensor, Tensor]:
     """Numbers of pixels at which the curves are read, and their weights in the trapezoidal area.
 
-    The ends are left out: there either curve has the whole and the black image, which cancel in the difference.
+    The ends are left out: there both curves see the whole and the black image, which cancel in the difference.
     """
     intervals = min(_INTERVALS, pixels)
     counts = torch.tensor([round(step * pixels / intervals) for step in range(intervals + 1)])

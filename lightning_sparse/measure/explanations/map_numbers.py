@@ -1,4 +1,4 @@
-"""The numbers of single images that the rows of saliency are means of. All are by metric, (n,), NaN where undefined."""
+"""The numbers of single images that the rows of saliency are means of. Each is (n,), NaN where undefined."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def numbers_of_maps(maps: Tensor, measures: Sequence[str], truth: Mapping[str, T
 
 
 def references(images: Tensor, measures: Sequence[str], truth: Mapping[str, Tensor], seed: int) -> dict[str, Numbers]:
-    """Give the lines of reference: ``"input"``, the absolute image as a map; with masks also ``"uniform"``, chance."""
+    """Measure what maps compare with: ``"input"``, the absolute image as a map; with masks also ``"uniform"``, chance."""
     found = {"input": numbers_of_maps(images.detach().sum(dim=1).abs(), measures, truth, seed)}
     if "localisation" in measures and truth:
         found["uniform"] = {f"localisation_chance_{name}": chance(mask) for name, mask in truth.items()}
@@ -65,11 +65,11 @@ def numbers_of_model(
         classifier: pixels in [0, 1] to logits; it is left as it was.
         images: (n, C, H, W), floats in [0, 1].
         labels: (n,), integers in [0, classes).
-        method: what made the maps.
+        method: the one that made the maps.
         maps: (n, H, W), from :func:`~lightning_sparse.measure.attribute` with the same seed.
-        deltas: (n,), from there too.
+        deltas: (n,), from the same call.
         measures: names from :data:`MEASURES`.
-        temperature: of the softmax in which insertion and deletion are followed.
+        temperature: of the softmax for insertion and deletion.
         seed: of all random numbers.
     """
     found: Numbers = {}

@@ -1,4 +1,4 @@
-"""Numbers of saliency maps that need no model: how concentrated, how complex, which pixels come first."""
+"""Measures of saliency maps that need no model: how concentrated, how complex, which pixels come first."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def ranks(values: Tensor, seed: int) -> Tensor:
 
 
 def attribution_row(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
-    """Record the mean of one number per image over those where it is defined, and say in words how many it is not for.
+    """Record the mean of one number per image where it is defined, and say for how many images it is not.
 
     Example:
         >>> attribution_row("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail

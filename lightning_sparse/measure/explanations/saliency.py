@@ -130,8 +130,8 @@ def measure_saliency(
 def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
     """Find the images that all of several models classify correctly.
 
-    The map of a wrongly classified image explains a class that the model did not choose, and each model errs on others:
-    compare on these images. The worse the models, the fewer and easier they are: say how many.
+    The map of a wrongly classified image explains a class that the model did not choose, and each model errs on different
+    ones: compare on these images. The worse the models, the fewer and easier they are: say how many.
 
     Args:
         several: the arrays of :func:`measure_saliency` for each model, of the same images.

@@ -64,12 +64,12 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
                 f"{name} are of {values.shape[1]} images, and labels of {len(truth)}: give the same images"
             )
     count = int(max(sparse.max(), dense.max(), truth.max())) + 1
-    votes = [_votes(values, count) for values in (sparse, dense)]
-    modes = [_mode(part) for part in votes]
-    tied = (modes[0] < 0) | (modes[1] < 0)
-    changed = ~tied & (modes[0] != modes[1])
+    sparse_votes, dense_votes = _votes(sparse, count), _votes(dense, count)
+    sparse_mode, dense_mode = _mode(sparse_votes), _mode(dense_votes)
+    tied = (sparse_mode < 0) | (dense_mode < 0)
+    changed = ~tied & (sparse_mode != dense_mode)
     right = dense == truth
-    agreement = (votes[0] * votes[1]).sum(axis=1) / (len(sparse) * len(dense))
+    agreement = (sparse_votes * dense_votes).sum(axis=1) / (len(sparse) * len(dense))
     how = f"{len(sparse)} sparse and {len(dense)} dense models{_warning(len(sparse), len(dense))}"
     tie = f"{tied.sum()} tied, left out"
     what = f"images whose modal class over the sparse models is not that over the dense ones; {tie}"
@@ -81,10 +81,10 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
         _share(
             "forgotten_agreement",
             (sparse == dense) if len(sparse) == len(dense) == 1 else agreement[np.newaxis],
-            f"same class from a sparse and a dense model, all pairs{_among_dense(votes[1], len(dense))}; {how}",
+            f"same class from a sparse and a dense model, all pairs{_among_dense(dense_votes, len(dense))}; {how}",
         ),
     ]
-    arrays = {"forgotten": changed, "sparse_mode": modes[0], "dense_mode": modes[1]}
+    arrays = {"forgotten": changed, "sparse_mode": sparse_mode, "dense_mode": dense_mode}
     return Measured(records + _recall_shifts(sparse == truth, right, truth, how), arrays)
 
 
