@@ -13,7 +13,7 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choices, check_count
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.attacks import ATTACKS
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, check_reach
@@ -95,7 +95,7 @@ def measure_robustness(
         steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
         restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)

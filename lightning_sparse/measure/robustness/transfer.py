@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
 from lightning_sparse.measure.rows import share_row
@@ -37,7 +37,7 @@ def craft(
 
     Args:
         model: the source, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         eps: radius: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
         norm: ``"Linf"`` or ``"L2"``.
         steps: gradient steps, of 2.5 * eps / steps each, from one random start.
@@ -59,7 +59,7 @@ def craft(
         True
     """
     eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     crafted = []
     with untouched(classifier, seed):
@@ -116,7 +116,7 @@ def measure_transfer(
     eps = check_eps("eps", eps, norm)
     if not isinstance(sources, Mapping) or not sources:
         raise SparsityError(f"sources={sources!r} names no source: write sources={{'dense': craft(dense, data, ...)}}")
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     for name, adversarial in sources.items():
         _check_source(name, adversarial, images, eps, norm)
     classifier = as_classifier(model)
