@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_sparse.engine.selection import count_true, extremes, is_empty, lowest
+from lightning_sparse.engine.selection import count_true, extremes, lowest
 
 Tensors = Mapping[str, Tensor]  # one for each layer
 Counts = Mapping[str, int]
@@ -79,17 +79,14 @@ def globally(
     after = {name: mark.logical_xor_(masks[name]) for name, mark in zip(masks, marks, strict=True)}
     if change >= 0:
         return after
-    kept = {n: 1 if least is None else min(least[n], present[n]) for n, m in after.items() if _is_below(n, m, least)}
+    minimum = dict.fromkeys(masks, 1) if least is None else least
+    kept = {n: min(minimum[n], present[n]) for n, mask in after.items() if count_true(mask) < minimum[n]}
     if kept:
         best = {n: masks[n] ^ lowest(scores[n], present[n] - count, among=masks[n]) for n, count in kept.items()}
         others = {name: mask for name, mask in masks.items() if name not in kept}
         given = sum(present[name] - count for name, count in kept.items())
         after = best | (globally(scores, others, present, change + given, least) if others else {})
     return {name: after[name] for name in masks}
-
-
-def _is_below(name: str, mask: Tensor, least: Counts | None) -> bool:
-    return is_empty(mask) if least is None else count_true(mask) < least[name]
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}

@@ -63,7 +63,7 @@ def attach(
     recipe = getattr(recipe, "recipe", recipe)
     if not isinstance(recipe, Recipe):
         raise SparsityError(
-            f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
+            f"recipe={recipe!r} is not a recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
     check_total("total_steps", total_steps)
     bare = _bare(model)

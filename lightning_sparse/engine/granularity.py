@@ -25,14 +25,9 @@ class Granularity:
         allocation: object = "global",
         redistribute: bool = False,
     ) -> None:
-        """Raise a SparsityError before training if the recipe cannot be followed at this granularity.
+        """Raise a SparsityError before training if these choices of a recipe cannot be followed at this granularity.
 
-        Args:
-            parameters: what is made sparse, by name.
-            sparsities: every value that the sparsity goes to or starts from.
-            turnovers: every value of the turnover, likewise.
-            allocation: the recipe's choice, a name or an object.
-            redistribute: whether turnover moves connections between layers.
+        ``sparsities`` and ``turnovers`` are all the values that their curves start from or go to.
         """
         misfits = [name for name, weight in parameters.items() if not self._divides(weight.shape)]
         if misfits:
@@ -100,7 +95,7 @@ class Groups(Granularity):
     def __post_init__(self) -> None:
         if not 1 <= self.n < self.m:
             raise SparsityError(
-                f"granularity='{self}' is no N:M: write how many live of how many, 1 <= N < M, such as '2:4'"
+                f"granularity='{self}' is not N:M: write how many live of how many, 1 <= N < M, such as '2:4'"
             )
 
     def __str__(self) -> str:
@@ -168,7 +163,7 @@ class Blocks(Granularity):
     def __post_init__(self) -> None:
         if self.rows < 1 or (self.columns is not None and self.columns < 1):
             raise SparsityError(
-                f"granularity='{self}' is no block: write rows x columns, each at least 1, such as '1x4'"
+                f"granularity='{self}' is not a block: write rows x columns, each at least 1, such as '1x4'"
             )
 
     def __str__(self) -> str:
@@ -224,7 +219,7 @@ def parse_granularity(choice: str | Granularity) -> Granularity:
         (Groups(n=2, m=4), Blocks(rows=4, columns=4), Blocks(rows=1, columns=None))
         >>> parse_granularity("2:2")
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: granularity='2:2' is no N:M: write how many live of how many, 1 <= N < M, such as '2:4'
+        lightning_sparse.SparsityError: granularity='2:2' is not N:M: write how many live of how many, 1 <= N < M, such as '2:4'
     """  # noqa: E501
     if isinstance(choice, Granularity):
         return choice

@@ -93,8 +93,8 @@ class LayerRules:
         """Refuse before training rules that cannot be met at some of the ``sparsities``.
 
         Raises:
-            SparsityError: if a pattern matches nothing, two rules disagree on a layer, every layer has a rule, the layers
-                without one cannot take what is left, or turnover would move connections between layers.
+            SparsityError: if a pattern matches no parameter, two rules disagree on a layer, every layer has a rule, the
+                layers without one cannot take what is left, or turnover would move connections between layers.
         """
         if redistribute:
             raise SparsityError(

@@ -1,4 +1,4 @@
-"""A method of sparse training, written down: every choice of it in one frozen dataclass."""
+"""A method of sparse training: all of its choices in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -100,12 +100,11 @@ class Recipe:
         object.__setattr__(self, "scores", {"birth": found["drop"]} | found)
         object.__setattr__(self, "units", parse_granularity(self.granularity))
         object.__setattr__(self, "names", {argument: name_of(argument, choice) for argument, choice in chosen.items()})
-        first = self.names.get("birth", self.names["drop"])
         if self.sparsity.start > 0.0 and needs_gradient_of(self.scores["birth"]):
             raise SparsityError(
-                f"drop={first!r} reads gradients, and there are none before the first step, when "
-                f"{self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or start at "
-                "sparsity 0"
+                f"drop={self.names.get('birth', self.names['drop'])!r} reads gradients, and there are none before the first "
+                f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
+                "start at sparsity 0"
             )
         for name in ("rounds", "score_batches"):
             check_count(name, getattr(self, name))
@@ -113,7 +112,9 @@ class Recipe:
         check_total("total_steps", self.total_steps)
         check_time("every", self.every, one_step_likely=True)
         if self.every == 0 and isinstance(self.every, int):
-            raise SparsityError("every=0 steps is no interval: write 1 to update at every step, or 0.01 for a share")
+            raise SparsityError(
+                "every=0 steps is not an interval: write 1 to update at every step, or 0.01 for a share"
+            )
 
     def check(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise a SparsityError if the recipe cannot be followed on these parameters."""
@@ -187,7 +188,7 @@ class Recipe:
         coming = [piece for curve in (self.sparsity, self.turnover) for piece in curve.pieces() if piece.end > step]
         marks = [piece.end for piece in coming]
         busy = [p.begin for p in coming if p.moves or (p in self.turnover.pieces() and p.last > 0.0)]
-        if self.turnover.final > 0.0:  # it goes on for ever
+        if self.turnover.final > 0.0:  # turnover never ends
             busy.append(self.turnover.end)
         for begin in busy:
             first = max(step + 1, begin)
