@@ -232,10 +232,10 @@ class Engine:
         return self._rewinding is not None and self._rewinding.is_due(latest)
 
     def _gradients_wanted(self) -> bool:
-        if self._scoring.watching:
-            return True
         if not self._may_be_due(1):
             return False
+        if self._scoring.watching:
+            return True
         step = self.clock + 1
         if not self.plan.due(step):
             return False
