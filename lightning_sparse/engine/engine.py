@@ -1,4 +1,4 @@
-"""The one engine: when a mask update is due, what it does, and how it hangs on an optimizer. No Lightning in here."""
+"""The engine: when a mask update is due, what it does, and how it hooks into an optimizer."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Engine:
         recipe: what to do.
         total_steps: optimizer steps of the whole training, for times that are shares of it.
         model: what the parameters belong to, for recipes that rewind.
-        look: opens the network for scores of the whole network, with as many batches as it is told.
+        look: takes a number of batches, and returns a context that yields a Network for scores of the whole network.
 
     Attributes:
         masks: the masks, by parameter name.
-        idle: set it to True where optimizer steps are no steps of training: then dead weights are zeroed, and no more.
+        idle: True while optimizer steps are not steps of training: then dead weights are zeroed, and nothing else is done.
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
 
     Raises:
-        SparsityError: if a time is a share and the length is not known, or if some sparsity on the way would leave fewer
-            connections than layers.
+        SparsityError: if a time is a share and the length is not known, or if the recipe cannot be followed on these
+            parameters, as when a sparsity would leave fewer connections than layers.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def clock(self) -> int:
-        """Optimizer steps really taken: accumulated batches and skipped steps are none."""
+        """Optimizer steps taken: accumulated batches and skipped steps do not count."""
         if self._unsure:
             self._taken += self._unsure - round(float(self._skipped))
             self._unsure, self._skipped = 0, 0.0
@@ -96,27 +96,25 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether the engine hangs on optimizers now."""
+        """Whether the engine is hooked into optimizers now."""
         return bool(self._handles)
 
     @property
     def updates_to_come(self) -> bool:
-        """Whether the masks may change once more."""
+        """Whether the masks may still change."""
         return self._next_due is not None
 
     @property
     def at_target(self) -> bool:
-        """Whether the sparsity has reached its last value, to change no more."""
+        """Whether the sparsity has reached its final value."""
         return self.clock >= self.plan.sparsity.settled
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hang the engine on the optimizers.
+        """Hook the engine into the optimizers.
 
         The first that owns a parameter of the engine is the clock; after a step of any of them its own parameters are
-        masked again. Frozen parameters need no optimizer; unfrozen and given to one later, they are masked from then on.
-
-        Raises:
-            SparsityError: if a trainable parameter belongs to none of them.
+        masked again. Frozen parameters need no optimizer; if one is unfrozen and given to an optimizer later, it is masked
+        from then on. A trainable parameter that belongs to none of them raises a SparsityError.
         """
         self.detach()
         for optimizer in map(unwrap, optimizers):
@@ -135,7 +133,7 @@ class Engine:
             )
 
     def _own(self, optimizer: Optimizer) -> None:
-        """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
+        """Look up which parameters an optimizer trains, at first and whenever it is given more."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
@@ -149,7 +147,7 @@ class Engine:
             self._optimizers[name] = optimizer
 
     def detach(self) -> None:
-        """Take every hook off the optimizers; masks and history stay."""
+        """Remove every hook from the optimizers; masks and history stay."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
@@ -163,19 +161,15 @@ class Engine:
             self._rewinding.keep(0)
 
     def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
-        """Read the dense gradients, where the coming step needs them; call it before they are clipped.
+        """Read the dense gradients if the coming step needs them; call it before they are clipped.
 
-        Without this call they are read after the step, as they stand then.
-
-        Args:
-            optimizer: the one that is about to step.
-            zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
-                of the living.
+        Without this call they are read after the step, as they are then. ``zero_dead`` then zeroes the gradients of dead
+        connections, so that clipping goes by the norm of the living ones.
         """
         if optimizer not in self._hooked:
             optimizer = unwrap(optimizer)
         if optimizer not in self._hooked or isinstance(optimizer, LBFGS):
-            return  # LBFGS's gradients are read and hidden as they arise
+            return  # a hook on each parameter reads and hides LBFGS's gradients as they arise
         mine = self._hooked[optimizer].mine
         if self._gradients:
             self._gradients.forget(mine)  # what a skipped step has left behind
@@ -202,7 +196,7 @@ class Engine:
                 self._unsure += 1
                 self._skipped = self._skipped + skipped.clamp(max=1.0)
             if self._may_be_due():
-                if not skipped and self._tick():
+                if not skipped and self._do_step():
                     self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
                     if self._rewinding:
                         self._rewinding.keep(self.clock)
@@ -211,8 +205,8 @@ class Engine:
             hooked.stepped = True
         hooked.zero_dead()
 
-    def _tick(self) -> bool:
-        """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
+    def _do_step(self) -> bool:
+        """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
         due = self.plan.due(self.clock)
         if self._scoring.watching or due:
             self._gradients.complete()
@@ -231,7 +225,7 @@ class Engine:
             self.masks.apply({name: parameter.grad})
 
     def _may_be_due(self, ahead: int = 0) -> bool:
-        """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
+        """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
         latest = self._taken + self._unsure + ahead
         if self._scoring.watching or (self._next_due is not None and latest >= self._next_due):
             return True
@@ -240,9 +234,9 @@ class Engine:
     def _gradients_wanted(self) -> bool:
         if not self._may_be_due(1):
             return False
-        step = self.clock + 1
         if self._scoring.watching:
             return True
+        step = self.clock + 1
         if not self.plan.due(step):
             return False
         asked = self._asked_living(step)
@@ -254,12 +248,9 @@ class Engine:
 
     @torch.no_grad()
     def update(self) -> Update:
-        """Do one mask update, for the step that the clock shows.
+        """Do one mask update for the present step, and return what was done: the new last entry of ``history``.
 
         Exactly ``round(sparsity * total)`` connections are dead after it (``next_masks`` in ``engine/update.py``).
-
-        Returns:
-            What was done, which is also the last entry of ``history``.
         """
         before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
         *rounds, living = self._targets()
@@ -289,7 +280,7 @@ class Engine:
         return update
 
     def _targets(self) -> list[int]:
-        """How many shall live after each round of the update that is due: fewer by the same factor each time."""
+        """How many connections are to live after each round of the present update: fewer by the same factor each time."""
         asked, present, rounds = self._asked_living(self.clock), self.masks.living, self.recipe.rounds
         if asked >= present or rounds == 1:
             return [asked]
@@ -327,13 +318,10 @@ class Engine:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Go on where another run stopped.
-
-        Args:
-            state: what :meth:`state_dict` gave.
+        """Go on from the :meth:`state_dict` of another run.
 
         Returns:
-            Whether the times in steps are those that this run would have had; those of the state hold in any case.
+            Whether this run would have had the same times in steps; those of the state hold in any case.
 
         Raises:
             SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
