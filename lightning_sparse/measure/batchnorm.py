@@ -66,7 +66,8 @@ def recalibrate_batchnorm(
         with as_it_was(classifier):
             torch.manual_seed(seed)
             order = torch.randperm(len(images)).to(images.device)
-            parts = order.tensor_split(math.ceil(len(images) / batch_size))
+            # No batch of one image, which has no variance: in twos, an odd number of images has one batch of three.
+            parts = order.tensor_split(max(1, min(math.ceil(len(images) / batch_size), len(images) // 2)))
             update_bn((next(batches(len(part), device, images[part])) for part in parts), classifier)
             found = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     finally:
