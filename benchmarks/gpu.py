@@ -1,4 +1,4 @@
-"""On a GPU: training steps in bf16 under torch.compile, updates, and no step without an update that waits for the device."""
+"""On a GPU: training steps in bf16 under torch.compile, and updates; no step without an update may wait for the device."""
 
 from __future__ import annotations
 

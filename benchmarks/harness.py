@@ -1,8 +1,8 @@
 """How everything here is measured.
 
-Every variant runs once a round, in shuffled order; what counts is CPU time of one thread, and the median over the rounds
-of the ratio within a round. A second, identical copy of the reference runs along: where it does not read 0.97 to 1.03, the
-machine was too busy for the figures to count.
+Every variant runs once per round, in shuffled order. A result is the median, over the rounds, of a ratio of CPU times (one
+thread) within a round. A second, identical copy of the reference is timed too: if its ratio to the first is not within 0.97
+to 1.03, the machine was too busy for the figures to count.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def race(
     """Seconds of each variant by round.
 
     Args:
-        variants: by name, a function that makes ready, untimed, and returns what is timed.
+        variants: by name, a function that prepares, untimed, and returns the function to be timed.
         rounds: how often each runs, after one round that is not counted.
-        repeat: calls in one timing, for what takes less than a millisecond.
-        clock: what time is read from; the default is CPU time.
+        repeat: calls in one timing, for calls that take less than a millisecond.
+        clock: returns the time in seconds; CPU time by default.
     """
     times: Times = {name: [] for name in variants}
     order, shuffle = list(variants), random.Random(0).shuffle
     gc.collect()
-    gc.freeze()  # so that the collections below look at what the rounds have made, not at every imported module
+    gc.freeze()  # so that the collections below look only at what the rounds have made, not at every imported module
     for count in range(rounds + 1):
         shuffle(order)
         gc.collect()
@@ -64,7 +64,7 @@ def milliseconds(times: Times, name: str) -> float:
 
 
 class Table:
-    """Lines of what was measured, beside what was promised; printed as Markdown.
+    """A Markdown table of what was measured, beside what was promised.
 
     Args:
         title: what it is about.
@@ -88,6 +88,6 @@ class Table:
         self.lines.append(f"| {what} | {value:.{digits}f}{unit} | {promised} | {verdict} |")
 
     def show(self) -> None:
-        """Print it, at once."""
+        """Print it without waiting for a buffer to fill."""
         print("\n".join(self.lines) + "\n")
         sys.stdout.flush()

@@ -51,7 +51,7 @@ def the_pass(name: str, net: nn.Module, rounds: int, repeat: int) -> None:
     table.show()
 
 
-# So slow that the weights stay what they are: a net that has learned its one batch by heart computes with denormals.
+# So low a rate that the weights hardly move: a network that has learned its one batch by heart computes with denormals.
 OPTIMIZERS = {
     "SGD, momentum and weight decay": lambda p: torch.optim.SGD(p, lr=1e-6, momentum=0.9, weight_decay=5e-4),
     "Adam": lambda p: torch.optim.Adam(p, lr=1e-6),

@@ -1,4 +1,4 @@
-"""What masks, scores and monitors hold in memory and in a checkpoint, by weight: every tensor they reach is counted."""
+"""What masks, scores and monitors hold in memory and in a checkpoint, per weight: every tensor they refer to is counted."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lightning_sparse import BrainDevelopment, GradualPruning, Masks, SparsityMo
 
 
 class Module(LightningModule):
-    """ResNet-18 that pulls every weight to zero: a step without images."""
+    """ResNet-18 trained only to make its weights small, so that a step needs no images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = residual()[0]
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """The weights' squares."""
+        """The sum of the squared weights."""
         return sum(weight.square().sum() for weight in self.parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -26,7 +26,7 @@ from lightning_sparse.statistics import t_interval
 DOCS = Path(__file__).parent.parent / "docs"
 EPS = [2, 4, 8, 16, 32]  # of 255
 # Means over their five repetitions, from the CSV files in FlorianMerkle/network-pruning-and-robustness: clean accuracy, and
-# the share of the first 1000 test images that the attack gets wrong at each eps, those wrong without it among them.
+# the share of the first 1000 test images that are wrong under attack at each eps, including those wrong without it.
 THEIRS = {
     0.0: [0.9891, 0.016, 0.024, 0.048, 0.183, 0.739],
     0.5: [0.9906, 0.014, 0.019, 0.040, 0.173, 0.704],
@@ -58,7 +58,7 @@ def ours(job: Job) -> list[float]:
 
 
 def as_theirs(job: Job, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    """The success of their attack: 40 steps of a thirtieth of eps, the last iterate, on the softmax; kept on disk."""
+    """The success of their attack: 40 steps of eps / 30, the last iterate, on the softmax. The result is kept on disk."""
     kept = job.folder / "as_theirs.json"
     if kept.exists():
         return json.loads(kept.read_text())

@@ -1,4 +1,4 @@
-"""What the sweep `methods` came to: the tables and figures of docs/mnist.md, and a line on each method's page.
+"""The results of the sweep `methods`: the tables and figures of docs/mnist.md, and a table on each method's page.
 
     python benchmarks/mnist.py outputs/methods outputs/schedules outputs/schedules_search
 
@@ -48,7 +48,7 @@ GROUPS = {
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """One line a finished job: test and validation accuracy, and what the training cost."""
+    """One line per finished job: test and validation accuracy, and what the training cost."""
     rows = []
     for job in read_jobs(folder)[0]:
         if job.status != "done":
@@ -73,8 +73,8 @@ def collect(folder: Path) -> pd.DataFrame:
 def cost(checkpoint: Path) -> tuple[float, int]:
     """FLOPs of the training as a share of a dense one of as many steps, and its steps.
 
-    A multilayer perceptron's FLOPs are two a weight and sample, forward, and as many for each of the two gradients; a step
-    whose update reads gradients of dead connections pays for those in full (Evci et al. 2020, appendix H).
+    A multilayer perceptron takes two FLOPs per weight and sample in the forward pass, and as many for each of the two
+    gradients. A step whose update reads the gradients of dead connections needs them all (Evci et al. 2020, appendix H).
     """
     content = torch.load(checkpoint, weights_only=False, map_location="cpu")
     steps = content["global_step"]
@@ -230,7 +230,7 @@ def search_table(frame: pd.DataFrame, most: int = 8) -> str:
 
 
 def method_line(frame: pd.DataFrame, method: str) -> str:
-    """What a method's page says of the study."""
+    """What a method's page says about the study."""
     levels = [s for s in sorted(set(frame.sparsity)) if len(frame[(frame.method == method) & (frame.sparsity == s)])]
     lines = ["| sparsity | test accuracy | to dense, in points | to gradual pruning, in points |", "|---|---|---|---|"]
     for s in levels:
@@ -254,7 +254,7 @@ def main(folders: list[str]) -> None:
     """Read the sweeps' folders and write everything."""
     main_frame = collect(Path(folders[0]))
     everything = main_frame
-    main_frame = main_frame[main_frame.method != "dense_sparse_dense"]  # whose sparsity is that of its middle
+    main_frame = main_frame[main_frame.method != "dense_sparse_dense"]  # its sparsity is that of its middle
     fill("accuracy", accuracy_table(main_frame))
     best = [
         ("brain_development", "gradual_pruning"),

@@ -1,4 +1,4 @@
-"""What robust accuracy costs beside torchattacks: forward images and seconds, on a small CNN trained in two ways.
+"""What robust accuracy costs compared with torchattacks: forward images and seconds, on a small CNN trained in two ways.
 
 MNIST where its files are (LIGHTNING_SPARSE_DATA, or ../shared/data), else the digits that ship with scikit-learn.
 """
@@ -64,7 +64,7 @@ def spent(model, run) -> tuple[int, float, object]:
 
 
 def in_full(model, x, y, radii, attacks) -> list[float]:
-    """Robust accuracy at each eps, each attack on what is right and what the ones before it have left at that eps."""
+    """Robust accuracy at each eps: every attack runs on the right images that those before it have left at that eps."""
     shares = []
     with untouched(model):
         for eps in radii:
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     epochs = 1 if name == "MNIST" else 15
     plain = train(x, y, epochs)
     theirs = [lambda e, m: torchattacks.PGD(m, eps=e, alpha=2.5 * e / 20, steps=20)]
-    # An image that stays unbroken costs all its steps: of a network that is made to stay, hardly anything can be saved.
+    # An image that is never broken costs all its steps: on an adversarially trained network hardly any can be saved.
     for kind, model, bound in (("plain", plain, 0.5), ("adversarial", train(x, y, epochs, eps), None)):
         title = f"PGD-20, {name}, {kind} training"
         compare(title, model, test_x[:500], test_y[:500], radii, theirs, bound, tier="monitor", steps=20)

@@ -1,4 +1,4 @@
-"""The networks that are measured on, and one training step of each."""
+"""The networks that the benchmarks train, and one training step of each."""
 
 from __future__ import annotations
 

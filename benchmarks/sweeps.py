@@ -1,4 +1,4 @@
-"""What a sweep adds to the same trainings in a loop of one's own: whole processes, imports and all."""
+"""What a sweep costs beyond the same trainings in a plain loop: whole processes, with their imports."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def seconds(folder: Path, *commands: list[str]) -> float:
 
 
 def times(variants: dict[str, list[list[str]]], rounds: int) -> dict[str, list[float]]:
-    """Each variant once a round, in shuffled order, each time in an empty folder."""
+    """Run each variant once per round, in shuffled order, each time in an empty folder."""
     found: dict[str, list[float]] = {name: [] for name in variants}
     order = list(variants)
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""A whole Trainer.fit: 4 epochs of 100 steps of LeNet-300-100, with an update after each epoch, beside ModelPruning."""
+"""A whole Trainer.fit: 4 epochs of 100 steps of LeNet-300-100, an update after each epoch, compared with ModelPruning."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Module(LightningModule):
         return F.cross_entropy(self.net(inputs), labels)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """So slow that the network does not learn its batches by heart."""
+        """So low a rate that the network does not learn its batches by heart."""
         return torch.optim.SGD(self.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
 

@@ -1,4 +1,4 @@
-"""What a mask update costs: ResNet-18 from dense to 90 % sparse beside torch's own pruning, and the updates in between."""
+"""What a mask update costs: ResNet-18 from dense to 90 % sparse, compared with torch's own pruning, and smaller updates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pruned():
 
 
 def updated(before: float, after: float, turnover: float = 0.0):
-    """One update of a copy of the network, which is ``before`` sparse and shall be ``after``."""
+    """One update of a copy of the network, from sparsity ``before`` to ``after``."""
     ours = copy.deepcopy(net)
     started = Engine(sparsifiable(ours), Recipe(Curve(before)))
     started.birth()
@@ -39,7 +39,7 @@ def updated(before: float, after: float, turnover: float = 0.0):
     engine.masks = started.masks
     trainer = torch.optim.SGD(ours.parameters(), lr=1e-6, momentum=0.9)
     engine.install([trainer])
-    if turnover:  # it is due after a step
+    if turnover:  # turnover is due only after a step
         for weight in ours.parameters():
             weight.grad = torch.zeros_like(weight)
         trainer.step()

@@ -1,4 +1,4 @@
-"""Docstrings for Griffe, to which `Example:` is a remark, and what is before a colon in `Returns:` a type."""
+"""Docstrings for Griffe, which takes `Example:` for a remark, and the words before a colon in `Returns:` for a type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import griffe
 
 
 class Docstrings(griffe.Extension):
-    """Rename the section of the example, and write the type of what is returned, while the sources are read."""
+    """Rename the section of the example, and write the return type into `Returns:`, as the sources are read."""
 
     def on_object(self, *, obj: Any, **kwargs: Any) -> None:
         """Called by Griffe for every module, class and function."""

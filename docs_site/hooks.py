@@ -41,7 +41,7 @@ NAMES = public_names()
 
 
 def reference(package: str) -> str:
-    """A page with every public name of a package, below what its docstring says of the whole."""
+    """A page with every public name of a package, below the first line of its docstring."""
     about = ast.get_docstring(ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())) or ""
     entries = [
         f"::: {home}\n    options:\n        heading: {public}\n        toc_label: {public.rpartition('.')[2]}\n"
@@ -52,7 +52,7 @@ def reference(package: str) -> str:
 
 
 def links(page: Path) -> list[Path]:
-    """What a page leads to."""
+    """The files that a page, or a listed folder, links to."""
     if page.is_dir():
         return sorted(path for path in page.rglob("*") if path.suffix in LANGUAGES)
     targets = LINK.findall(page.read_text()) if page.suffix == ".md" else []
@@ -97,7 +97,7 @@ def on_files(files: Any, config: Any) -> Any:
     files.append(File.generated(config, "style.css", content=STYLE))
     files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
     shown = [ROOT / "README.md", *DOCS.rglob("*.md")]
-    for page in shown:  # and what they lead to, on the way
+    for page in shown:  # grows in the loop, by the files that these link to
         for path in links(page):
             if path.exists() and path != DOCS and DOCS not in path.parents and path not in shown:
                 files.append(File.generated(config, place(path), content=source(path)))
@@ -122,7 +122,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Turn what docstrings refer to into links, where it is public, and say what refers to nothing."""
+    """Turn the names in docstrings into links where they are public, and warn of names that do not exist."""
 
     def linked(found: re.Match[str]) -> str:
         name = next((public for public in NAMES if public.endswith(f".{found[1]}")), found[1])
@@ -132,7 +132,7 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
             where, home = NAMES[owner]
             return f'<a href="{where}.html#{home}">{shown}</a>'
         if name.startswith("lightning_sparse.") and owner not in NAMES and not exists(name):
-            log.warning("%s: a docstring refers to %s, which is not there", page.file.src_uri, name)
+            log.warning("%s: a docstring refers to %s, which does not exist", page.file.src_uri, name)
         return shown
 
     return ROLE.sub(linked, html)

@@ -39,7 +39,7 @@ network = nn.Sequential(
 )
 model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=3e-3))
 
-# The one line. The network itself, not Fabric's wrapper, so that masks go by the names of its state_dict.
+# The one line. It takes the network itself, not Fabric's wrapper, so that masks have the names of its state_dict.
 engine = attach(optimizer, network, GradualPruning(sparsity), total_steps=epochs * len(train_batches))
 
 for epoch in range(epochs):

@@ -27,8 +27,8 @@ train, test = order[:1437], order[1437:]
 model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
 optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
 
-# The one line. GradualPruning(sparsity) or BrainDevelopment(sparsity) would do too, and import Lightning.
-# To go on from a checkpoint, load model and optimizer and add state=checkpoint["sparsity"].
+# The one line. GradualPruning(sparsity) or BrainDevelopment(sparsity) would work too, but they import Lightning.
+# To resume from a checkpoint, load model and optimizer and add state=checkpoint["sparsity"].
 engine = attach(optimizer, model, Recipe(cubic(sparsity, end=0.75)), total_steps=steps)
 
 for step in range(steps):

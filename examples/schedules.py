@@ -30,7 +30,7 @@ from lightning_sparse import (
 steps = 1000
 out = Path("outputs/schedules.png")
 
-# A schedule of one's own is put together from holds, jumps, slopes and stairs, and so is its turnover.
+# A schedule of your own is put together from holds, jumps, slopes and stairs, and so is its turnover.
 stairs = Curve(0.0).stairs(0.75, 0.9, 6)
 waves = Curve(0.5).then(0.2, 0.2, "cosine", "grow").then(0.4, 0.8, "exponential", "prune")
 waves = waves.then(0.7, 0.6, "cosine", "grow").then(0.9, 0.9, "cosine", "prune").then(1.0, name="rest")

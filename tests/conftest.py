@@ -1,4 +1,4 @@
-"""A real data set, a real module and a real Trainer, small enough to run in a blink; see settings.py."""
+"""A real data set, a real module and a real Trainer, small enough to run in a moment; see settings.py."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A training script under DDP, run by Lightning as two processes: `python ddp_script.py FOLDER`. One pair does it all.
+"""A training script under DDP, run by Lightning as two processes, once for all cases: `python ddp_script.py FOLDER`.
 
 Ranks start from different seeds and see different data. Each writes the masks' checksums after every update, and a
 fingerprint of its final weights, to FOLDER/<rank>.json.
@@ -51,7 +51,7 @@ class Slow(settings.Module):
 
 
 def by_rank(layer):
-    """A score that a rank draws for itself: what must not happen."""
+    """A score that each rank draws for itself, which must be refused."""
     return torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(dist.get_rank()))
 
 

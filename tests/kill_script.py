@@ -1,7 +1,7 @@
 """A training script that can be killed and started again: `python kill_script.py FOLDER METHOD DIE_AT`.
 
 It resumes from FOLDER/last.ckpt if that is there. At batch DIE_AT of the whole training it kills itself, as `kill -9`
-would; 0 lets it live. At its end it saves FOLDER/end.pt: weights, masks, history and the validation scores.
+would; with 0 it never does. At its end it saves FOLDER/end.pt: weights, masks, history and the validation scores.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Whole small networks of the kinds people train, each on the digits and each watching its own dead weights."""
+"""Small networks of the kinds that people train; each learns the digits and checks its own dead weights."""
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,7 +10,7 @@ from lightning_sparse import SparseTraining
 
 
 class Watched(LightningModule):
-    """A module that looks, at every step, whether every masked weight is exactly zero."""
+    """A module that checks at every step that every masked weight is exactly zero."""
 
     def __init__(self, lr=0.01):
         super().__init__()
@@ -113,7 +113,7 @@ class UNet(Watched):
 
 
 class Tokens(Watched):
-    """Pixels are one of 17 grey values: a table of them, and a linear layer on what the table says."""
+    """An embedding of the 17 grey values that a pixel can have, and a linear layer."""
 
     def __init__(self, width=4, sparse=False):
         super().__init__(lr=0.02)

@@ -14,7 +14,7 @@ def folders(sweep: Path) -> list[Path]:
 
 
 def inspect(folder: Path, *arguments: str) -> str:
-    """What `wandb leet inspect --json` says of the one run in a folder."""
+    """What `wandb leet inspect --json` says about the one run in a folder."""
     (found,) = folders(folder)
     return told_by("leet", "inspect", "--json", *arguments, str(found))
 
@@ -38,7 +38,7 @@ def history(told: list[dict]) -> list[dict]:
 
 
 def axes(told: list[dict]) -> dict[str, str]:
-    """Metric, or group of metrics, to what it is drawn against."""
+    """Each metric, or group of metrics, with the metric on its x axis."""
     metrics = [line["metric"] for line in told if line["type"] == "metric"]
     return {metric.get("glob_name") or metric["name"]: metric.get("step_metric", "") for metric in metrics}
 

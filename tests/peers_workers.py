@@ -1,4 +1,4 @@
-"""What one rank of a two-process training does: importable, because spawned processes look for it by name."""
+"""What one rank of a two-process training does, in a module because spawned processes import it by name."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What the core promises to need: torch and lightning, and none of the extras."""
+"""The core needs torch and lightning, and none of the extras."""
 
 import subprocess
 import sys

@@ -50,7 +50,7 @@ def fenced(page: str, language: str = "") -> list[str]:
 
 
 def section(page: str, title: str) -> str:
-    """What stands below a heading."""
+    """The text below a heading."""
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", page, flags=re.M | re.S)[1]
 
 
@@ -242,7 +242,7 @@ def curves(svg: Path) -> list[str]:
 
 
 def test_the_pictures_show_what_the_callbacks_do(tmp_path):
-    """If they do not: python examples/method_curves.py."""
+    """If this fails, draw them again: python examples/method_curves.py."""
     (tmp_path / "examples").mkdir()
     runpy.run_path(str(shutil.copy(ROOT / "examples" / "method_curves.py", tmp_path / "examples")))
     redrawn = sorted((tmp_path / "docs" / "images" / "methods").iterdir())

@@ -15,7 +15,7 @@ from lightning_sparse.errors import SparsityError, check_count
         (17, {"most": 16, "write": "8, or none"}, r"n=17 is not an integer in \[1, 16\]: write 8, or none$"),
     ],
 )
-def test_what_is_no_count_is_refused_with_what_to_write(value, limits, says):
+def test_anything_but_a_count_is_refused_with_what_to_write(value, limits, says):
     with pytest.raises(SparsityError, match=says):
         check_count("n", value, **limits)
 

@@ -63,7 +63,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain_loop.py", "fabric.py"])
-def test_a_loop_of_ones_own_runs_by_its_first_lines(run, tmp_path, name):
+def test_a_plain_loop_runs_as_its_first_lines_say(run, tmp_path, name):
     head = (EXAMPLES / name).read_text().splitlines()[:5]
     (done,) = run(next(line for line in head if line.startswith("python ")))
     assert done.accuracy > 0.9
@@ -101,7 +101,7 @@ def test_a_hydra_project_has_the_callbacks_by_their_targets_alone(run, tmp_path)
     assert min(levels) == pytest.approx(0.2, abs=1e-3)  # at the densest point
     assert levels[-1] == 0.5
 
-    # Two jobs in one process: the first is the run above, whatever comes beside it.
+    # Two jobs in one process: the first equals the run above, whatever runs beside it.
     first, second = run("python train.py -m callbacks.sparsity.final_sparsity=0.5,0.95", home)
     assert first[:3] == alone[:3]
     check_sparsity(second, 0.95)
@@ -111,7 +111,7 @@ def test_a_hydra_project_has_the_callbacks_by_their_targets_alone(run, tmp_path)
     assert jobs[0].parent == jobs[1].parent
     assert jobs[0].parents[1] == home / "outputs" / "hydra_template" / "multiruns"
 
-    # On from the last checkpoint, for longer, past the end of the turnover: the masks are those that it had.
+    # Resumed from the last checkpoint, for longer, past the end of the turnover: the masks stay as they were.
     shutil.copy(folder / "checkpoints" / "last.ckpt", home)
     longer = "python train.py trainer.max_epochs=18 ckpt_path=last.ckpt"
     assert longer in COMMANDS

@@ -1,4 +1,4 @@
-"""What users are told to write, in YAML, docs and examples, is public: anything deeper may move."""
+"""Every name that users are told to write, in YAML, docs and examples, is public: anything deeper may move."""
 
 import re
 from importlib import import_module
@@ -9,7 +9,7 @@ import pytest
 from lightning_sparse.app.signatures import PUBLIC
 
 ROOT = Path(__file__).parents[1]
-# Every package with a stub, but for the app's, which lists what Hydra's own settings name.
+# Every package with a stub, except the app's, which lists what Hydra's own settings name.
 STUBS = sorted((ROOT / "lightning_sparse").glob("**/__init__.pyi"))
 WINGS = [".".join(stub.parent.relative_to(ROOT).parts) for stub in STUBS if stub.parent.name != "app"]
 # Packages of YAML, on Hydra's search path, and what Hydra's own settings name.

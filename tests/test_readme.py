@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
 class Module(BoringModel):
-    """What a reader of the README would have: a module of one's own, large enough to be pruned to 0.95."""
+    """A module such as a reader of the README would have, large enough to be pruned to 0.95."""
 
     def __init__(self):
         super().__init__()

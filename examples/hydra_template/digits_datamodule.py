@@ -26,9 +26,9 @@ class DigitsDataModule(LightningDataModule):
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        """Images that choose settings."""
+        """Images to choose settings by."""
         return DataLoader(self.val, batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        """Images that choose nothing."""
+        """Images that no choice has seen."""
         return DataLoader(self.test, batch_size=self.batch_size)

@@ -47,6 +47,6 @@ class DigitsLitModule(LightningModule):
         self.log("test/acc", self.test_acc)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Finish what the configs began."""
+        """Give the optimizer the parameters, and the scheduler the optimizer."""
         optimizer = self.make_optimizer(self.parameters())
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}

@@ -9,7 +9,7 @@ In this folder:
     python train.py callbacks=gradual                                  # another method
     python train.py '~callbacks.sparsity'                              # the dense network
     python train.py -m callbacks.sparsity.final_sparsity=0.5,0.95      # two jobs, one after the other
-    python train.py trainer.max_epochs=18 ckpt_path=last.ckpt          # go on from a checkpoint
+    python train.py trainer.max_epochs=18 ckpt_path=last.ckpt          # resume from a checkpoint
 
 Results go to outputs/hydra_template/ below the folder you are in.
 """
@@ -22,7 +22,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-# The data are a few hundred kilobytes in memory: workers would only cost their start.
+# The data are a few hundred kilobytes in memory: workers would only take time to start.
 warnings.filterwarnings("ignore", ".*does not have many workers")
 
 
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> float:
     path = trainer.checkpoint_callback.best_model_path
     accuracy = trainer.test(model, datamodule, ckpt_path=path, verbose=False)[0]["test/acc"]
 
-    # Counted in the file: it is an ordinary checkpoint, with its zeros in place (a newborn connection may still be zero too).
+    # Counted in the file, an ordinary checkpoint whose dead weights are zero (a newborn connection may still be zero too).
     weights = torch.load(path, weights_only=True)["state_dict"]
     weights = [weight for name, weight in weights.items() if name.endswith("weight") and weight.dim() > 1]
     zeros, total = sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)

@@ -45,9 +45,9 @@ def _report(folders: list[Path], output: str | None) -> Path:
 
         return rebuild(different[0]).folder / "report.html"
     from lightning_sparse.report import write
-    from lightning_sparse.tables.several import together
+    from lightning_sparse.tables.combined_sweeps import combine
 
-    return write(together(different, output or "comparison"))
+    return write(combine(different, output or "comparison"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
 
@@ -93,7 +93,7 @@ class RobustnessMonitor(Callback):
         if trainer.ckpt_path is None and trainer.global_step == 0:
             self._rows, self._updates = [], {}
         if self.data is not None:
-            self._looked_at = gathered(self.data, self.images)
+            self._looked_at = images_and_labels(self.data, self.images)
         else:
             self._looked_at = images_of_split(trainer, "validation", self.images, argument="data")
 

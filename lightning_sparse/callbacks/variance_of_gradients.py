@@ -21,12 +21,12 @@ from lightning_sparse.measure.classifier import Forward, as_classifier
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
-    mean_record,
     rank_stability,
     stability_record,
     true_class_gradients,
+    vog_record,
 )
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured
 
 WINDOWS = ("whole", "early", "late")
@@ -104,7 +104,7 @@ class VarianceOfGradients(Callback):
         if self.probe is None:
             self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
         else:
-            self._probed = _plain(*gathered(self.probe))
+            self._probed = _plain(*images_and_labels(self.probe))
         check_images(*self._probed)
         if not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._forget()
@@ -160,7 +160,7 @@ class VarianceOfGradients(Callback):
             SparsityError: if it has not looked yet, or on another rank than zero.
         """
         if self._probed is None and self.probe is not None:  # the training was another process's
-            self._probed = _plain(*gathered(self.probe))
+            self._probed = _plain(*images_and_labels(self.probe))
         if self._probed is None or not self._stability:
             raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
         images, labels = self._probed
@@ -171,7 +171,7 @@ class VarianceOfGradients(Callback):
             record = stability_record(value, len(labels), epochs[: i + 1])
             records.append(replace(record, condition=f"epoch {epoch}"))
         for name, following in self._following.items():
-            record = mean_record(following, self._looks[name])
+            record = vog_record(following, self._looks[name])
             records.append(record if name == "whole" else replace(record, condition=name))
         arrays = {"vog": scores["whole"], "vog_early": scores["early"], "vog_late": scores["late"]}
         arrays = {name: values if values.size else np.full(len(labels), np.nan) for name, values in arrays.items()}

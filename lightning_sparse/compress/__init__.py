@@ -1,1 +1,1 @@
-"""What bits a network needs: lossless codecs that decode exactly, values rounded to a grid, and the length of a code."""
+"""How many bits a network takes: lossless codecs, values rounded to a grid, and code lengths."""

@@ -1,4 +1,4 @@
-"""How many bits a mask takes, and a list of symbols under the best code for it."""
+"""How many bits a mask takes, and how many a list of symbols takes under its best code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 def mask_bits(total: int, living: int) -> float:
-    """Count the bits that say which ``living`` of ``total`` connections live, and how many: log2 C(N, k) + log2(N + 1).
+    """Count the bits that say how many of ``total`` connections live, and which ones: log2(N + 1) + log2 C(N, k).
 
     Example:
         >>> round(mask_bits(4, 2), 3)  # log2(6) + log2(5)
@@ -20,7 +20,7 @@ def mask_bits(total: int, living: int) -> float:
 
 
 def code_bits(symbols: npt.NDArray[np.integer], codebook: int) -> float:
-    """Count the bits of symbols coded at their empirical entropy, with a codebook of so many entries of 32 bits.
+    """Count the bits of symbols coded at their empirical entropy, and of ``codebook`` entries of 32 bits each.
 
     Example:
         >>> code_bits(np.array([0, 0, 1, 3]), codebook=4)  # 4 symbols of 1.5 bits, and 128

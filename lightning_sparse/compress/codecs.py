@@ -1,4 +1,4 @@
-"""Sparse weights in real formats: each is encoded, and can be decoded again, bit for bit."""
+"""Sparse weights in real formats; each can be decoded again, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,26 +14,20 @@ import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
-
-
 Bools = npt.NDArray[np.bool_]
-
-
 Bytes = npt.NDArray[np.uint8]
-
-
 Indices = npt.NDArray[np.int32]
 
 
 def as_matrix(tensor: Tensor) -> npt.NDArray[Any]:
-    """Return a weight as a float32 matrix (or a mask as a boolean one): a row an output, one row for a vector."""
+    """Return a weight as a float32 matrix, or a mask as a boolean one, with a row for each output; a vector is one row."""
     kind = torch.bool if tensor.dtype == torch.bool else torch.float32
     rows = tensor.shape[0] if tensor.dim() > 1 else 1
     return tensor.detach().to("cpu", kind).reshape(rows, -1).numpy()
 
 
 def to_bitmap(weight: Floats, alive: Bools) -> tuple[Bytes, Floats]:
-    """Store a layer as one bit a connection, and the living values in order."""
+    """Store a layer as one bit for each connection, and the living values in order."""
     return np.packbits(alive), weight[alive]
 
 
@@ -56,7 +50,7 @@ def from_csr(ends: Indices, columns: Indices, values: Floats, shape: tuple[int, 
 
 
 def torch_csr_bytes(weight: Floats, alive: Bools) -> int:
-    """Count the bytes that ``torch.sparse_csr`` takes for a layer as it comes, with 64-bit indices."""
+    """Count the bytes of a layer in ``torch.sparse_csr`` by default, with 64-bit indices."""
     ends, columns, values = (torch.from_numpy(part) for part in to_csr(weight, alive))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
@@ -67,9 +61,9 @@ def torch_csr_bytes(weight: Floats, alive: Bools) -> int:
 def to_entropy(layers: Sequence[tuple[Floats, Bools]]) -> bytes:
     """Compress the masks and the living values of all layers, without loss, into one string of bytes.
 
-    A layer's mask is one bit a connection or the gaps between the living in bytes (255 says: go on), whichever is
-    shorter. All masks go through lzma, which comes near their entropy. The values go through zlib, in four planes of
-    their first to fourth bytes, because only signs and exponents are predictable.
+    A layer's mask is one bit for each connection or the gaps between the living in bytes (255: the gap continues),
+    whichever is shorter. All masks go through lzma, which comes near their entropy. The values go through zlib, in four
+    planes of their first to fourth bytes, because only signs and exponents are predictable.
     """
     header, parts = np.zeros((len(layers), 2), dtype="<i4"), []
     for row, (_, alive) in zip(header, layers, strict=True):
@@ -99,7 +93,7 @@ def from_entropy(content: bytes, shapes: Sequence[tuple[int, int]]) -> list[Floa
         part = np.frombuffer(masks, np.uint8, length, at)
         if steps >= 0:
             alive = np.zeros(size, dtype=bool)
-            # Each byte moves on by its value; one below 255 lands on a living connection and steps past it.
+            # Each byte skips as many connections as its value; after one below 255 comes a living connection.
             alive[((part.astype(np.int64) + (part < 255)).cumsum() - 1)[part < 255]] = True
         else:
             alive = np.unpackbits(part, count=size).astype(bool)

@@ -1,4 +1,4 @@
-"""Values rounded to a grid of so many bits."""
+"""Values rounded to a grid of evenly spaced levels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def quantise(values: Floats, width: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Round values to 2^width evenly spaced levels, the first at their minimum and the last at their maximum.
-
-    Args:
-        values: (k,).
-        width: in bits.
+    """Round values (k,) to 2^width evenly spaced levels, the first at their minimum and the last at their maximum.
 
     Returns:
         The number of each value's level, and the value of that level.

@@ -1,4 +1,4 @@
-"""Data sets that give a whole batch at once, the order of an epoch, and splits by class."""
+"""Data sets that give a whole batch at once, a random order for each epoch, and stratified splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class EpochShuffle(Sampler[int]):
-    """A random order that is a function of seed and epoch: a run resumed at an epoch's end sees what it would have seen.
+    """A random order that depends on seed and epoch alone: a run resumed after an epoch gets the order it would have had.
 
     Example:
         >>> sampler = EpochShuffle(4, seed=0)
@@ -30,7 +30,7 @@ class EpochShuffle(Sampler[int]):
         self.length, self.seed, self.epoch = length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
+        """Choose the order; Lightning calls it at the start of every epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -46,13 +46,13 @@ class Images(Dataset[Batch]):
 
     labels: Tensor
     truth: Mapping[str, Tensor] = MappingProxyType({})
-    """Masks (n, height, width) of the pixels that are known to matter, by name; empty where nobody knows."""
+    """Masks (n, height, width) of the pixels that are known to matter, by name; empty if they are unknown."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """What a DataLoader asks for, so that a batch costs one indexing and not one for each image."""
+        """Return the batch that a DataLoader asks for, by indexing once instead of once for each image."""
         return self[indices]
 
     def subset(self, indices: Tensor) -> Images:
@@ -80,7 +80,7 @@ class InMemory(Images):
 
 
 class OnDisk(Images):
-    """Images of a torchvision ImageFolder, read when they are asked for."""
+    """Images of a torchvision ImageFolder, each read when it is needed."""
 
     def __init__(self, folder: Any, indices: Tensor) -> None:
         self.folder, self.indices = folder, indices
@@ -96,7 +96,7 @@ class OnDisk(Images):
 
 
 def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return two sorted, disjoint index tensors; the second holds ``size`` (a share, or an int: so many) of all classes.
+    """Return two sorted, disjoint, stratified index tensors; the second holds ``size`` images (a share, or an int: a count).
 
     Raises:
         SparsityError: if a class is too small to be split.
@@ -105,5 +105,7 @@ def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Te
     try:
         rest, chosen = split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise SparsityError(f"{len(labels)} images cannot be split by class, {size:g} aside: {error}") from error
+        raise SparsityError(
+            f"{len(labels)} images cannot be split by class into {size:g} and the rest: {error}"
+        ) from error
     return rest.sort().values, chosen.sort().values

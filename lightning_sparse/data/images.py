@@ -1,4 +1,4 @@
-"""Image data in [0, 1] with fixed, disjoint splits: the bundled digits, and torchvision's loaders from a named folder."""
+"""Image data in [0, 1] with fixed, disjoint splits: the bundled digits, and torchvision's data sets from a folder."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lightning_sparse.extras import need
 class ImageData(LightningDataModule):
     """One image classification data set, as a Lightning data module.
 
-    Images leave it as floats in [0, 1], shape (n, channels, height, width): normalisation belongs to the model, so that an
-    attack's eps means pixels. The test split is the data set's own where it has one; validation is cut from the training
-    split, stratified, by ``split_seed``. The order of the training images is a function of the seed and the epoch alone.
+    It gives images as floats in [0, 1], shape (n, channels, height, width): normalisation belongs to the model, so that an
+    attack's eps is in units of pixels. The test split is the data set's own where it has one; validation is cut from the
+    training split, stratified, by ``split_seed``. The order of training depends on ``shuffle_seed`` and the epoch alone.
 
     Args:
         name: ``"digits"`` (scikit-learn's, bundled), ``"planted"`` (the same in larger images, see
@@ -33,15 +33,15 @@ class ImageData(LightningDataModule):
         std: standard deviation of each channel, likewise.
         shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
         root: folder of the files; not read for digits and planted.
-        download: whether torchvision may fetch what ``root`` lacks.
-        batch_size: training images a batch.
+        download: whether torchvision may fetch what is missing in ``root``.
+        batch_size: images per training batch.
         validation: share of the training split kept for validation, in (0, 1).
         split_seed: seed of the splits.
         shuffle_seed: seed of the training order.
         num_workers: worker processes of each loader; images held in memory need none.
 
     Raises:
-        SparsityError: on unknown names, a folder that does not exist, or data that do not have this shape or classes.
+        SparsityError: if a name is unknown, the folder does not exist, or the data have another shape or more classes.
 
     Example:
         >>> data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.31], std=[0.38])
@@ -108,13 +108,13 @@ class ImageData(LightningDataModule):
 
         Args:
             name: the split.
-            most: at most so many: a stratified sample drawn by ``split_seed``, so that it is the same for every model.
+            most: the largest number of images: a stratified sample by ``split_seed``, which is the same for every model.
         """
         places = self.sample(name, most)
         return self._splits[name][places]
 
     def sample(self, name: str, most: int | None = None) -> list[int]:
-        """Return which images of a split :meth:`split` takes, without reading any.
+        """Return the indices of the images that :meth:`split` takes, without reading any.
 
         Raises:
             SparsityError: if ``most`` is too small to hold every class.
@@ -133,43 +133,32 @@ class ImageData(LightningDataModule):
     def truth(self, name: str, most: int | None = None) -> dict[str, Tensor] | None:
         """Return which pixels are known to matter in the images of :meth:`split`, in the same order.
 
-        Args:
-            name: the split.
-            most: as for :meth:`split`.
-
-        Returns:
-            Masks (n, height, width), booleans, by name: see :class:`~lightning_sparse.data.Planted`. None for data where
-            nobody knows.
+        Masks (n, height, width), booleans, by name: see :class:`~lightning_sparse.data.Planted`. None if they are unknown.
         """
         places = self.sample(name, most)
         truth = self._splits[name].truth
         return {mask: pixels[places] for mask, pixels in truth.items()} or None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""
+        """Give shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""
         images = self._splits["train"]
         return self._loader("train", sampler=EpochShuffle(len(images), self.shuffle_seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation batches, in order."""
+        """Give validation batches, in order."""
         return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Test batches, in order."""
+        """Give test batches, in order."""
         return self._loader("test")
 
     def _loader(self, split: str, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
         size = self.batch_size if split == "train" else 4 * self.batch_size
-        return DataLoader(
-            self._splits[split],
-            batch_size=size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=_as_it_is,
-        )
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": _unchanged}
+        return DataLoader(self._splits[split], batch_size=size, sampler=sampler, **workers)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -199,7 +188,7 @@ def _torchvision(data: ImageData) -> tuple[Images, Images]:
         except RuntimeError as error:
             raise SparsityError(
                 f"root={str(data.root)!r} holds no {data.kind} in torchvision's layout: write data.root=/path/to/the/folder "
-                "above it, or data.download=true to fetch it there"
+                "that torchvision downloaded to, or data.download=true to fetch it there"
             ) from error
         pixels = torch.as_tensor(files.data)  # (n, h, w) or (n, h, w, c), bytes
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
@@ -224,7 +213,7 @@ def _folder(data: ImageData) -> tuple[Images, Images]:
         if splits and folder.classes != splits[0].folder.classes:
             raise SparsityError(
                 f"root/test holds the classes {', '.join(folder.classes)}, root/train {', '.join(splits[0].folder.classes)}: "
-                "give both the same folders, or the numbers of the classes differ"
+                "give both the same folders, because labels are numbers in their order"
             )
         splits.append(OnDisk(folder, torch.arange(len(folder))))
     return splits[0], splits[1]

@@ -1,7 +1,7 @@
-"""Digits planted in a larger black image, so that it is known which pixels decide the class; a shortcut on request.
+"""Digits in a larger black image, so that the pixels that decide the class are known; with a shortcut if wanted.
 
 Each image is 16x16: one of scikit-learn's 8x8 digits fills one of its four quadrants, and the class is the digit. A shortcut
-is a white patch of 3x3 in the quadrant diagonally opposite, at one of ten places, each of which stands for a class.
+is a white patch of 3x3 in the quadrant diagonally opposite, at one of ten places, one for each class.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lightning_sparse.extras import need
 SIDE = 16
 _HALF = 8
 _PATCH = 3
-# Ten places of a 3x3 patch in a quadrant: they overlap, but no two are the same pixels.
+# Ten places of a 3x3 patch in a quadrant; they overlap, but all differ.
 _PLACES = [(top, left) for top in (0, 2, 5) for left in (0, 2, 3, 5)][:10]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Images with a known reason.
+    """Images in which the pixels that decide the class are known.
 
     Attributes:
         images: (n, 1, 16, 16), floats in [0, 1].
         labels: (n,), the digits.
-        truth: masks (n, 16, 16), booleans: ``"quadrant"`` where the digit lies, ``"ink"`` of the digit, ``"patch"`` the
-            shortcut; that one is empty in images without it, and missing where no image was to have one.
+        truth: masks (n, 16, 16), booleans: ``"quadrant"``, where the digit is; ``"ink"``, its pixels above 0; ``"patch"``,
+            the shortcut: empty for an image without one, and missing if no shortcut was asked for.
     """
 
     images: Tensor
@@ -44,7 +44,7 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
     Args:
         seed: of the split, the quadrants, and the patches.
         shortcut: share of the training images, in [0, 1], with a patch at the place of their class; the others have none.
-            With one, every test image has a patch too, at the place of a class drawn at random, so that it tells nothing.
+            Above 0, every test image has a patch at the place of a random class, which says nothing about its own.
 
     Returns:
         Training images, of which validation is still to be cut, and test images.
@@ -66,7 +66,7 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
         n = len(chosen)
         quadrants = torch.empty_like(chosen)
         for label in range(10):
-            # Class by class, or a quadrant would tell something of the class.
+            # Class by class, or the quadrant would say something about the class.
             places_of_class = (labels[chosen] == label).nonzero().squeeze(1)
             quadrants[places_of_class] = torch.randperm(len(places_of_class), generator=generator) % 4
         if name == "train":
@@ -79,16 +79,13 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
 
 
 def plant(digits: Tensor, labels: Tensor, quadrants: Tensor, places: Tensor | None = None) -> Planted:
-    """Put digits into quadrants, and patches into the quadrants opposite.
+    """Put digits into quadrants, and patches into the opposite quadrants.
 
     Args:
         digits: (n, 8, 8), floats in [0, 1].
         labels: (n,), their classes.
         quadrants: (n,), 0 to 3: top left, top right, bottom left, bottom right.
-        places: (n,), the class at whose place the patch lies, or -1 for no patch; None for no patch anywhere.
-
-    Returns:
-        The images, and where the reasons are.
+        places: (n,), the class at whose place the patch is, or -1 for no patch; None for no patch anywhere.
 
     Example:
         >>> made = plant(torch.ones(1, 8, 8), torch.tensor([7]), torch.tensor([3]), torch.tensor([0]))
@@ -109,25 +106,11 @@ def plant(digits: Tensor, labels: Tensor, quadrants: Tensor, places: Tensor | No
 
 
 def patches(quadrant: Tensor, places: Tensor) -> Tensor:
-    """Find where the patches lie that stand for these classes.
-
-    Args:
-        quadrant: (n, 16, 16), booleans: where the digits lie.
-        places: (n,), classes, or -1 for no patch.
-
-    Returns:
-        (n, 16, 16), booleans.
-
-    Example:
-        >>> quadrant = torch.zeros(1, 16, 16, dtype=torch.bool)
-        >>> quadrant[:, 8:, 8:] = True
-        >>> patches(quadrant, torch.tensor([4])).nonzero()[0].tolist()  # image, row, column of its first pixel
-        [0, 2, 0]
-    """
+    """Mark the patches of the classes in ``places`` (n,), -1 for none; both masks are (n, 16, 16), booleans."""
     found = torch.zeros_like(quadrant)
     for i, place in enumerate(places.tolist()):
         if place >= 0:
-            # The first pixel of the quadrant opposite: 0 becomes 8, and 8 becomes 0.
+            # The first pixel of the opposite quadrant: 0 becomes 8, and 8 becomes 0.
             top, left = (_HALF - quadrant[i].nonzero()[0]).tolist()
             down, right = _PLACES[place]
             found[i, top + down : top + down + _PATCH, left + right : left + right + _PATCH] = True
@@ -142,7 +125,7 @@ def shortcut_versions(
     Args:
         images: (n, 1, 16, 16), with or without a patch, as ``ImageData.split`` gives them.
         labels: (n,).
-        quadrant: (n, 16, 16), booleans: where the digits lie, as ``ImageData.truth`` gives it.
+        quadrant: (n, 16, 16), booleans: where the digits are, as ``ImageData.truth`` gives it.
         seed: draws the other class.
 
     Returns:
@@ -150,7 +133,7 @@ def shortcut_versions(
         :func:`~lightning_sparse.measure.measure_shortcut`.
 
     Raises:
-        SparsityError: if images and masks do not fit.
+        SparsityError: if the shapes of images, labels and masks do not match.
 
     Example:
         >>> _, test = planted()

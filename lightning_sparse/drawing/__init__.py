@@ -1,1 +1,1 @@
-"""The house style of figures, and a schedule as a picture and a table."""
+"""The style of all figures, and a schedule as a picture and a table."""

@@ -1,4 +1,4 @@
-"""See a schedule before it is followed: as a picture and as a table."""
+"""A schedule as a picture and as a table, before training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lightning_sparse.extras import need
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DENSITY, TURNOVER = PALETTE[0], PALETTE[4]  # dark and light in print without colour
+DENSITY, TURNOVER = PALETTE[0], PALETTE[4]  # dark and light without colour
 BAND = "#ececec"  # every second phase
-TOP = 1.2  # the names of phases stand above 1
+TOP = 1.2  # the names of phases are above 1
 HEADS = ("step", "training %", "phase", "sparsity %", "density %", "turnover %")
 SIDES = ">><>>>"  # numbers to the right
 
@@ -26,21 +26,21 @@ SIDES = ">><>>>"  # numbers to the right
 def plot_schedule(schedule: Any, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
     """Draw a recipe: the density that the masks will have, the phases, and the share that each update replaces.
 
-    The line is the density asked for, held from one update of the masks to the next; a bar is the turnover at an update, a
-    share of the living; a name stands over its phase where there is room for it. A curve alone has no updates, and may
-    be of anything: its own value is drawn.
+    The line is the density asked for, constant between two updates of the masks; a bar is the turnover at an update, as a
+    share of the living; the name of a phase is above it if there is room. A curve alone has no updates and may stand for
+    anything, so its own value is drawn.
 
     Args:
         schedule: a :class:`~lightning_sparse.Recipe`, a sparsity callback, or a :class:`~lightning_sparse.Curve`.
-        total_steps: optimizer steps of the training; None, where all times are steps, for those up to the last of them. A
-            recipe's own ``total_steps`` wins over it.
+        total_steps: optimizer steps of the training; None ends the plot at the schedule's last step, if all its times are
+            steps. A recipe's own ``total_steps`` has precedence.
         axes: where to draw; None makes a figure with a legend, which ``plt.show()`` shows.
 
     Returns:
         The axes: optimizer steps against shares in [0, 1].
 
     Raises:
-        SparsityError: if the schedule needs ``total_steps`` or goes on beyond them, or if matplotlib is missing.
+        SparsityError: if the schedule needs ``total_steps`` or ends after them, or if matplotlib is missing.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -83,16 +83,15 @@ def schedule_table(schedule: Any, total_steps: int | None = 1000, most: int | No
         schedule: a :class:`~lightning_sparse.Recipe` or a sparsity callback.
         total_steps: optimizer steps of the training, as in :func:`plot_schedule`.
         most: how many lines at most, spread evenly over the updates; None for all. The first update, the first of each
-            phase and the last are always there.
+            phase and the last are always shown.
 
     Returns:
         Plain text in columns: the step after which the update comes (0 is before the first), the share of the training that
-        has passed, the phase, the sparsity and the density that the update leaves, and the share of the living that it
-        replaces, all in percent.
+        has passed, the phase, the sparsity and the density after the update, and the share of the living that it replaces.
+        Shares are in percent.
 
     Raises:
-        SparsityError: if the schedule needs ``total_steps`` or goes on beyond them, or if it is a curve, which alone has no
-            updates.
+        SparsityError: if the schedule needs ``total_steps`` or ends after them, or if it is a curve, which has no updates.
 
     Example:
         >>> sparsity = Curve(0.0).stairs(0.8, 0.9, 2, name="prune")
@@ -118,7 +117,7 @@ def schedule_table(schedule: Any, total_steps: int | None = 1000, most: int | No
 
 
 def _plan(recipe: Any, total_steps: int | None) -> tuple[Recipe, int]:
-    """The recipe with every time in steps, and how many steps there are."""
+    """The recipe with every time in steps, and the number of steps."""
     if not isinstance(recipe, Recipe):
         raise SparsityError(
             f"schedule={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9); for the "
@@ -145,7 +144,7 @@ def _updates(plan: Recipe, total: int) -> Iterator[int]:
 
 
 def _phase(plan: Recipe, step: int) -> str:
-    """The phase of the sparsity; that of the turnover where the sparsity has no names, as where it is constant."""
+    """The phase of the sparsity, or of the turnover if the sparsity has no phases, for example because it is constant."""
     return plan.sparsity.phase(step) or plan.turnover.phase(step)
 
 
@@ -156,7 +155,7 @@ def _row(plan: Recipe, step: int, total: int) -> tuple[str, ...]:
 
 
 def _thinned(phases: list[str], most: int | None) -> list[int]:
-    """Which of the updates, whose phases are given, to show."""
+    """Which updates to show, given the phase of each."""
     count = len(phases)
     kept = {i for i in range(count) if i in (0, count - 1) or phases[i] != phases[i - 1]}
     others = [i for i in range(count) if i not in kept]

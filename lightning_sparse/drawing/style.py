@@ -1,4 +1,4 @@
-"""How every figure looks: fonts, colours, size, the caption and the files."""
+"""How every figure looks: fonts, colours, size, caption and files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 WIDTH = 7.2  # inches: two columns of a paper
-
-
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without black (dense) and yellow (faint on paper).
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-
-
 MARKERS = ["o", "s", "^", "D", "v", "P"]  # a second cue, for print without colour
-
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -42,14 +36,14 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "figure.facecolor": "white",
     "text.parse_math": False,  # a method may be called anything, dollar signs included
-    "svg.fonttype": "path",  # the page must look the same where the font is missing
+    "svg.fonttype": "path",  # the page must look the same without the font
     "svg.hashsalt": "lightning_sparse",  # the same records give the same file
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save with the report's settings instead of the user's ``matplotlibrc``, and restore those."""
+    """Draw and save with the report's settings instead of the user's ``matplotlibrc``, then restore the user's."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -60,13 +54,13 @@ def style() -> Iterator[None]:
 
 
 def inches(axes: Axes) -> float:
-    """Width of a panel, roughly, before it is laid out."""
+    """Approximate width of a panel before the layout."""
     place = axes.get_subplotspec()
     return 0.85 * WIDTH / (place.get_gridspec().ncols if place else 1)
 
 
 def spaced(places: list[float], room: float) -> list[int]:
-    """Choose which of ascending places to label so that labels lie ``room`` apart: the last one and what fits before.
+    """Choose which of ascending places to label so that labels are ``room`` apart: the last one, and what fits before it.
 
     Example:
         >>> spaced([0.0, 1.0, 1.1, 5.0], room=0.5)
@@ -87,7 +81,7 @@ def panels(count: int, height: float = 2.25, *, same_y: bool = True) -> tuple[Fi
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows + 1.0), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=same_y, squeeze=False).flatten().tolist()
-    # Cells to spare are left at the end of the first row, where the legend finds room; the last row carries the x axis.
+    # Spare cells are at the end of the first row, for the legend, because the last row has the x axis.
     first = columns - (rows * columns - count)
     for spare in grid[first:columns]:
         spare.axis("off")
@@ -95,13 +89,13 @@ def panels(count: int, height: float = 2.25, *, same_y: bool = True) -> tuple[Fi
 
 
 def lowest(grid: list[Axes]) -> list[Axes]:
-    """The panels that have no panel below them, and so carry the name of the axis."""
+    """The panels without a panel below them, which have the name of the x axis."""
     place = grid[0].get_subplotspec()
     return grid[-(place.get_gridspec().ncols if place else 1) :]
 
 
 def legend(figure: Figure, grid: list[Axes], *, right: bool = False) -> None:
-    """Explain every mark once for all panels: in a spare cell, else above them, or to their right if there are many."""
+    """One legend for all panels: in a spare cell, else to their ``right`` or above them."""
     entries: dict[str, Any] = {}
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()
@@ -117,7 +111,7 @@ def legend(figure: Figure, grid: list[Axes], *, right: bool = False) -> None:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Write the caption under the panels; it is kept as the figure's label, for readers who cannot see it."""
+    """Write the caption under the panels, and keep it as the figure's label, which becomes the page's alternative text."""
     lines = textwrap.wrap(text, int(18 * figure.get_size_inches()[0]))
     share = (0.14 * len(lines) + 0.1) / figure.get_size_inches()[1]
     figure.set_label(text)
@@ -129,7 +123,7 @@ def save(figure: Figure, stem: Path) -> None:
     """Write ``<stem>.png`` (150 dpi) and ``<stem>.svg``, each whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     _save(figure, Path(f"{stem}.png"), dpi=150)
-    figure.set_layout_engine("none")  # it is laid out: a second time takes half as long again and changes nothing
+    figure.set_layout_engine("none")  # a second layout would take half as long again and change nothing
     _save(figure, Path(f"{stem}.svg"), metadata={"Date": None})
 
 

@@ -1,14 +1,13 @@
 """How the living connections are shared between the layers.
 
-An allocation is a function ``(scores, masks, living) -> counts``: from each layer's scores (drop scores where the
-network is to shrink, grow scores where it is to grow), its present boolean mask and the number of connections that
-shall live in all, it says how many shall live in each. The counts add up to ``living`` exactly, and every layer keeps
-at least one connection.
+An allocation is a function ``(scores, masks, living) -> counts``. From each layer's scores (drop scores if the network
+shrinks, grow scores if it grows), its present boolean mask and the number of connections that are to live in all, it says
+how many live in each. The counts add up to ``living`` exactly, and every layer keeps at least one connection.
 
-An object may do more, as :class:`~lightning_sparse.LayerRules` does, and what it can is asked of it: ``check(parameters,
-sparsities, granularity, redistribute)`` refuses before training what cannot be met; ``towards(highest)`` returns the
-allocation of a training whose highest sparsity that is; ``in_units(scores, masks, living, units)`` counts where connections
-live or die in units of several.
+An allocation may also be an object with any of these methods, as :class:`~lightning_sparse.LayerRules` is:
+``check(parameters, sparsities, granularity, redistribute)`` refuses before training what cannot be met;
+``towards(highest)`` returns the allocation for a training with that highest sparsity; and
+``in_units(scores, masks, living, units)`` counts where several connections live or die as one unit.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_sparse.engine.selection import count_true, extremes, is_empty, lowest
+from lightning_sparse.engine.selection import count_true, extremes, lowest
 
-Allocation = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], dict[str, int]]
+Tensors = Mapping[str, Tensor]  # one for each layer
+Counts = Mapping[str, int]
+Allocation = Callable[[Tensors, Tensors, int], dict[str, int]]
 
 
 def uniform(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
@@ -32,13 +33,13 @@ def uniform(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
         >>> uniform({}, masks, 15)
         {'a': 10, 'b': 5}
     """
-    return one_way(apportion(living, by_size(masks), _sizes(masks)), masks)
+    return one_way(apportion(living, by_size(masks), by_size(masks)), masks)
 
 
 def erk(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
     """Erdős–Rényi-Kernel: living connections in proportion to the sum of a layer's dimensions.
 
-    That is a density of (n_in + n_out + kernel sizes) / (n_in * n_out * kernel sizes), times one factor for all; a layer
+    The density is (n_in + n_out + kernel sizes) / (n_in * n_out * kernel sizes), times one factor for all layers; a layer
     that would need more than it has is dense. Mocanu et al. 2018 (SET), Evci et al. 2020 (RigL, arXiv 1911.11134).
 
     Example:
@@ -47,7 +48,7 @@ def erk(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) 
         >>> erk({}, masks, 620)
         {'wide': 400, 'head': 220}
     """
-    return one_way(apportion(living, by_dimensions(masks), _sizes(masks)), masks)
+    return one_way(apportion(living, by_dimensions(masks), by_size(masks)), masks)
 
 
 def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
@@ -65,16 +66,12 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
 
 
 def globally(
-    scores: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    present: Mapping[str, int],
-    change: int,
-    least: Mapping[str, int] | None = None,
+    scores: Tensors, masks: Tensors, present: Counts, change: int, least: Counts | None = None
 ) -> dict[str, Tensor]:
-    """The masks after ``change`` connections were born, or died if it is negative, where one ranking decides.
+    """The masks after ``change`` connections were born (or died, if it is negative), chosen by one ranking.
 
-    A layer that would fall below what it keeps at least (one connection, or what ``least`` says) keeps its best ones, and
-    another layer gives more.
+    A layer that would fall below its minimum (one connection, or what ``least`` says) keeps its best ones, and another
+    layer gives more.
     """
     full = [name for name, mask in masks.items() if present[name] == mask.numel()]
     among = [~mask if change > 0 else None if name in full else mask for name, mask in masks.items()]
@@ -82,7 +79,8 @@ def globally(
     after = {name: mark.logical_xor_(masks[name]) for name, mark in zip(masks, marks, strict=True)}
     if change >= 0:
         return after
-    kept = {n: 1 if least is None else min(least[n], present[n]) for n, m in after.items() if _is_below(n, m, least)}
+    minimum = dict.fromkeys(masks, 1) if least is None else least
+    kept = {n: min(minimum[n], present[n]) for n, mask in after.items() if count_true(mask) < minimum[n]}
     if kept:
         best = {n: masks[n] ^ lowest(scores[n], present[n] - count, among=masks[n]) for n, count in kept.items()}
         others = {name: mask for name, mask in masks.items() if name not in kept}
@@ -91,47 +89,39 @@ def globally(
     return {name: after[name] for name in masks}
 
 
-def _is_below(name: str, mask: Tensor, least: Mapping[str, int] | None) -> bool:
-    return is_empty(mask) if least is None else count_true(mask) < least[name]
-
-
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
 
 
 def check_allocation(allocation: Allocation, *of_a_training: Any) -> None:
-    """Refuse before training what cannot be met, if the allocation has a ``check`` for that."""
+    """Call the allocation's ``check``, if it has one."""
     check = getattr(allocation, "check", None)
     if check is not None:
         check(*of_a_training)
 
 
-def by_size(masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """What :func:`uniform` shares by."""
-    return {name: float(mask.numel()) for name, mask in masks.items()}
-
-
-def by_dimensions(masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """What :func:`erk` shares by."""
-    return {name: float(sum(mask.shape)) for name, mask in masks.items()}
-
-
-def _sizes(masks: Mapping[str, Tensor]) -> dict[str, int]:
+def by_size(masks: Tensors) -> dict[str, int]:
+    """The weights of :func:`uniform`."""
     return {name: mask.numel() for name, mask in masks.items()}
+
+
+def by_dimensions(masks: Tensors) -> dict[str, int]:
+    """The weights of :func:`erk`."""
+    return {name: sum(mask.shape) for name, mask in masks.items()}
 
 
 def apportion(
     living: int, weights: Mapping[str, float], most: Mapping[str, int], least: Mapping[str, int] | int = 1
 ) -> dict[str, int]:
-    """Share ``living`` connections in proportion to ``weights``, but between ``least`` and ``most`` a layer, exactly.
+    """Share exactly ``living`` connections in proportion to ``weights``, within ``least`` and ``most`` for each layer.
 
-    What a full layer cannot take goes to the others in proportion; fractions are settled by the largest remainder, ties
-    in the order of the layers.
+    What a full layer cannot take goes to the others in proportion. The largest remainders are rounded up; ties go to the
+    earlier layer.
 
     Args:
-        living: how many connections there are to share, between the sums of ``least`` and ``most``.
-        weights: of each layer; one of weight zero gets its least.
+        living: how many connections to share, between the sums of ``least`` and ``most``.
+        weights: of each layer; a layer of weight zero gets its least.
         most: how many each layer can take.
-        least: how many each layer gets in any case, a number for all of them or one for each.
+        least: how many each layer gets in any case: one number for all, or one for each.
 
     Example:
         >>> apportion(14, {"a": 1.0, "b": 1.0}, most={"a": 4, "b": 100})
@@ -155,15 +145,11 @@ def apportion(
 
 
 def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return counts of the same sum under which no layer grows while the network shrinks, or shrinks while it grows.
+    """Return counts of the same sum by which no layer grows while the network shrinks, or shrinks while it grows.
 
-    Rounding alone can ask for that, of one connection (the Alabama paradox of largest remainders): pruning would then bear
-    it, and before the first step there is not even a gradient to choose it by. The other layers change by less instead, in
+    Rounding alone can ask for one such connection (the Alabama paradox of largest remainders). Pruning would then have to
+    grow it, and before the first step there is no gradient to choose it by. The other layers change by less instead, in
     proportion.
-
-    Args:
-        counts: how many connections an allocation wants to live in each layer.
-        masks: the present masks.
 
     Example:
         >>> import torch
@@ -177,14 +163,14 @@ def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, in
     along = {name: max(sign * change, 0) for name, change in changes.items()}
     if sum(along.values()) == abs(total):
         return counts
-    shared = apportion(abs(total), {name: float(change) for name, change in along.items()}, along, least=0)
+    shared = apportion(abs(total), along, along, least=0)
     return {name: counts[name] - changes[name] + sign * shared[name] for name in counts}
 
 
 def layer_table(masks: Mapping[str, Tensor]) -> str:
-    """What each layer has, as text: name, shape, connections, how many of them live, and that in percent.
+    """A table of the layers as text: name, shape, connections, how many of them live, and that in percent.
 
-    Before a training, :func:`lightning_sparse.allocate` makes the masks.
+    To see it before a training, let :func:`lightning_sparse.allocate` make the masks.
 
     Args:
         masks: boolean tensors by name, such as :class:`~lightning_sparse.Masks`.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -28,18 +28,18 @@ def attach(
     batches: Sequence[Any] = (),
     loss_fn: Callable[[Any, Any], Any] | None = None,
 ) -> Engine:
-    """Follow a recipe in a plain torch loop, or under Fabric: one line before the loop.
+    """Follow a recipe in a plain torch loop, or under Fabric, with one line before the loop.
 
     Args:
         optimizer: the optimizer that trains ``model`` (Fabric's wrapper is fine).
-        model: the model, bare or in the wrapper of Fabric, DDP or ``torch.compile``, whose names are left out of the masks';
-            Linear and Conv weights become sparse unless the recipe says otherwise.
+        model: the model, bare or in the wrapper of Fabric, DDP or ``torch.compile``, whose prefix the masks' names leave
+            out. Linear and Conv weights become sparse unless the recipe says otherwise.
         recipe: a :class:`Recipe`, or a sparsity callback such as ``GradualPruning(0.9)``.
         total_steps: how many optimizer steps the loop will take, if a time of the recipe is a share of the training.
-        state: an engine's ``state_dict()``, to go on where it stopped; load the model's and the optimizer's own states
-            before. Without it the network is born anew, which zeroes weights if the recipe starts sparse.
+        state: an engine's ``state_dict()``, to go on where it stopped; load the states of model and optimizer first.
+            Without it training starts anew, which zeroes weights if the recipe starts sparse.
         batches: training batches on the model's device, for a score of the whole network (``"snip"``, ``"grasp"``,
-            ``"synflow"``); the recipe's ``score_batches`` of them are read.
+            ``"synflow"``), which reads as many as the recipe's ``score_batches``.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor, for such a score.
 
     Returns:
@@ -63,16 +63,14 @@ def attach(
     recipe = getattr(recipe, "recipe", recipe)
     if not isinstance(recipe, Recipe):
         raise SparsityError(
-            f"recipe={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
+            f"recipe={recipe!r} is not a recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
     check_total("total_steps", total_steps)
     bare = _bare(model)
     parameters = sparsifiable(bare, recipe.include, recipe.exclude)
 
-    @contextmanager
-    def look(count: int) -> Iterator[Network]:
-        with looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss) as network:
-            yield network
+    def look(count: int) -> AbstractContextManager[Network]:
+        return looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss)
 
     engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
     engine.install([optimizer])
@@ -88,7 +86,7 @@ def _no_loss(model: Any, batch: Any) -> Any:
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers that put a prefix before its parameters' names."""
+    """The model without the wrappers that put a prefix before its parameters' names."""
     parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
     for wrapped in ("_forward_module", "_orig_mod", *(["module"] if parallel else [])):  # Fabric, torch.compile
         inner = model._modules.get(wrapped)

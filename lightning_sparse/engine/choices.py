@@ -1,4 +1,4 @@
-"""What a choice of a recipe stands for, and what it is called in a checkpoint."""
+"""Find what a choice in a recipe stands for, and name it for checkpoints."""
 
 from __future__ import annotations
 
@@ -15,24 +15,16 @@ from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError, check_choice
 
-# Of functions: they say what a score reads, which its name says already.
+# Attributes of functions that a name leaves out: the function's path already says what it reads.
 _MARKS = ("needs_gradient", "of_network")
 _OURS = re.compile(r"(?<![\w.])lightning_sparse(?:\.\w+)*\.(\w+?)_?(?!\w)")
-# What a representation may not be trusted with: an address, an array in short, a set in any order.
+# What makes a repr useless as a name: an address, a shortened array, a set, whose order varies.
 _UNSURE = re.compile(r" at 0x|\.\.\.|\{[^{}:]+\}")
 _LONGEST = 80
 
 
 def find(argument: str, choice: object, named: Mapping[str, Any]) -> Any:
-    """Return what a choice stands for: the one of that name, or itself if it can be called.
-
-    Args:
-        argument: its name, for the message.
-        choice: a name in ``named``, or a function of the user's own.
-        named: what there is.
-
-    Raises:
-        SparsityError: if it is neither.
+    """Return what a choice stands for: the entry of that name in ``named``, or the choice itself if it can be called.
 
     Example:
         >>> find("grow", "largest", {"largest": max}), find("grow", min, {})
@@ -48,16 +40,10 @@ def find(argument: str, choice: object, named: Mapping[str, Any]) -> Any:
 def name_of(argument: str, choice: object) -> str:
     """Name a choice for a checkpoint, so that a run resumed with another one is refused.
 
-    A name is its own. A function is called by its path and what it holds: closed-over values, defaults, and for a lambda its
-    code. So is an object, by its attributes, unless its class has a ``__repr__`` of its own, which then says it all. Of a
-    module that is held the structure counts, and not the weights, which may be those in training.
-
-    Args:
-        argument: what it is a choice of, for the message.
-        choice: a name, a function or an object.
-
-    Raises:
-        SparsityError: if it holds something that does not say what is in it.
+    A string is its own name. The name of a function is its path and what it holds: closed-over values, defaults, and its
+    code if it is a lambda. The name of an object is its class and attributes, or its ``repr`` if its class defines one. A
+    module that is held is named by its structure, not by its weights, which may be those in training. What cannot be told
+    apart in this way, such as a lock, raises a SparsityError.
 
     Example:
         >>> def power(exponent):
@@ -77,7 +63,7 @@ def name_of(argument: str, choice: object) -> str:
 
 
 def without_our_paths(name: str) -> str:
-    """Leave the paths within this library out of a name, because files may move between two versions.
+    """Remove paths within this library from a name, because files may move between versions.
 
     Example:
         >>> without_our_paths("lightning_sparse.criteria.taylor"), without_our_paths("mine.taylor(power=2)")
@@ -90,17 +76,15 @@ Inner = Callable[[Any], str]
 
 
 def _text(value: Any, outer: tuple[Any, ...]) -> str:
-    """A value as text, the same in every process: no address, no order of a set, no shortened array."""
+    """A value as text that is the same in every process."""
     if any(value is one for one in outer):
         return "..."  # it holds itself
     inner = partial(_text, outer=(*outer, value))
     if type(value) in _CONTAINERS:
         return _CONTAINERS[type(value)](value, inner)
-    of_kind = next((text for kind, text in _KINDS.items() if isinstance(value, kind)), None)
-    if of_kind is not None:
-        return of_kind(value, inner)
     is_function = hasattr(value, "__qualname__") and hasattr(value, "__module__")
-    return _function(value, inner) if is_function else _object(value, inner)
+    otherwise = _function if is_function else _object
+    return next((text for kind, text in _KINDS.items() if isinstance(value, kind)), otherwise)(value, inner)
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -114,7 +98,7 @@ def _code(code: CodeType, inner: Inner) -> str:
     return f"({code.co_code!r}, {code.co_names!r}, [{', '.join(consts)}]){nested}"
 
 
-# These and no subclasses, which may hold more.
+# Exactly these types: a subclass may hold more.
 _CONTAINERS: dict[type, Callable[[Any, Inner], str]] = {
     list: lambda value, inner: f"[{', '.join(map(inner, value))}]",
     tuple: lambda value, inner: f"({', '.join(map(inner, value))}{',' if len(value) == 1 else ''})",
@@ -139,7 +123,7 @@ def _function(function: Any, inner: Inner) -> str:
     held = {name: item for name, item in getattr(function, "__dict__", {}).items() if name not in _MARKS}
     if isinstance(function, FunctionType):
         code, defaults = function.__code__, function.__defaults__ or ()
-        if function.__name__ == "<lambda>":  # nameless: two differ in what they do
+        if function.__name__ == "<lambda>":  # it has no name of its own, so its code tells it apart
             path += f":{crc32(inner(code).encode()):08x}"
         held |= dict(zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False))
         held |= function.__kwdefaults__ or {}
@@ -160,7 +144,7 @@ def _object(value: Any, inner: Inner) -> str:
         said = ""
     if said and "__repr__" in vars(kind):
         return said
-    # As pickle sees it, which refuses what Python cannot look into (a lock, a file).
+    # Taken apart as pickle does it, which refuses what Python cannot look into (a lock, a file).
     _, arguments, *rest = value.__reduce_ex__(4)
     state, listed, keyed = (*rest, None, None, None)[:3]
     held = dict(state) if isinstance(state, dict) else {} if state is None else {"state": state}
@@ -170,7 +154,7 @@ def _object(value: Any, inner: Inner) -> str:
 
 
 def _held(held: Mapping[str, Any], inner: Inner) -> str:
-    """What is held, in parentheses; a checksum of it where it is long."""
+    """What is held, in parentheses; if that is long, its checksum."""
     text = ", ".join(f"{name}={inner(item)}" for name, item in held.items())
     if len(text) > _LONGEST:
         text = f"{crc32(text.encode()):08x}"

@@ -15,14 +15,9 @@ def _several() -> bool:
 
 
 def check_same_masks(masks: Masks, scores: str) -> None:
-    """Raise on every rank if the masks are not the same on all; every rank has to call it.
+    """Raise a SparsityError on every rank if the masks differ between ranks; every rank has to call it.
 
-    Args:
-        masks: of this rank.
-        scores: the names of the scores that chose them, for the message.
-
-    Raises:
-        SparsityError: naming the ranks whose masks differ from those of rank 0.
+    ``scores`` names the scores that chose the masks, for the message.
     """
     if not _several():
         return

@@ -1,4 +1,4 @@
-"""The one engine: when a mask update is due, what it does, and how it hangs on an optimizer. No Lightning in here."""
+"""The engine: when a mask update is due, what it does, and how it hooks into an optimizer."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class Engine:
         recipe: what to do.
         total_steps: optimizer steps of the whole training, for times that are shares of it.
         model: what the parameters belong to, for recipes that rewind.
-        look: opens the network for scores of the whole network, with as many batches as it is told.
+        look: takes a number of batches, and returns a context that yields a Network for scores of the whole network.
 
     Attributes:
         masks: the masks, by parameter name.
-        idle: set it to True where optimizer steps are no steps of training: then dead weights are zeroed, and no more.
+        idle: True while optimizer steps are not steps of training: then dead weights are zeroed, and nothing else is done.
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
 
     Raises:
-        SparsityError: if a time is a share and the length is not known, or if some sparsity on the way would leave fewer
-            connections than layers.
+        SparsityError: if a time is a share and the length is not known, or if the recipe cannot be followed on these
+            parameters, as when a sparsity would leave fewer connections than layers.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Engine:
 
     @property
     def clock(self) -> int:
-        """Optimizer steps really taken: accumulated batches and skipped steps are none."""
+        """Optimizer steps taken: accumulated batches and skipped steps do not count."""
         if self._unsure:
             self._taken += self._unsure - round(float(self._skipped))
             self._unsure, self._skipped = 0, 0.0
@@ -111,24 +111,24 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether the engine hangs on optimizers now."""
+        """Whether the engine is hooked into optimizers now."""
         return bool(self._off)
 
     @property
     def updates_to_come(self) -> bool:
-        """Whether the masks may change once more."""
+        """Whether the masks may still change."""
         return self._next_due is not None
 
     @property
     def at_target(self) -> bool:
-        """Whether the sparsity has reached its last value, to change no more."""
+        """Whether the sparsity has reached its final value."""
         return self.clock >= self.plan.sparsity.settled
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hang the engine on the optimizers, and on those inside them (Lookahead's, SAM's, accelerate's).
+        """Hook the engine into the optimizers, and into those inside them (Lookahead's, SAM's, accelerate's).
 
         The first that steps a parameter of the engine is the clock; after a step of any of them its own parameters are
-        masked again. Frozen parameters need no optimizer; unfrozen and given to one later, they are masked from then on.
+        masked again. Frozen parameters need no optimizer; if one is unfrozen and given to an optimizer later, it is masked from then on.
 
         Raises:
             SparsityError: if a trainable parameter belongs to none of them.
@@ -137,7 +137,7 @@ class Engine:
         for outermost in optimizers:
             for optimizer, steps in nested(outermost):
                 if optimizer not in self._hooked:
-                    self._hang_on(optimizer, steps)
+                    self._hook_into(optimizer, steps)
         stepping = [optimizer for optimizer, hooked in self._hooked.items() if hooked.steps]
         self._clock_optimizer = next((o for o in stepping if self._hooked[o].mine), next(iter(stepping), None))
         orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
@@ -147,7 +147,7 @@ class Engine:
                 f"out with exclude=[{orphan!r}]"
             )
 
-    def _hang_on(self, optimizer: Optimizer, steps: bool) -> None:
+    def _hook_into(self, optimizer: Optimizer, steps: bool) -> None:
         self._own(optimizer, steps)
         if not is_trainers_own(optimizer):
             self._off += around_step(optimizer, self._begin_step, self._after_step)
@@ -168,7 +168,7 @@ class Engine:
         return hooked
 
     def detach(self) -> None:
-        """Take every hook off the optimizers; masks and history stay."""
+        """Remove every hook from the optimizers; masks and history stay."""
         for off in reversed(self._off):
             off()
         self._off, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
@@ -182,7 +182,7 @@ class Engine:
             self._rewinding.keep(0)
 
     def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
-        """Read the dense gradients, where the coming step needs them; call it before they are clipped.
+        """Read the dense gradients if the coming step needs them; call it before they are clipped.
 
         Without this call they are read when the step begins or after it, as they stand then.
 
@@ -285,14 +285,14 @@ class Engine:
             self._unsure += 1
             self._skipped = self._skipped + skipped.clamp(max=1.0)
         if self._may_be_due():
-            if not skipped and self._tick():
+            if not skipped and self._do_step():
                 self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
                 if self._rewinding:
                     self._rewinding.keep(self.clock)
             self._gradients.forget()
 
-    def _tick(self) -> bool:
-        """What a step brings beyond the masks: scores observe it, and an update that is due is done, and said to be."""
+    def _do_step(self) -> bool:
+        """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
         on_time = self.plan.due(self.clock)
         due = on_time or self._postponed
         if self._scoring.watching or due:
@@ -312,7 +312,7 @@ class Engine:
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
-        """Whether something may have to be done ``ahead`` steps from now; it does not wait for the device to say."""
+        """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
         latest = self._taken + self._unsure + ahead
         if self._scoring.watching or (self._next_due is not None and latest >= self._next_due):
             return True
@@ -321,9 +321,9 @@ class Engine:
     def _gradients_wanted(self) -> bool:
         if not self._may_be_due(1):
             return False
-        step = self.clock + 1
         if self._scoring.watching:
             return True
+        step = self.clock + 1
         return (self.plan.due(step) or self._postponed) and self._reads_gradients(step)
 
     def _reads_gradients(self, step: int) -> bool:
@@ -337,12 +337,9 @@ class Engine:
 
     @torch.no_grad()
     def update(self) -> Update:
-        """Do one mask update, for the step that the clock shows.
+        """Do one mask update for the present step, and return what was done: the new last entry of ``history``.
 
         Exactly ``round(sparsity * total)`` connections are dead after it (``next_masks`` in ``engine/update.py``).
-
-        Returns:
-            What was done, which is also the last entry of ``history``.
         """
         before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
         *rounds, living = self._targets()
@@ -372,7 +369,7 @@ class Engine:
         return update
 
     def _targets(self) -> list[int]:
-        """How many shall live after each round of the update that is due: fewer by the same factor each time."""
+        """How many connections are to live after each round of the present update: fewer by the same factor each time."""
         asked, present, rounds = self._asked_living(self.clock), self.masks.living, self.recipe.rounds
         if asked >= present or rounds == 1:
             return [asked]
@@ -411,13 +408,10 @@ class Engine:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Go on where another run stopped.
-
-        Args:
-            state: what :meth:`state_dict` gave.
+        """Go on from the :meth:`state_dict` of another run.
 
         Returns:
-            Whether the times in steps are those that this run would have had; those of the state hold in any case.
+            Whether this run would have had the same times in steps; those of the state hold in any case.
 
         Raises:
             SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.

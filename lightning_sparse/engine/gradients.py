@@ -14,11 +14,7 @@ from lightning_sparse.engine.optimizers import gradient_scale
 
 
 class DenseGradients:
-    """Gradients by parameter name, read before anything (clipping, the masks) changes them.
-
-    Args:
-        parameters: the parameters, by name.
-    """
+    """Gradients by parameter name, read before anything (clipping, the masks) changes them."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = parameters
@@ -34,12 +30,7 @@ class DenseGradients:
         return self._read.get(name)
 
     def read(self, names: Iterable[str], *, local: bool = False) -> None:
-        """Copy the gradients as they stand now.
-
-        Args:
-            names: of which parameters.
-            local: whether they are of this rank alone, because DDP has not averaged them yet.
-        """
+        """Copy the present gradients; ``local`` says that they are this rank's alone, not yet averaged by DDP."""
         for name in names:
             gradient = self._parameters[name].grad
             if gradient is not None:
@@ -53,23 +44,21 @@ class DenseGradients:
         self._local = self._local and bool(self._read)
 
     def unscale(self, names: Iterable[str], optimizer: Optimizer) -> None:
-        """Divide what was read of an optimizer's parameters by the scale that its step has just taken off what they hold.
+        """Divide what was read of an optimizer's parameters by its GradScaler's scale.
 
-        Args:
-            names: its parameters.
-            optimizer: fused, under a GradScaler; of any other the gradients are read without a scale.
+        Only a fused optimizer removes that scale itself, in its step; the gradients of any other are read without one.
         """
         scale = gradient_scale(optimizer)
         if scale is not None:
             self._read |= {name: self._read[name] / scale for name in names if name in self._read}
 
     def complete(self) -> None:
-        """Make them what a score may read: one for each parameter, the same on every rank."""
+        """Make them ready for the scores: one for each parameter, the same on every rank."""
         for name, parameter in self._parameters.items():
             if name not in self._read and parameter.grad is not None:
                 self._read[name] = parameter.grad.detach()
         missing = [name for name in self._parameters if name not in self._read]
-        if missing and self._read:  # layers that this step did not use: their connections pull at nothing
+        if missing and self._read:  # layers that this step did not use
             if not self._warned:
                 warnings.warn(f"no gradient for {', '.join(missing)}: scored as zero", stacklevel=2)
                 self._warned = True

@@ -25,7 +25,7 @@ After = Callable[[Optimizer, tuple[Any, ...], dict[str, Any]], None]
 
 @dataclass
 class Hooked:
-    """An optimizer that the engine hangs on.
+    """What the engine knows about an optimizer that it is hooked into.
 
     Attributes:
         mine: the sparse parameters that it trains, by name.

@@ -10,19 +10,13 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from lightning_sparse.engine.allocation import (
-    apportion,
-    by_dimensions,
-    by_size,
-    globally,
-    one_way,
-)
+from lightning_sparse.engine.allocation import Counts, Tensors, apportion, by_dimensions, by_size, globally, one_way
 from lightning_sparse.engine.granularity import WEIGHTS, Granularity, whole_units
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 
-# What the layers without a rule share by; None is the one ranking of all of them.
-BASES: dict[str, Callable[[Mapping[str, Tensor]], dict[str, float]] | None] = {
+# The weights by which the layers without a rule share what is left; None means one ranking of them all.
+BASES: dict[str, Callable[[Tensors], dict[str, int]] | None] = {
     "global": None,
     "uniform": by_size,
     "erk": by_dimensions,
@@ -33,8 +27,8 @@ BASES: dict[str, Callable[[Mapping[str, Tensor]], dict[str, float]] | None] = {
 class LayerRules:
     """An allocation in which some layers have a sparsity of their own, and the others share what is left.
 
-    The total stays exact. While the sparsity S of the network is on its way to its highest value, a layer with a rule has
-    its own times S over that value, so that a gradual schedule prunes it gradually too: to within two connections on the
+    The total stays exact. While the network's sparsity S is below its highest value, a layer with a rule has its own
+    sparsity times S over that value, so that a gradual schedule prunes it gradually too: to within two connections on the
     way, and exactly in the end.
 
     ``LayerRules("uniform", first=0.0)`` is RigL's uniform allocation (Evci et al. 2020, arXiv 1911.11134), and
@@ -42,17 +36,16 @@ class LayerRules:
 
     Args:
         base: how the layers without a rule share what is left: ``"global"``, ``"uniform"`` or ``"erk"``.
-        sparsity: shell-style patterns on parameter names, with the sparsity of those layers in the end, in [0, 1).
+        sparsity: final sparsity, in [0, 1), of the layers whose parameter names match a shell-style pattern.
         first: the same for the first of the parameters that are made sparse; 0.0 leaves it dense.
         last: the same for the last.
-        floor: smallest density, in [0, 1], that a layer without a rule may fall to, as a share of its own connections. One
-            connection lives in any case.
+        floor: smallest density, in [0, 1], of a layer without a rule. One connection lives in any case.
 
     Raises:
         SparsityError: if a number is out of range.
 
     Example:
-        A network of 1000 connections at 80 %: the head keeps half of its own, so that the others have 150 left of 900.
+        A network of 1000 connections at 80 %: the head keeps half of its own, and the others 150 of their 900.
 
         >>> import torch
         >>> masks = {name: torch.ones(n, 10, dtype=torch.bool) for name, n in {"a": 60, "b": 30, "head": 10}.items()}
@@ -74,9 +67,9 @@ class LayerRules:
         check_choice("base", self.base, BASES)
         if not isinstance(self.sparsity, Mapping):
             raise SparsityError(
-                f"sparsity={self.sparsity!r} is no mapping: write {{'head.*': 0.5}}, pattern by pattern"
+                f"sparsity={self.sparsity!r} is not a mapping from patterns to numbers: write one such as {{'head.*': 0.5}}"
             )
-        object.__setattr__(self, "sparsity", dict(self.sparsity))  # plain to print, whatever a YAML reader made of it
+        object.__setattr__(self, "sparsity", dict(self.sparsity))  # prints plainly, whatever a YAML reader made of it
         for pattern, own in self.sparsity.items():
             check_share(f"sparsity[{pattern!r}]", own, one_allowed=False)
         for name, end in (("first", self.first), ("last", self.last)):
@@ -97,17 +90,11 @@ class LayerRules:
         granularity: Granularity = WEIGHTS,
         redistribute: bool = False,
     ) -> None:
-        """Refuse rules that cannot be met, before training.
-
-        Args:
-            parameters: what is made sparse, by name, in order.
-            sparsities: every value that the sparsity goes to or starts from.
-            granularity: what lives or dies as one.
-            redistribute: whether turnover moves connections between layers.
+        """Refuse before training rules that cannot be met at some of the ``sparsities``.
 
         Raises:
-            SparsityError: if a pattern matches nothing, two rules disagree on a layer, every layer has one, the layers
-                without one cannot take what is left, or turnover would move what the rules hold.
+            SparsityError: if a pattern matches no parameter, two rules disagree on a layer, every layer has a rule, the
+                layers without one cannot take what is left, or turnover would move connections between layers.
         """
         if redistribute:
             raise SparsityError(
@@ -122,7 +109,7 @@ class LayerRules:
                 f"{self!r} has a rule for every layer, and none is left to make up the total: leave one out"
             )
         for value in sorted(set(sparsities), reverse=True):
-            if round(value * total):  # else everything lives, and no rule is asked
+            if round(value * total):  # otherwise every connection lives, and no rule applies
                 rules._shares(sizes, total - round(value * total), units)
 
     def __call__(self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int) -> dict[str, int]:
@@ -131,32 +118,24 @@ class LayerRules:
         counts = one_way(ruled, {n: masks[n] for n in ruled}) | one_way(others, {n: masks[n] for n in others})
         return {name: counts[name] for name in masks}
 
-    def in_units(
-        self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int, units: Mapping[str, int]
-    ) -> dict[str, int]:
-        """The same where connections live or die in units.
+    def in_units(self, scores: Tensors, masks: Tensors, living: int, units: Counts) -> dict[str, int]:
+        """The same where ``units[name]`` connections of a layer live or die as one, each with the score of its unit.
 
-        The number of each layer is rounded to whole units, at least one, so that the total is no longer exact; under one
-        ranking of the network it is as near as whole units come.
-
-        Args:
-            scores: as ever, but every connection has the score of its unit.
-            masks: as ever.
-            living: how many connections shall live in all.
-            units: how many connections of each layer are one unit.
+        Each layer's number is rounded to whole units, at least one, so the total is no longer exact; under one ranking of
+        the network it is as close as whole units allow.
         """
         ruled, others = self._counts(scores, masks, living, units)
         whole = {name: whole_units(count, units[name]) * units[name] for name, count in (ruled | others).items()}
         present = {name: count_true(mask) for name, mask in masks.items()}
-        if living < sum(present.values()):  # rounding alone lets no layer grow here: there may be no grow scores
+        if living < sum(present.values()):  # do not let rounding alone grow a layer: there may be no grow scores
             whole = {name: min(count, present[name]) for name, count in whole.items()}
         return {name: whole[name] for name in masks}
 
     def _counts(
-        self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: int, units: Mapping[str, int]
+        self, scores: Tensors, masks: Tensors, living: int, units: Counts
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """Counts of the layers with a rule, and of the others; of these in whole units only if the base gives them so."""
-        sizes = {name: mask.numel() for name, mask in masks.items()}
+        """Counts of the layers with a rule, in whole units, and of the others, which may not be."""
+        sizes = by_size(masks)
         ruled, least, left = self._shares(sizes, living, units)
         others, share_by = {name: masks[name] for name in least}, BASES[self.base]
         if share_by is not None:
@@ -165,14 +144,12 @@ class LayerRules:
         after = globally(scores, others, present, left - sum(present.values()), least)
         return ruled, {name: count_true(mask) for name, mask in after.items()}
 
-    def _shares(
-        self, sizes: Mapping[str, int], living: int, units: Mapping[str, int]
-    ) -> tuple[dict[str, int], dict[str, int], int]:
-        """Counts of the layers with a rule, least counts of the others, and how many are left for those."""
+    def _shares(self, sizes: Counts, living: int, units: Counts) -> tuple[dict[str, int], dict[str, int], int]:
+        """Counts of the layers with a rule, least counts of the others, and how many connections are left for these."""
         total = sum(sizes.values())
         dead, target = total - living, round((self._highest or 0.0) * total)
         part, whole = (min(dead, target), target) if target else (1, 1)
-        # Rounded as a running sum, so that what is left moves in one direction, as the sparsity does.
+        # Rounding the running sum makes what is left for the others move in one direction, as the sparsity does.
         ruled, asked, given = {}, 0, 0
         for name, own in self._own(list(sizes)).items():
             asked += round(own * sizes[name])
@@ -181,21 +158,21 @@ class LayerRules:
         others = [name for name in sizes if name not in ruled]
         least = {name: max(1, -(-round(self.floor * sizes[name]) // units[name])) * units[name] for name in others}
         low, high, left = sum(least.values()), sum(sizes[name] for name in others), living - sum(ruled.values())
-        slack = sum(units[name] // 2 for name in ruled)  # what rounding to units can take from them or give to them
+        slack = sum(units[name] // 2 for name in ruled)  # how far rounding to units can move their sum
         if not low - slack <= left <= high + slack:
             kept = sum(ruled.values())
             least_dead, most_dead = max(0, total - kept - high), total - kept - low
             floor = f" (floor={self.floor})" if self.floor else ""
             raise SparsityError(
-                f"{self!r} cannot be met at sparsity {dead / total:.6g}: of {living} connections that live, {kept} are in "
-                f"layers with a rule, which leaves {left} for {len(others)} others, and these hold {high} and keep at least "
+                f"{self!r} cannot be met at sparsity {dead / total:.6g}: of {living} living connections, {kept} are in "
+                f"layers with a rule, which leaves {left} for {len(others)} others, and these have {high} and keep at least "
                 f"{low}{floor}: ask for a sparsity from {-(-least_dead * 10**6 // total) / 1e6} to "
                 f"{most_dead * 10**6 // total / 1e6}, or change the rules"
             )
         return ruled, least, min(max(left, low), high)
 
     def _own(self, names: Sequence[str]) -> dict[str, float]:
-        """The sparsity in the end of each layer that has a rule."""
+        """The final sparsity of each layer that has a rule."""
         rules = [(f"sparsity[{pattern!r}]", _matching(pattern, names), own) for pattern, own in self.sparsity.items()]
         ends = (("first", names[:1], self.first), ("last", names[-1:], self.last))
         rules += [(which, list(end), own) for which, end, own in ends if own is not None]
@@ -216,6 +193,6 @@ def _matching(pattern: str, names: Sequence[str]) -> list[str]:
         close = get_close_matches(pattern, names, n=1, cutoff=0.3)
         guess = f"did you mean {close[0]!r}? " if close else ""
         raise SparsityError(
-            f"sparsity[{pattern!r}] matches nothing that is made sparse: {guess}(parameters: {', '.join(names)})"
+            f"sparsity[{pattern!r}] matches no parameter that is made sparse: {guess}(parameters: {', '.join(names)})"
         )
     return found

@@ -47,7 +47,7 @@ def likely_cause(optimizers: Iterable[Optimizer], *, stood_still: bool) -> str:
     """What has probably moved dead weights, and what to write.
 
     Args:
-        optimizers: those that the engine hangs on.
+        optimizers: those that the engine is hooked into.
         stood_still: whether no step of theirs was seen in the meantime.
     """
     names = sorted({type(optimizer).__name__ for optimizer in optimizers})

@@ -1,4 +1,4 @@
-"""Since when each connection has lived."""
+"""How long each connection has lived."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WIDTHS = (torch.int8, torch.int16, torch.int32)
 
 
 class Lifetimes:
-    """Follow masks through a training, and tell how old the living are and what has ever lived.
+    """Follows masks through a training, and tells how old the living connections are and which have ever lived.
 
-    A connection is born when its mask turns True; one that dies and is born again is a new one. Cost: one byte a weight, on
-    the masks' device, while no more than 126 updates have borne connections (two up to 32,766, then four), and a few
+    A connection is born when its mask turns True; one that dies and is born again is a new one. Cost: one byte a weight on
+    the masks' device for up to 126 updates in which connections were born (two for up to 32,766, then four), and a few
     passes over them at each update.
 
     Example:
@@ -33,7 +33,7 @@ class Lifetimes:
     """
 
     def __init__(self) -> None:
-        # By weight: which birth (of _steps, from 1) it lives since; 0 if it never lived; -1 if it has lived and is dead.
+        # For each weight: the number of its birth (from 1, in _steps); 0 if it has never lived; -1 if it has died.
         self._born: dict[str, Tensor] = {}
         self._steps: list[int] = []
         self._living: list[int] = []  # of each birth
@@ -41,12 +41,7 @@ class Lifetimes:
 
     @torch.no_grad()
     def update(self, masks: Mapping[str, Tensor], step: int) -> None:
-        """Take in the masks as an update has left them.
-
-        Args:
-            masks: boolean masks by parameter name, always of the same parameters.
-            step: optimizer steps taken before the update: what ages are counted from.
-        """
+        """Take in the masks, always of the same parameters, as the update after optimizer step ``step`` left them."""
         this = len(self._steps) + 1
         width = _width(this)
         living = torch.tensor([0, *self._living, 0])
@@ -61,11 +56,11 @@ class Lifetimes:
             living[this] += count_true(was <= 0)
             self._ever += count_true(was == 0)
         self._steps, self._living = [*self._steps, step], living[1:].tolist()
-        if not self._living[-1] and this > 1:  # nothing was born: the number is free again
+        if not self._living[-1] and this > 1:  # nothing was born: the number can be used again
             del self._steps[-1], self._living[-1]
 
     def ages(self, step: int) -> dict[int, int]:
-        """How many connections live by age, in optimizer steps, as of ``step``; the oldest first."""
+        """How many living connections there are of each age in optimizer steps, as of ``step``; the oldest first."""
         counts: dict[int, int] = {}
         for born, living in zip(self._steps, self._living, strict=True):
             if living:
@@ -74,7 +69,7 @@ class Lifetimes:
 
     @property
     def survivors(self) -> int:
-        """How many have lived since the first masks without a break."""
+        """How many have lived ever since the first masks."""
         return self._living[0] if self._living else 0
 
     @property
@@ -88,7 +83,7 @@ class Lifetimes:
         return sum(born.numel() for born in self._born.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """In as few bits a weight as number the births, loadable with ``weights_only=True``."""
+        """As few bits a weight as the number of births needs, loadable with ``weights_only=True``."""
         bits = (len(self._steps) + 1).bit_length()
         born = {name: [pack_bits((born + 1 >> bit) & 1) for bit in range(bits)] for name, born in self._born.items()}
         return {"born": born, "steps": list(self._steps), "living": list(self._living), "ever": self._ever}
@@ -107,10 +102,7 @@ def _width(births: int) -> torch.dtype:
 
 
 def mean_age(ages: Mapping[int, int]) -> float:
-    """Mean of ages given as counts, in optimizer steps.
-
-    Args:
-        ages: how many connections live by age; at least one.
+    """Mean age in optimizer steps, from how many connections there are of each age.
 
     Example:
         >>> mean_age({150: 1, 50: 3})
@@ -120,10 +112,7 @@ def mean_age(ages: Mapping[int, int]) -> float:
 
 
 def median_age(ages: Mapping[int, int]) -> float:
-    """Median of ages given as counts, in optimizer steps; between two, the middle of them.
-
-    Args:
-        ages: how many connections live by age; at least one.
+    """Median age likewise; of an even number, the mean of the middle two.
 
     Example:
         >>> median_age({150: 1, 50: 3}), median_age({150: 2, 50: 2})

@@ -16,21 +16,21 @@ from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError
 
-# A weight is seen as an integer, and one bitwise AND with all bits or none turns whatever stood at a dead connection (a
-# NaN, an infinity, a negative number) into plain 0.0, where a multiplication leaves NaN or -0.0.
+# A weight is viewed as an integer. One bitwise AND with all bits or none turns any dead weight (NaN, infinite, negative)
+# into plain 0.0, where a multiplication would leave NaN or -0.0.
 _WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Masks(Mapping[str, Tensor]):
     """A mapping of parameter name to boolean mask: True where a connection lives.
 
-    It holds one integer a connection, all bits set where it lives, and makes the boolean tensor when asked for it.
+    It holds one integer a connection, with all bits set where it lives, and makes a boolean tensor when asked for one.
 
     Args:
         masks: boolean tensors, of the parameters' shapes.
-        itemsize: bytes of a weight, 1, 2, 4 or 8, by name; 4 where it is missing.
-        compact: hold one byte a connection, not as many as a weight has. On a CPU :meth:`apply` costs the same with both,
-            about a copy of the weights.
+        itemsize: bytes of a weight, 1, 2, 4 or 8, by parameter name; 4 where a name is missing.
+        compact: hold one byte a connection, instead of as many as a weight has. On a CPU :meth:`apply` costs the same
+            either way, about a copy of the weights.
 
     Example:
         >>> masks = Masks({"w": torch.tensor([True, False, False, False])})
@@ -55,7 +55,7 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def dense(cls, parameters: Mapping[str, Tensor], compact: bool = False) -> Masks:
-        """Masks under which every connection of ``parameters`` lives."""
+        """Masks by which every connection of ``parameters`` lives."""
         everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
         return cls(everything, {name: weight.element_size() for name, weight in parameters.items()}, compact)
 
@@ -121,11 +121,11 @@ class Masks(Mapping[str, Tensor]):
             if (name, view.device) not in self._elsewhere:
                 self._elsewhere[name, view.device] = words.to(view.device)
             words = self._elsewhere[name, view.device]
-        # numpy widens bytes as it reads them; torch would write them out first, which costs as much again
+        # numpy widens bytes as it reads them; torch would write them out first, which doubles the cost
         return (view.numpy(), words.numpy()) if view.is_cpu else (view, words)
 
     def checksum(self) -> str:
-        """A hash of names, shapes and masks, equal on two ranks if and only if those are."""
+        """A hash of names, shapes and masks, equal on two ranks if and only if all of these are."""
         digest = hashlib.sha256()
         for name, packed in sorted(self.pack().items()):
             digest.update(f"{name}{packed['shape']}".encode() + packed["bits"].numpy().tobytes())
@@ -136,11 +136,7 @@ class Masks(Mapping[str, Tensor]):
         return {name: pack_bits(words.to(torch.int8)) for name, words in self._words.items()}
 
     def unpack(self, packed: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take back what :meth:`pack` gave, keeping this object's devices.
-
-        Raises:
-            SparsityError: if names or shapes differ.
-        """
+        """Take back what :meth:`pack` gave, on the present devices; if names or shapes differ, raise a SparsityError."""
         mine = {name: list(words.shape) for name, words in self._words.items()}
         theirs = {name: list(entry["shape"]) for name, entry in packed.items()}
         if mine != theirs:
@@ -154,7 +150,7 @@ class Masks(Mapping[str, Tensor]):
 
 
 def pack_bits(mask: Tensor) -> dict[str, Any]:
-    """Pack a tensor of booleans, or bytes that stand for them, into a uint8 tensor of one bit an entry, with its shape.
+    """Pack a tensor of booleans, or of bytes that are zero or not, into a uint8 tensor of one bit an entry, with its shape.
 
     Example:
         >>> pack_bits(torch.tensor([True, False, True]))
@@ -176,10 +172,10 @@ def unpack_bits(packed: Mapping[str, Any]) -> Tensor:
 
 
 def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
-    """Read the masks out of a Lightning checkpoint or an engine's ``state_dict``.
+    """Read the masks from a Lightning checkpoint or an engine's ``state_dict``.
 
     Args:
-        checkpoint: a path, or what ``torch.load`` made of it.
+        checkpoint: a path, or what ``torch.load`` returned for it.
 
     Raises:
         SparsityError: if it holds no masks.
@@ -193,10 +189,9 @@ def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
                 f"{str(checkpoint)!r} holds objects that weights_only=True refuses (hyperparameters, perhaps): if you trust "
                 "it, write load_masks(torch.load(path, weights_only=False))"
             ) from error
-    states = [content, *content.get("callbacks", {}).values()]
     masks = {
         name: unpack_bits(entry)
-        for state in states
+        for state in (content, *content.get("callbacks", {}).values())
         if isinstance(state, dict) and "lightning_sparse" in state
         for name, entry in state["masks"].items()
     }

@@ -1,4 +1,4 @@
-"""What a training does to its connections, put together from masks, updates and one look at a batch. No Lightning here."""
+"""What a training does to its connections, measured from masks, updates and one batch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lightning_sparse.engine.scores.of_layer import needs_gradient_of
 
 
 class Monitoring:
-    """Follow one training: :meth:`begin` before its first batch, then :meth:`batch` after each.
+    """Follow one training: call :meth:`begin` before its first batch, then :meth:`batch` after each.
 
-    :class:`~lightning_sparse.SparsityMonitor` is this on the Trainer's hooks, and explains the metrics.
+    :class:`~lightning_sparse.SparsityMonitor` calls this from the Trainer's hooks, and explains the metrics.
 
     Attributes:
         flops: what the training has cost so far.
@@ -53,8 +53,8 @@ class Monitoring:
         self.close()
 
     def close(self) -> None:
-        """Let go of model and engines; what has been counted stays, and another :meth:`begin` goes on with it."""
-        self._look_away()
+        """Let go of model and engines; the counts stay, and another :meth:`begin` goes on from them."""
+        self._stop_recording()
         self._engines: dict[str, Engine] = {}
         self._updates: dict[str, int] = {}
         self._order = LayerOrder()
@@ -62,7 +62,7 @@ class Monitoring:
         self._warned: set[str] = set()
         self._first, self._turnover = True, 0.0
 
-    def _look_away(self) -> None:
+    def _stop_recording(self) -> None:
         if self._recorder is not None:
             self._recorder.close()
         self._recorder, self._losses = None, list[Tensor]()
@@ -74,11 +74,9 @@ class Monitoring:
         return sum(lifetimes.ever_lived for lifetimes in self._lifetimes.values()) / total if total else 1.0
 
     def begin(self, model: nn.Module, engines: Mapping[str, Engine]) -> None:
-        """Remember what lives, and watch how the model runs its first batch.
+        """Take in what lives, and record how ``model`` runs its first batch.
 
-        Args:
-            model: what the engines' parameters belong to.
-            engines: each by a name that is the same when the training is resumed.
+        Each engine has a name, which has to be the same when the training is resumed.
         """
         self.close()
         self._engines = dict(engines)
@@ -86,44 +84,38 @@ class Monitoring:
         self._take_in()
 
     def before_backward(self, loss: Tensor) -> None:
-        """In the first batch, say what the backward pass starts from. Without this call the order of layers is unknown."""
+        """Take in the loss of the first batch, without which the order of the layers stays unknown."""
         if self._recorder is not None:
-            self._recorder.paused = True  # checkpointed activations are computed again now
+            self._recorder.paused = True  # checkpointed activations are now computed again
             self._losses.append(loss)
 
     def after_backward(self) -> None:
-        """Look again: there may be more to come."""
+        """Record again, because the model may run once more."""
         if self._recorder is not None:
             self._recorder.paused = False
 
     def batch(self, batch: Any, stepped: bool) -> bool:
-        """Count a batch.
-
-        Args:
-            batch: what the loader gave.
-            stepped: whether an optimizer step ended with it.
+        """Count a batch; ``stepped`` says whether an optimizer step ended with it.
 
         Returns:
-            Whether the masks have changed, or it was the first: time for :meth:`update`.
+            Whether to call :meth:`update`: the masks have changed, or this was the first batch.
         """
         size = batch_elements(batch)
         self.flops.add_batch(size, stepped)
         if self._first and self._recorder is not None:
             self.flops.set_cost(layer_flops(self._recorder.calls), size)
-        news, self._first, self._turnover = self._first, False, 0.0
-        for name, engine in self._engines.items():
-            news = news or len(engine.history) != self._updates[name]
-        return news
+        first, self._first, self._turnover = self._first, False, 0.0
+        return first or any(len(engine.history) != self._updates[name] for name, engine in self._engines.items())
 
     def update(self, model: nn.Module) -> list[str]:
-        """Take in the masks of now.
+        """Take in the present masks.
 
         Returns:
-            What to warn of: layers that nothing flows through and outputs that are constant, each layer once a training.
+            Warnings about layers that nothing flows through and outputs that are constant, each layer once a training.
         """
         if self._recorder is not None:
             self._order = layer_order(model, self._recorder.calls, self._losses)
-            self._look_away()
+            self._stop_recording()
         self._take_in()
         masks = {name: mask for engine in self._engines.values() for name, mask in engine.masks.items()}
         dead = dead_units(model, masks, self._order.chains)
@@ -154,7 +146,7 @@ class Monitoring:
         self.flops.set_masks(living, total, dense_gradient=last_step, always=every_step)
 
     def metrics(self, *, per_layer: bool = True) -> dict[str, float]:
-        """What is known now, by the names that :class:`~lightning_sparse.SparsityMonitor` explains."""
+        """The present values, by the names that :class:`~lightning_sparse.SparsityMonitor` explains."""
         masks, living = [engine.masks for engine in self._engines.values()], Counter[int]()
         for key, engine in self._engines.items():
             living.update(self._lifetimes[key].ages(engine.clock))
@@ -176,14 +168,14 @@ class Monitoring:
         return found | self.costs()
 
     def costs(self) -> dict[str, float]:
-        """FLOPs so far: dense and, where there are masks, sparse and the share of the two; nothing where none are known."""
+        """FLOPs so far, if known: dense and, if there are masks, sparse and the ratio of the two."""
         dense, sparse = self.flops.dense, self.flops.sparse
         if not dense or not self._lifetimes:
             return {"flops/dense": dense} if dense else {}
         return {"flops/dense": dense, "flops/sparse": sparse, "flops/share": sparse / dense}
 
     def state_dict(self) -> dict[str, Any]:
-        """Since when each connection has lived and what the training has cost, loadable with ``weights_only=True``."""
+        """How long each connection has lived and what the training has cost, loadable with ``weights_only=True``."""
         lifetimes = {key: lifetimes.state_dict() for key, lifetimes in self._lifetimes.items()}
         return {"lifetimes": lifetimes, "flops": self.flops.state_dict()}
 
@@ -195,7 +187,7 @@ class Monitoring:
         self.flops.load_state_dict(state["flops"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy keeps the counts, and watches nothing."""
+        """A copy keeps the counts, and records nothing."""
         copy = Monitoring()
         copy._lifetimes, copy.flops = self._lifetimes, self.flops
         return vars(copy)

@@ -1,4 +1,4 @@
-"""What the engine knows of an optimizer, what that remembers of a connection, and how a newborn starts."""
+"""What the engine knows about an optimizer, and how newborn connections start in its state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-# Names in torch.optim (and in optimizers that follow it) of running means of the gradient, and of its square.
+# Names of running means of the gradient, and of its square, in torch.optim and in optimizers that follow it.
 _FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "grad_avg", "prev")
 _SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf")
 # Names of weights that an optimizer keeps a copy of and may write back: schedule-free's, Lookahead's, SAM's, MADGRAD's ...
@@ -20,17 +20,11 @@ _COPIES = (
 
 @torch.no_grad()
 def start_newborns(optimizer: Optimizer, parameter: Tensor, born: Tensor, living: Tensor) -> None:
-    """Give newborn connections a clean state in ``optimizer``.
+    """Give the connections of ``parameter`` in the mask ``born`` a clean state; ``living`` marks those that lived before.
 
-    First moments become zero: a dead connection's pull is not the newborn's. Second moments are raised to the mean of
-    the layer's living ones where they are lower: left near zero, they would make a first step many times too large.
-    Rprop's step sizes are lowered to the median of the living ones that move: nothing has held back those of the dead.
-
-    Args:
-        optimizer: the optimizer that owns ``parameter``.
-        parameter: the weight tensor.
-        born: boolean mask of the connections born at this update.
-        living: boolean mask of the connections that lived before it.
+    First moments become zero, because they belong to the dead connection. Second moments are raised to the mean of the
+    layer's living ones where they are lower: near zero, they would make the first step many times too large. Rprop's step
+    sizes are lowered to the median of the living ones that move, because those of the dead have grown unchecked.
     """
     state = optimizer.state.get(parameter, {})
     for name in _FIRST_MOMENTS:
@@ -52,10 +46,10 @@ def forget_history(optimizer: Optimizer) -> None:
 
 
 def found_inf(optimizer: Optimizer) -> Tensor | None:
-    """Where a GradScaler has told a fused optimizer whether to skip the step it has just taken (1.0: skipped), or None.
+    """The tensor by which a GradScaler told a fused optimizer whether to skip its last step (1.0: skipped), or None.
 
-    Fused optimizers look at it inside ``step()``, so that their post-step hooks run all the same. To read it is to wait
-    for the device.
+    Fused optimizers read it inside ``step()``, so their post-step hooks run in any case. To read it here is to wait for
+    the device.
     """
     found: Tensor | None = vars(optimizer).get("found_inf")
     return found

@@ -1,4 +1,4 @@
-"""A method of sparse training, written down: every choice of it in one frozen dataclass."""
+"""A method of sparse training: all of its choices in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -26,30 +26,29 @@ NO_TURNOVER = Curve(0.0)
 class Recipe:
     """The choices that make a method; the engine does the rest.
 
-    An update is always the same sentence: score; share the density between the layers; drop and grow to the counts;
-    replace the share ``turnover`` of what lives; newborns start at zero, or everything rewinds.
+    Every update does the same: score; share the density between the layers; drop and grow to the counts; replace the share
+    ``turnover`` of what lives; start newborns at zero, or rewind everything.
 
     Args:
         sparsity: share of dead connections over training, values in [0, 1).
         turnover: share of the living connections replaced at an update, values in [0, 1].
         drop: which connections die first: a name in :data:`lightning_sparse.engine.scores.names.DROP` or a score of your own.
-        birth: which connections die before the first step, if the network is born sparse: as ``drop``; None is ``drop``.
+        birth: the same before the first step, if the network is born sparse; None takes ``drop``.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
         allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
         every: time between two updates while a curve moves or connections are replaced; at least one step.
         granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
             ``"channels"``.
-        redistribute: whether what turnover frees moves to the layers whose living have the higher grow scores, instead
-            of going back to the layer that it came from (SNFS).
-        rounds: in how many rounds of scoring and dropping an update that prunes gets to its density (SynFlow: 100), by the
-            same factor in each.
+        redistribute: whether what turnover frees moves to the layers whose living connections have the higher grow scores
+            (SNFS), instead of staying in its layer.
+        rounds: how many rounds of scoring and dropping, each by the same factor, an update that prunes takes (SynFlow: 100).
         score_batches: how many batches of training data a score of the whole network reads.
-        rewind: where the weights go after connections have died, if they are not to stay as they are.
+        rewind: where the weights go after connections have died; None leaves them as they are.
         include: patterns of parameter names; None takes the weights of Linear and Conv layers.
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
-        compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
+        compact_masks: hold the masks at one byte a weight on a GPU too, where each is otherwise as wide as its weight.
 
     Attributes:
         scores: what ``drop``, ``birth`` and ``grow`` stand for: functions, or classes of which a run makes an object.
@@ -101,12 +100,11 @@ class Recipe:
         object.__setattr__(self, "scores", {"birth": found["drop"]} | found)
         object.__setattr__(self, "units", parse_granularity(self.granularity))
         object.__setattr__(self, "names", {argument: name_of(argument, choice) for argument, choice in chosen.items()})
-        first = self.names.get("birth", self.names["drop"])
         if self.sparsity.start > 0.0 and needs_gradient_of(self.scores["birth"]):
             raise SparsityError(
-                f"drop={first!r} reads gradients, and there are none before the first step, where "
-                f"{self.sparsity.start:g} of the connections shall be dead: choose 'magnitude' or 'random', or start at "
-                "sparsity 0"
+                f"drop={self.names.get('birth', self.names['drop'])!r} reads gradients, and there are none before the first "
+                f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
+                "start at sparsity 0"
             )
         for name in ("rounds", "score_batches"):
             check_count(name, getattr(self, name))
@@ -115,16 +113,13 @@ class Recipe:
         check_time("every", self.every, one_step_likely=True)
         if self.every == 0 and isinstance(self.every, int):
             raise SparsityError(
-                "every=0 steps is no interval: write 1 for an update at every step, or 0.01 for a share"
+                "every=0 steps is not an interval: write 1 to update at every step, or 0.01 for a share"
             )
 
     def check(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise a SparsityError if the recipe cannot be followed on these parameters."""
-        check_room(parameters, self.sparsity)
-        sparsities, turnovers = (
-            [curve.start, *(segment.value for segment in curve.segments)] for curve in (self.sparsity, self.turnover)
-        )
-        self.units.check(parameters, sparsities, turnovers, self.allocation, self.redistribute)
+        sparsities = self.sparsity.values
+        self.units.check(parameters, sparsities, self.turnover.values, self.allocation, self.redistribute)
         check_allocation(self.shares, parameters, sparsities, self.units, self.redistribute)
 
     @property
@@ -138,15 +133,10 @@ class Recipe:
 
     @property
     def _repeats(self) -> bool:
-        turns_over = self.turnover.start > 0.0 or any(segment.value > 0.0 for segment in self.turnover.segments)
-        return self.sparsity.moves or turns_over
+        return self.sparsity.moves or self.turnover.highest > 0.0
 
     def resolve(self, total_steps: int | None) -> Recipe:
-        """Return the same recipe with every time in optimizer steps.
-
-        Args:
-            total_steps: length of the training; the recipe's own ``total_steps`` wins over it.
-        """
+        """Return the same recipe with every time in optimizer steps; its own ``total_steps`` wins over the argument."""
         total = self.total_steps or total_steps
         every = max(1, to_step(self.every, total)) if self._repeats else 1
         rewind = self.rewind and replace(self.rewind, to=to_step(self.rewind.to, total))
@@ -155,12 +145,12 @@ class Recipe:
 
     @property
     def network_scores(self) -> list[str]:
-        """The choices among drop, birth and grow that are scores of the whole network, and have to be shown batches."""
+        """Which of drop, birth and grow are scores of the whole network, which have to be shown batches."""
         return [f"{n}={name!r}" for n, name in self.names.items() if n in self.scores and is_of_network(self.scores[n])]
 
     @property
     def reads_a_loss(self) -> bool:
-        """Whether one of them needs the loss too: SynFlow does not."""
+        """Whether one of them needs the loss too, as all but SynFlow do."""
         return any(is_of_network(score) and score is not synflow for score in self.scores.values())
 
     def due(self, step: int) -> bool:
@@ -177,7 +167,7 @@ class Recipe:
     def _sparsity_due(self, step: int) -> bool:
         if step == 0:
             return self.sparsity(0) > 0.0
-        # Not by comparing with the step before: near its end a slow curve moves by less than a float can tell.
+        # A comparison with the step before would not do: near its end, a slow curve moves by less than a float can show.
         if any(piece.end == step and piece.moves for piece in self.sparsity.pieces()):
             return True
         if any(segment.end == step for segment in self.sparsity.segments):
@@ -198,7 +188,7 @@ class Recipe:
         coming = [piece for curve in (self.sparsity, self.turnover) for piece in curve.pieces() if piece.end > step]
         marks = [piece.end for piece in coming]
         busy = [p.begin for p in coming if p.moves or (p in self.turnover.pieces() and p.last > 0.0)]
-        if self.turnover.final > 0.0:  # it goes on for ever
+        if self.turnover.final > 0.0:  # turnover never ends
             busy.append(self.turnover.end)
         for begin in busy:
             first = max(step + 1, begin)
@@ -206,14 +196,14 @@ class Recipe:
         return min(marks, default=None)
 
     def in_short(self, steps: int) -> Recipe:
-        """Return the recipe for a trial run of a few steps: every time beyond them is the last of them."""
+        """Return the recipe for a trial run of ``steps`` steps: every later time becomes the last of them."""
         every = max(1, min(to_step(self.every, steps), steps))
         rewind = self.rewind and replace(self.rewind, to=min(to_step(self.rewind.to, steps), steps))
         sparsity, turnover = self.sparsity.in_short(steps), self.turnover.in_short(steps)
         return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
 
     def plain(self) -> dict[str, Any]:
-        """The recipe as dicts, lists, numbers and strings: what a resumed run must have asked for too."""
+        """The recipe as dicts, lists, numbers and strings, which must be the same in a resumed run."""
         return {
             "sparsity": self.sparsity.plain(),
             "turnover": self.turnover.plain(),
@@ -235,15 +225,3 @@ class Recipe:
         rewind = self.rewind and replace(self.rewind, to=plain["rewind"][0])
         sparsity, turnover = from_plain(plain["sparsity"]), from_plain(plain["turnover"])
         return replace(self, sparsity=sparsity, turnover=turnover, every=plain["every"], rewind=rewind)
-
-
-def check_room(parameters: Mapping[str, Tensor], sparsity: Curve) -> None:
-    """Raise a SparsityError if a sparsity on the way would leave fewer connections than layers."""
-    total, layers = sum(weight.numel() for weight in parameters.values()), len(parameters)
-    top = sparsity.highest
-    living = total - round(top * total)
-    if living < layers:
-        raise SparsityError(
-            f"sparsity {top} of {total} connections leaves {living} for {layers} layers, and no layer is emptied: ask for "
-            f"at most {1 - layers / total:.6g}, or exclude layers"
-        )

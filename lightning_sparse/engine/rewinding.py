@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,14 @@ class Rewind:
     """What happens to the weights after an update in which connections died.
 
     Every parameter and buffer of the model goes back to its values at step ``to`` (dead connections stay dead), and the
-    optimizers forget. Frankle & Carbin 2019, "The lottery ticket hypothesis" (arXiv 1803.03635), with ``to=0``; Frankle et
-    al. 2020, "Linear mode connectivity and the lottery ticket hypothesis" (arXiv 1912.05671), with an early step.
+    optimizers' states are cleared. Frankle & Carbin 2019, "The lottery ticket hypothesis" (arXiv 1803.03635), with
+    ``to=0``; Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis" (arXiv 1912.05671), with an
+    early step.
 
     Args:
         to: the step, an ``int`` in optimizer steps or a ``float`` as a share of the training.
-        reinit: the control: when the sparsity has reached its last value, draw new random weights instead, as each
-            module's ``reset_parameters`` does.
+        reinit: the control experiment: when the sparsity reaches its final value, draw new random weights instead, as
+            each module's ``reset_parameters`` does.
     """
 
     to: Time = 0
@@ -37,18 +38,10 @@ class Rewind:
 
 
 class Rewinding:
-    """Keeps the weights of one step, and takes the model back to them.
+    """Keeps the weights of one step, and takes the model back to them; ``done`` says how often it has.
 
-    Args:
-        rewind: what is asked for, its step resolved.
-        model: whose weights.
-        seed: of the new random weights of the control.
-
-    Attributes:
-        done: how often the weights have been rewound.
-
-    Raises:
-        SparsityError: if new weights are asked for and some parameter could not be drawn anew.
+    ``rewind`` is resolved, and ``seed`` is for the new random weights of the control. If these are asked for and some
+    parameter could not be drawn anew, it raises a SparsityError.
     """
 
     def __init__(self, rewind: Rewind, model: nn.Module, seed: int) -> None:
@@ -59,16 +52,16 @@ class Rewinding:
         self.done = 0
 
     def is_due(self, step: int) -> bool:
-        """Whether the weights are to be kept after this step."""
+        """Whether to keep the weights of this step."""
         return not self._saved and step >= int(self._rewind.to)
 
     def keep(self, step: int) -> None:
-        """Keep the weights, if this is their step."""
+        """Keep the weights, if this is the step to keep."""
         if self.is_due(step):
             self._saved = snapshot(self._model)
 
     def go_back(self, optimizers: Iterable[Optimizer], *, last: bool) -> None:
-        """Write the weights back, or draw new ones the last time if that was asked for; the optimizers forget."""
+        """Write the weights back, or draw new ones the last time if asked to, and clear the optimizers' states."""
         if not self._saved:  # connections died before that step
             return
         restore(self._model, self._saved)
@@ -79,7 +72,7 @@ class Rewinding:
         self.done += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights, and how often they were taken back."""
+        """The weights, and how often the model has gone back to them."""
         return {"saved": {name: tensor.cpu() for name, tensor in self._saved.items()}, "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,11 +102,11 @@ def restore(model: nn.Module, saved: dict[str, Tensor]) -> None:
 
 
 def draw_anew(model: nn.Module, seed: int) -> None:
-    """Draw new random weights, as each module's ``reset_parameters`` does; no global random state is moved."""
+    """Draw new random weights, as each module's ``reset_parameters`` does; global random states stay as they are."""
     drawn: dict[int, Tensor] = {}
     with as_it_was(model), torch.no_grad():
         torch.manual_seed(seed)
-        for _, module, reset in _resets(model):
+        for module, reset in _resets(model):
             reset()
             drawn |= {id(tensor): tensor.clone() for tensor in (*module.parameters(), *module.buffers())}
     with torch.no_grad():  # after the context, which has put the buffers back
@@ -123,7 +116,7 @@ def draw_anew(model: nn.Module, seed: int) -> None:
 
 def check_drawable(model: nn.Module) -> None:
     """Raise a SparsityError if some parameter could not be drawn anew."""
-    drawn = {id(parameter) for _, module, _ in _resets(model) for parameter in module.parameters()}
+    drawn = {id(parameter) for module, _ in _resets(model) for parameter in module.parameters()}
     missing = [name for name, parameter in model.named_parameters() if id(parameter) not in drawn]
     if missing:
         raise SparsityError(
@@ -136,10 +129,8 @@ def _everything(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     return (*model.named_parameters(), *model.named_buffers())
 
 
-def _resets(model: nn.Module) -> list[tuple[str, nn.Module, Any]]:
-    found = []
-    for name, module in model.named_modules():
+def _resets(model: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    for module in model.modules():
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if callable(reset):
-            found.append((name, module, reset))
-    return found
+            yield module, reset

@@ -60,8 +60,7 @@ class Curve:
         segments: the stretches, in the order of time. :meth:`then` is the easy way to add them.
 
     Raises:
-        SparsityError: for a value outside [0, 1], an unknown shape, an exponential from or to 1, or ends that go back in
-            time.
+        SparsityError: for a value outside [0, 1], an unknown shape, an exponential from or to 1, or ends out of order.
 
     Example:
         Half the training dense, then a linear fall to 10 % density, then rest:
@@ -78,18 +77,16 @@ class Curve:
 
     def __post_init__(self) -> None:
         check_share("start of a curve", self.start)
-        before: Time = 0
-        value = self.start
+        before = Segment(0, self.start)
         for segment in self.segments:
             check_share("value of a curve", segment.value)
-            _check_shape(segment.shape, value, segment.value)
-            value = segment.value
+            _check_shape(segment.shape, before.value, segment.value)
             check_time("end of a segment", segment.end, one_step_likely=True)
-            if type(before) is type(segment.end) and segment.end < before:
+            if type(before.end) is type(segment.end) and segment.end < before.end:
                 raise SparsityError(
-                    f"a segment ends at {segment.end}, before the one ahead of it ({before}): write times in order"
+                    f"a segment ends at {segment.end}, before the one ahead of it ({before.end}): write times in order"
                 )
-            before = segment.end
+            before = segment
 
     def then(self, end: Time, value: float | None = None, shape: str = "jump", name: str = "") -> Curve:
         """Return the curve with one more segment.
@@ -98,9 +95,8 @@ class Curve:
             end: when the segment ends.
             value: where it goes; None holds the value it starts with.
             shape: ``"jump"`` (at once, then hold), ``"linear"``, ``"cubic"`` (fast, then slow), ``"cosine"`` (slow, fast,
-                slow) or ``"exponential"``: the density, 1 - value, changes by the same factor in equal times. It is the
-                schedule of SynFlow's rounds (Tanaka et al. 2020, arXiv 2006.05467), and no such curve leads to or from
-                a density of 0.
+                slow) or ``"exponential"``: the density, 1 - value, changes by the same factor in equal times, as in
+                SynFlow's rounds (Tanaka et al. 2020, arXiv 2006.05467), and neither end may have a density of 0.
             name: what the phase is called in logs and tables.
         """
         segment = Segment(end, self.final if value is None else value, shape, name)
@@ -110,8 +106,8 @@ class Curve:
         """Return the curve with a staircase: ``count`` jumps at equal distances in time.
 
         Jump i of 1..count comes at ``begin + i * (end - begin) / count``, where ``begin`` is the end of the last segment
-        (or 0), and goes to where ``shape`` would be by then. So the value of before lasts one stair longer, and the last
-        jump reaches ``value`` at ``end`` itself. What is added are ordinary jumps.
+        (or 0), and goes to where ``shape`` would be by then. So the previous value lasts one stair longer, and the last
+        jump reaches ``value`` at ``end`` itself.
 
         Args:
             end: when the last jump comes. In steps, jumps fall on the nearest step.
@@ -119,11 +115,11 @@ class Curve:
             count: how many jumps, at least 1; in steps, at most one a step.
             shape: ``"linear"`` (equal jumps), ``"exponential"`` (each jump leaves the same share of the living, as in the
                 lottery ticket's rounds: Frankle & Carbin 2019, arXiv 1803.03635), ``"cubic"`` or ``"cosine"``.
-            name: stair i is called ``"name i"``, and ``"name 0"`` the time before the first jump.
+            name: stair i is called ``"name i"``, and the time before the first jump ``"name 0"``.
 
         Raises:
             SparsityError: if ``end`` is not after ``begin`` or not of its kind (both steps or both shares), if ``count`` is
-                no such number, or for what :meth:`then` refuses.
+                out of range, or if :meth:`then` would refuse the values.
 
         Example:
             Three rounds that drop 20 % of the living each, every 100 steps:
@@ -148,9 +144,14 @@ class Curve:
         return self.segments[-1].value if self.segments else self.start
 
     @property
+    def values(self) -> list[float]:
+        """Every value that the curve starts from or goes to."""
+        return [self.start, *(segment.value for segment in self.segments)]
+
+    @property
     def highest(self) -> float:
-        """The highest value that the curve goes to or starts from."""
-        return max([self.start, *(segment.value for segment in self.segments)])
+        """The highest value of the curve."""
+        return max(self.values)
 
     @property
     def needs_total(self) -> bool:
@@ -166,7 +167,7 @@ class Curve:
         """Return the same curve with every time in optimizer steps.
 
         Raises:
-            SparsityError: if shares are used and ``total_steps`` is None, or if mixed times turn out to go backwards.
+            SparsityError: if shares are used and ``total_steps`` is None, or if mixed times turn out not to be in order.
         """
         ends = [to_step(segment.end, total_steps) for segment in self.segments]
         if ends != sorted(ends):
@@ -193,16 +194,16 @@ class Curve:
 
     @property
     def settled(self) -> int:
-        """First step of a resolved curve from which on its value stays what it is in the end."""
+        """First step of a resolved curve from which its value no longer changes."""
         pieces = list(self.pieces())
         while pieces and pieces[-1].last == self.final and not pieces[-1].moves:
             pieces.pop()
         return pieces[-1].end if pieces else 0
 
     def in_short(self, steps: int) -> Curve:
-        """Return the curve for a training of ``steps`` steps, with every time beyond them brought forward to the last.
+        """Return the curve for a training of ``steps`` steps, with later times brought forward to the last of them.
 
-        What comes after the start still does: a score that reads gradients has none before the first step.
+        What comes after the start stays after it, because there are no gradients to score by before the first step.
         """
         ends = accumulate((min(max(to_step(s.end, steps), int(s.end > 0)), steps) for s in self.segments), max)
         return Curve(self.start, tuple(replace(s, end=end) for s, end in zip(self.segments, ends, strict=True)))
@@ -224,8 +225,7 @@ class Curve:
     def phase(self, step: int) -> str:
         """Name of the segment that holds at ``step``; after the last one, its name."""
         piece = self.piece(step)
-        last = self.segments[-1].name if self.segments else ""
-        return piece.name if piece else last
+        return piece.name if piece else self.segments[-1].name if self.segments else ""
 
     def plain(self) -> dict[str, Any]:
         """The curve as dicts, lists and numbers, for a checkpoint that loads with ``weights_only=True``."""
@@ -236,13 +236,13 @@ def _check_shape(shape: str, first: float, last: float) -> None:
     check_choice("shape", shape, SHAPES)
     if shape == "exponential" and 1.0 in (first, last):
         raise SparsityError(
-            f"shape='exponential' from {first:g} to {last:g}: where one end is 1 the density there is 0, which no factor "
-            "leads to or from: write values below 1, or shape='cubic'"
+            f"shape='exponential' from {first:g} to {last:g}: a value of 1 is a density of 0, which no factor leads to or "
+            "from: write values below 1, or shape='cubic'"
         )
 
 
 def _equal_times(begin: Time, end: Time, count: int) -> list[Time]:
-    """The times that part the stretch from ``begin`` to ``end`` in ``count``, and ``end``."""
+    """The times that divide the stretch from ``begin`` to ``end`` into ``count`` equal parts, and ``end``."""
     check_time("end of the stairs", end, one_step_likely=True)
     if begin != 0 and type(begin) is not type(end):
         raise SparsityError(

@@ -1,4 +1,4 @@
-"""Who lives after an update: the scores of one training, what they are shown, and what they choose."""
+"""The scores of one training: what they are shown, and which connections they choose."""
 
 from __future__ import annotations
 
@@ -21,19 +21,13 @@ Look = Callable[[int], AbstractContextManager[Network]]
 
 
 class Scoring:
-    """Scores connections and says which live after an update, as a recipe has it.
+    """Scores connections by a recipe, and says which live after an update.
 
-    Args:
-        recipe: whose scores, allocation and granularity.
-        parameters: the sparsifiable parameters, by name.
-        look: opens the network for scores of the whole network, with as many batches as it is told.
+    If ``look`` is None, a score of the whole network has nothing to look at, and raises a SparsityError.
 
     Attributes:
         gradients: the dense gradients that scores read.
         watching: whether a score observes every step.
-
-    Raises:
-        SparsityError: if a score of the whole network has nothing to look at.
     """
 
     def __init__(self, recipe: Recipe, parameters: Mapping[str, nn.Parameter], look: Look | None) -> None:
@@ -52,7 +46,7 @@ class Scoring:
             )
 
     def reads_gradients(self, *, grows: bool) -> bool:
-        """Whether an update, in which connections are born if ``grows``, reads dense gradients."""
+        """Whether an update reads dense gradients; ``grows`` says whether connections are born in it."""
         return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
 
     def observe(self) -> None:
@@ -65,10 +59,11 @@ class Scoring:
     def next_masks(
         self, before: Mapping[str, Tensor], living: int, turnover: float, *, at_birth: bool
     ) -> tuple[dict[str, Tensor], int, int]:
-        """Score, and return the masks after an update with what it replaced, as :func:`.update.next_masks` does."""
+        """Score, and return what :func:`.update.next_masks` does."""
         drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
-        units, moves = self._recipe.units, self._recipe.redistribute
-        return next_masks(before, living, turnover, drop, grow, self._shares, units, moves)
+        return next_masks(
+            before, living, turnover, drop, grow, self._shares, self._recipe.units, self._recipe.redistribute
+        )
 
     def _scores(self, score: Any) -> OnFirstUse:
         found: dict[str, Tensor] = {}  # by a score of the whole network
@@ -106,5 +101,5 @@ class Scoring:
 
 
 def _own(score: Any) -> Any:
-    # A copy, so that a score's memory of one training is not carried into the next.
+    # A copy, so that a score does not carry its memory of one training into the next.
     return score() if isinstance(score, type) else copy.deepcopy(score)

@@ -1,7 +1,7 @@
-"""Choosing exactly k of n by score, with ties decided the same way everywhere.
+"""Choose exactly k of n by score, with ties decided the same way everywhere.
 
-One algorithm for every device: a sample of the scores brackets the cut, and only what lies inside the bracket is ordered.
-How many lie on either side of it is counted, so that an unlucky sample costs a second look and never the answer.
+The algorithm is the same on every device: a sample of the scores brackets the cut, and only scores inside the bracket are
+ordered. How many lie below it is counted, so an unlucky sample costs a second pass, and never a wrong answer.
 """
 
 from __future__ import annotations
@@ -17,27 +17,19 @@ from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
 
-# Flat: numpy's on a CPU, whose comparisons take a fifth of the time of torch's there; torch's on any other device.
+# A flat array: numpy's on a CPU, where its comparisons take a fifth of the time of torch's; torch's on any other device.
 Array = Any
-_PIECE = 1 << 16  # what a core's own cache keeps while it is looked at several times
+_PIECE = 1 << 16  # entries that fit into a core's own cache, to be read several times
 
 
 def lowest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
-    """Mark exactly ``count`` entries with the lowest scores.
+    """Mark the ``count`` lowest scores, of any shape and floating type, in a boolean tensor of that shape.
 
-    Ties are decided by position: of equal scores the earlier ones (in row-major order) are marked first. So the same
-    scores give the same answer on every device and every rank.
+    Of equal scores the earlier ones (in row-major order) are marked first, so the same scores give the same answer on every
+    device and every rank. A NaN raises a SparsityError.
 
-    Args:
-        scores: any shape, any floating type.
-        count: how many to mark; more than there are candidates marks all, less than 1 none.
-        among: boolean mask of the candidates, of the scores' shape; None makes every entry one.
-
-    Returns:
-        Boolean tensor of the scores' shape.
-
-    Raises:
-        SparsityError: if a score is NaN.
+    Only candidates are marked: those in the boolean mask ``among``, or all if it is None. A ``count`` of more than there are
+    marks all of them; of less than 1, none.
 
     Example:
         >>> lowest(torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0]), 2).tolist()
@@ -49,7 +41,7 @@ def lowest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
 
 
 def highest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
-    """Mark exactly ``count`` entries with the highest scores; ties as in :func:`lowest`.
+    """Mark the ``count`` highest scores, as :func:`lowest` does the lowest.
 
     Example:
         >>> highest(torch.tensor([3.0, 1.0, 2.0, 3.0, 3.0]), 2).tolist()
@@ -59,7 +51,7 @@ def highest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
 
 
 def extremes(scores: Sequence[Tensor], count: int, among: Sequence[Tensor | None], *, from_above: bool) -> list[Tensor]:
-    """Rank several tensors as one; like :func:`lowest` and :func:`highest`, ties in the order of the tensors.
+    """Mark the lowest or highest scores of several tensors ranked as one; of equal scores, those of earlier tensors first.
 
     Example:
         >>> marks = extremes([torch.tensor([1.0, 5.0, 2.0]), torch.tensor([2.0, 0.0])], 3, [None, None], from_above=False)
@@ -80,14 +72,9 @@ def count_true(mask: Tensor) -> int:
     return _count(_plain(mask))
 
 
-def is_empty(mask: Tensor) -> bool:
-    """Whether a boolean tensor marks nothing."""
-    return not bool(_plain(mask).any())
-
-
 @dataclass
 class _Look:
-    """One tensor under a bracket: what is not above its lower end, and positions and scores of what is inside."""
+    """One tensor and a bracket: what is at or below its lower end, and positions and scores of what is inside."""
 
     below: Array
     number: int
@@ -122,13 +109,13 @@ def _mark(values: list[Array], allowed: list[Array], count: int, sign: int) -> l
 
 
 def _bracket(values: list[Array], allowed: list[Array], count: int, sign: int) -> tuple[float, float]:
-    """Two scores that the cut probably lies between: three standard deviations of its place in a sample.
+    """Two scores that the cut probably lies between: three standard deviations to either side of its place in a sample.
 
-    The first may be NaN, which no score is at or below.
+    The lower may be NaN, which no score is at or below.
     """
     size = sum(len(value) for value in values)
     stride = round(size ** (1 / 3))
-    while gcd(stride, 2 * 3 * 5 * 7) > 1:  # so as not to walk down one column, or one place of every 3x3 kernel
+    while gcd(stride, 2 * 3 * 5 * 7) > 1:  # so that the sample is not one column, or one place of every 3x3 kernel
         stride += 1
     strided = [value[::stride] for value in values]
     masks = [None if mask is None else mask[::stride] for mask in allowed]

@@ -8,16 +8,10 @@ Time = int | float
 
 
 def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time:
-    """Return ``value`` if it can be a time, else raise.
+    """Return ``value`` if it can be a time, else raise a SparsityError.
 
-    Args:
-        name: the argument's name, for the message.
-        value: an ``int`` >= 0 (optimizer steps) or a ``float`` in [0, 1] (share of the training).
-        one_step_likely: whether an integer 1 makes sense here (an interval of one step does; a schedule that ends at
-            step 1 is almost always a mistyped 1.0).
-
-    Raises:
-        SparsityError: for anything else, and for an integer 1 where the whole training was probably meant.
+    A time is an ``int`` >= 0 or a ``float`` in [0, 1]. An integer 1 is refused too unless it is ``one_step_likely``: an
+    interval of one step makes sense, but a schedule that ends at step 1 is almost always a mistyped 1.0.
 
     Example:
         >>> check_time("end", 0.75), check_time("end", 5000)
@@ -56,17 +50,10 @@ def check_total(name: str, value: int | None) -> int | None:
 
 
 def to_step(value: Time, total_steps: int | None) -> int:
-    """Turn a time into an optimizer step.
-
-    Args:
-        value: a checked time.
-        total_steps: optimizer steps of the whole training; None if that is not known.
-
-    Returns:
-        The step, shares rounded to the nearest one.
+    """Turn a checked time into an optimizer step, the nearest one to a share of ``total_steps``.
 
     Raises:
-        SparsityError: if ``value`` is a share and ``total_steps`` is not known.
+        SparsityError: if ``value`` is a share and ``total_steps`` is None, not known.
 
     Example:
         >>> to_step(0.75, 1000), to_step(300, None), to_step(0.0, None)
@@ -76,7 +63,7 @@ def to_step(value: Time, total_steps: int | None) -> int:
         return int(value)
     if total_steps is None:
         raise SparsityError(
-            f"a share of the training ({value!r}) was asked for, but how long the training is cannot be known here: "
+            f"a share of the training ({value!r}) was asked for, but the length of the training is not known here: "
             "write times as int steps, pass total_steps=, or set the Trainer's max_steps"
         )
     return round(value * total_steps)

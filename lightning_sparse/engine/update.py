@@ -12,6 +12,8 @@ from torch import Tensor
 from lightning_sparse.engine.allocation import (
     ALLOCATIONS,
     Allocation,
+    Counts,
+    Tensors,
     apportion,
     check_allocation,
     global_,
@@ -35,8 +37,8 @@ class Update:
         sparsity: sparsity achieved.
         died: connections that lived before and are dead after.
         born: connections that were dead before and live after.
-        replaced: of both, how many were turnover (one death and one birth each).
-        shortfall: connections that turnover should have replaced and could not, for want of dead or living ones.
+        replaced: how many of both were turnover (one death and one birth each).
+        shortfall: connections that turnover should have replaced and could not, because too few were dead or alive.
         turnover: share of the living that was replaced.
     """
 
@@ -52,39 +54,29 @@ class Update:
 
 
 def next_masks(
-    before: Mapping[str, Tensor],
+    before: Tensors,
     living: int,
     turnover: float,
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
+    drop: Tensors,
+    grow: Tensors,
     allocation: Allocation,
     granularity: Granularity = WEIGHTS,
     redistribute: bool = False,
 ) -> tuple[dict[str, Tensor], int, int]:
-    """Return the masks after one update.
+    """Return the masks after one update, how many connections turnover replaced, and how many it could not.
 
-    First the density: the allocation says how many connections live in each layer, the lowest drop scores die and the
-    highest grow scores are born. Then turnover, in each layer: k = min(round(turnover * living), connections dead before
-    the update and still dead); the k with the lowest drop score die among those that lived before, and k of those dead
-    before are born by grow score. So nothing is dropped by the update that bore it, or born by the one that dropped it.
+    First the density, if it changes: the allocation says how many connections live in each layer, those with the lowest
+    drop scores die and those with the highest grow scores are born. Then turnover, in each layer: k = min(round(turnover *
+    living), connections dead before the update and still dead); of those that lived before, the k with the lowest drop
+    scores die, and of those dead before, the k with the highest grow scores are born. So no update drops what it bore, or
+    bears what it dropped. Neither kind of score is read unless it is needed.
 
-    In blocks or channels, unit stands for connection in all of this, and ``living`` is met as nearly as units allow: to half
-    a unit under one ranking, and to one unit a layer where layers have counts of their own. What rounding has left undone
-    is not grown for.
+    In blocks or channels, read "unit" for "connection"; ``living`` is then met as closely as units allow: to half a unit
+    under one ranking, and to one unit a layer where layers have counts of their own. Connections are not grown only to make
+    up for rounding.
 
-    Args:
-        before: boolean masks by layer.
-        living: connections that shall live in all.
-        turnover: share of the living to replace, in [0, 1].
-        drop: drop scores by layer, of the masks' shapes.
-        grow: grow scores by layer, likewise; neither is read where it is not needed.
-        allocation: shares ``living`` between the layers, where that number changes.
-        granularity: what lives or dies as one.
-        redistribute: give what turnover frees to the layers in proportion to the mean grow score of their living
-            connections, not back to the layer that it came from. Dettmers & Zettlemoyer 2019 (SNFS, arXiv 1907.04840).
-
-    Returns:
-        The new masks, how many connections turnover replaced, and how many it could not.
+    With ``redistribute``, layers share what turnover frees in proportion to the mean grow score of their living
+    connections, instead of keeping their own: Dettmers & Zettlemoyer 2019 (SNFS, arXiv 1907.04840).
 
     Example:
         >>> before = {"w": torch.tensor([True, True, False, False])}
@@ -98,12 +90,8 @@ def next_masks(
         return {name: torch.ones_like(mask) for name, mask in before.items()}, 0, unmet
     if isinstance(granularity, Blocks):
         return _next_blocks(before, living, turnover, drop, grow, allocation, granularity)
-    present = {name: count_true(mask) for name, mask in before.items()}
-    resized = dict(before)
-    if living != sum(present.values()):  # where the density stands still, connections stay in the layer they are in
-        resized = _resize(before, present, living, drop, grow, allocation, granularity)
-    replace = _redistribute if redistribute else _replace
-    return replace(resized, before, turnover, drop, grow)
+    resized = _resize(before, living, drop, grow, allocation, granularity)
+    return (_redistribute if redistribute else _replace)(resized, before, turnover, drop, grow)
 
 
 def allocate(
@@ -112,7 +100,7 @@ def allocate(
     allocation: str | Allocation = "global",
     granularity: str | Granularity = "weights",
 ) -> dict[str, Tensor]:
-    """Return the masks that one-shot pruning by magnitude would make now: a look at an allocation before any training.
+    """Return the masks that one-shot pruning by magnitude would make now, to see an allocation before any training.
 
     Args:
         parameters: what is to be made sparse, by name, as :func:`~lightning_sparse.sparsifiable` finds it.
@@ -143,11 +131,7 @@ def allocate(
 
 
 class OnFirstUse(dict[str, Tensor]):
-    """Tensors by layer, each made when first asked for: what is not needed costs nothing, and noise is drawn once.
-
-    Args:
-        make: gives the tensor of a name.
-    """
+    """Tensors by layer, each made when first read: what is not needed costs nothing, and noise is drawn only once."""
 
     def __init__(self, make: Callable[[str], Tensor]) -> None:
         super().__init__()
@@ -159,35 +143,27 @@ class OnFirstUse(dict[str, Tensor]):
 
 
 def _resize(
-    before: Mapping[str, Tensor],
-    present: Mapping[str, int],
-    living: int,
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
-    allocation: Allocation,
-    granularity: Granularity,
+    before: Tensors, living: int, drop: Tensors, grow: Tensors, allocation: Allocation, granularity: Granularity
 ) -> dict[str, Tensor]:
+    present = {name: count_true(mask) for name, mask in before.items()}
     change = living - sum(present.values())
+    if not change:  # connections stay in the layers that they are in
+        return dict(before)
     ranking = drop if change < 0 else grow
     scores = {name: ranking[name] for name in before}
-    mortal: Mapping[str, Tensor] = before
+    mortal = before
     if isinstance(granularity, Groups) and change < 0:
         mortal = {name: mask & ~granularity.protected(scores[name], mask) for name, mask in before.items()}
-        if allocation is global_:  # no layer can be emptied
+        if allocation is global_:  # groups let it empty no layer
             marks = extremes(list(scores.values()), -change, list(mortal.values()), from_above=False)
             return {name: before[name] ^ mark for name, mark in zip(before, marks, strict=True)}
-    if allocation is global_:  # ranking layer by layer what one ranking has chosen would choose the same again
+    if allocation is global_:  # ranking each layer again would choose the same connections
         return globally(scores, before, present, change)
     return _to_counts(before, present, allocation(scores, before, living), drop, grow, mortal)
 
 
 def _to_counts(
-    before: Mapping[str, Tensor],
-    present: Mapping[str, int],
-    counts: Mapping[str, int],
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
-    mortal: Mapping[str, Tensor],
+    before: Tensors, present: Counts, counts: Counts, drop: Tensors, grow: Tensors, mortal: Tensors
 ) -> dict[str, Tensor]:
     after = {}
     for name, mask in before.items():
@@ -201,11 +177,11 @@ def _to_counts(
 
 def _replace(
     resized: dict[str, Tensor],
-    before: Mapping[str, Tensor],
+    before: Tensors,
     turnover: float,
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
-    sizes: Mapping[str, int] | None = None,
+    drop: Tensors,
+    grow: Tensors,
+    sizes: Counts | None = None,
 ) -> tuple[dict[str, Tensor], int, int]:
     """Turnover within each layer; ``sizes`` says how many connections an entry of its mask stands for."""
     replaced = shortfall = 0
@@ -220,13 +196,9 @@ def _replace(
 
 
 def _redistribute(
-    resized: dict[str, Tensor],
-    before: Mapping[str, Tensor],
-    turnover: float,
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
+    resized: dict[str, Tensor], before: Tensors, turnover: float, drop: Tensors, grow: Tensors
 ) -> tuple[dict[str, Tensor], int, int]:
-    """Turnover between layers: each gives round(turnover * living), as a full one can too, and one of it stays."""
+    """Turnover between layers: each, even a full one, gives round(turnover * living), but keeps at least one."""
     if not turnover:
         return resized, 0, 0
     old = {name: mask & before[name] for name, mask in resized.items()}
@@ -238,14 +210,14 @@ def _redistribute(
     total = min(sum(freed.values()), sum(room.values()))
     if not total:
         return resized, 0, sum(wanted.values())
-    freed = apportion(total, {name: float(count) for name, count in freed.items()}, freed, least=0)
+    freed = apportion(total, freed, freed, least=0)
     kept = {n: m ^ lowest(drop[n], freed[n], among=old[n]) if freed[n] else m for n, m in resized.items()}
-    pull = {name: _mean(name, grow[name][mask]) for name, mask in resized.items()}  # of those that lived, as theirs
+    pull = {name: _mean(name, grow[name][mask]) for name, mask in resized.items()}  # of connections that lived before
     pulling = {name: count for name, count in room.items() if pull[name] > 0.0}
     others = {name: count for name, count in room.items() if name not in pulling}
     drawn = min(total, sum(pulling.values()))
     births = apportion(drawn, pull, pulling, least=0)  # what a layer has no room for goes to the others
-    births |= apportion(total - drawn, {name: float(count) for name, count in others.items()}, others, least=0)
+    births |= apportion(total - drawn, others, others, least=0)
     after = {n: m | highest(grow[n], births[n], among=vacant[n]) if births[n] else m for n, m in kept.items()}
     return after, total, sum(wanted.values()) - total
 
@@ -261,28 +233,24 @@ def _mean(name: str, scores: Tensor) -> float:
 
 
 def _next_blocks(
-    before: Mapping[str, Tensor],
-    living: int,
-    turnover: float,
-    drop: Mapping[str, Tensor],
-    grow: Mapping[str, Tensor],
-    allocation: Allocation,
-    granularity: Blocks,
+    before: Tensors, living: int, turnover: float, drop: Tensors, grow: Tensors, allocation: Allocation, units: Blocks
 ) -> tuple[dict[str, Tensor], int, int]:
     """The same update, of masks and scores with one entry a block."""
-    sizes = {name: granularity.size(mask.shape) for name, mask in before.items()}
-    blocks = {name: granularity.alive(mask) for name, mask in before.items()}
+    sizes = {name: units.size(mask.shape) for name, mask in before.items()}
+    blocks = {name: units.alive(mask) for name, mask in before.items()}
     present = {name: count_true(mask) for name, mask in blocks.items()}
-    drops, grows = OnFirstUse(lambda n: granularity.means(drop[n])), OnFirstUse(lambda n: granularity.means(grow[n]))
+    drops, grows = OnFirstUse(lambda n: units.means(drop[n])), OnFirstUse(lambda n: units.means(grow[n]))
 
-    def spread(of_blocks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return OnFirstUse(lambda name: granularity.spread(of_blocks[name], before[name].shape))
+    def spread(of_blocks: Tensors) -> Tensors:
+        return OnFirstUse(lambda name: units.spread(of_blocks[name], before[name].shape))
 
     change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(blocks)
-    rounding = max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())  # what it can have left undone
+    rounding = (
+        max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())
+    )  # the most that it can leave undone
     if change < 0 or change > rounding:
         scores, masks = spread(drops if change < 0 else grows), {name: spread(blocks)[name] for name in blocks}
-        # One with a name is the rules without a rule, which can count in units.
+        # An allocation with a name is the same as LayerRules without a rule, which can count in units.
         rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
         in_units = getattr(rules, "in_units", None)
         if in_units is not None:

@@ -34,7 +34,6 @@ from .robustness.robust_accuracy import measure_robustness as measure_robustness
 from .robustness.tiers import TIERS as TIERS
 from .robustness.transfer import craft as craft
 from .robustness.transfer import measure_transfer as measure_transfer
-from .robustness.transfer import transfer_matrix as transfer_matrix
 from .robustness.trust import THRESHOLDS as THRESHOLDS
 from .stability.corruptions import CORRUPTIONS as CORRUPTIONS
 from .stability.corruptions import corrupt as corrupt

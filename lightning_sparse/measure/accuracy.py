@@ -8,17 +8,12 @@ from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
 
-def measure_accuracy(
-    model: nn.Module,
-    data: Data,
-    *,
-    batch_size: int = 512,
-) -> Measured:
+def measure_accuracy(model: nn.Module, data: Data, *, batch_size: int = 512) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 
     Args:
@@ -42,18 +37,17 @@ def measure_accuracy(
         >>> [(record.metric, record.n) for record in measure_accuracy(model, (images, labels)).records]
         [('clean_accuracy', 6), ('clean_cross_entropy', 6)]
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier), torch.no_grad():
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         targets = labels.cpu().long()
         prediction = logits.argmax(dim=1)
         losses = F.cross_entropy(logits, targets, reduction="none").double()
+    hits = int((prediction == targets).sum())
     return Measured(
         [
-            share_row(
-                "clean_accuracy", int((prediction == targets).sum()), len(targets), detail="top-1, eval mode, float32"
-            ),
+            share_row("clean_accuracy", hits, len(targets), detail="top-1, eval mode, float32"),
             mean_row("clean_cross_entropy", losses.numpy(), detail="mean over images, nats"),
         ],
         {

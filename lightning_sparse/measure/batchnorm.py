@@ -1,4 +1,4 @@
-"""BatchNorm's statistics, estimated anew for the weights as they are now."""
+"""BatchNorm's running statistics, estimated again for the weights as they are now."""
 
 from __future__ import annotations
 
@@ -13,37 +13,33 @@ from lightning_sparse.anatomy.isolation import as_it_was, device_of
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
-RECALIBRATION = 10_000  # training images at most; their statistics move by a hundredth of a spread at that number
+RECALIBRATION = (
+    10_000  # training images at most: with so many, a mean is uncertain by a hundredth of the standard deviation
+)
 
 
 def recalibrate_batchnorm(
-    model: nn.Module,
-    data: Data,
-    *,
-    most: int | None = None,
-    batch_size: int = 512,
-    seed: int = 0,
+    model: nn.Module, data: Data, *, most: int | None = None, batch_size: int = 512, seed: int = 0
 ) -> bool:
-    """Estimate the running means and variances of all BatchNorm layers anew, in place.
+    """Estimate the running means and variances of all BatchNorm layers again, in place.
 
-    Pruning moves the activations, and statistics that averaged over the training are then those of another network. This is
-    torch's own ``update_bn``: the plain average over batches of each batch's mean and (unbiased) variance, in training mode,
-    dropout included. With all images in one batch that is their population's. Batches are drawn at random and of nearly
-    equal size, because a batch of one class has less variance than the images have, and a small last one would count as
-    much as a full one.
+    Pruning moves the activations, so that averages over the training belong to a different network. This is torch's own
+    ``update_bn``: the plain average over batches of each batch's mean and (unbiased) variance, in training mode, dropout
+    included; with all images in one batch, their own mean and variance. Batches are random and of nearly equal size: a batch
+    of one class varies less than the images do, and a small last batch would count as much as a full one.
 
     Args:
-        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`. Its BatchNorm statistics
-            and counters change, and nothing else; nothing at all if it fails.
+        model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`. Only its BatchNorm statistics
+            and counters change, and nothing at all if an error is raised.
         data: training images and labels (the labels are not used), without augmentation.
-        most: use the first so many images; None uses all.
-        batch_size: images per batch, at least 2; the more, the better the variance.
+        most: use only the first so many images; None uses all.
+        batch_size: images per batch, at least 2; the variance is better the more there are.
         seed: of the order, and of dropout.
 
     Returns:
-        Whether the model has a BatchNorm with running statistics; if not, nothing was done.
+        Whether the model has a BatchNorm with running statistics; if not, nothing is done.
 
     Raises:
         SparsityError: if there are fewer than 2 images, or they are not pixels in [0, 1].
@@ -60,7 +56,7 @@ def recalibrate_batchnorm(
     norms = _norms(model)
     if not norms:
         return False
-    images, labels = gathered(data, most)
+    images, labels = images_and_labels(data, most)
     check_images(images, labels)
     if len(images) < 2:
         raise SparsityError("data holds 1 image, and a variance needs 2: give 1000 training images or more")
@@ -70,13 +66,14 @@ def recalibrate_batchnorm(
         with as_it_was(classifier):
             torch.manual_seed(seed)
             order = torch.randperm(len(images)).to(images.device)
-            parts = order.tensor_split(math.ceil(len(images) / batch_size))
+            # No batch of one image, which has no variance: in twos, an odd number of images has one batch of three.
+            parts = order.tensor_split(max(1, min(math.ceil(len(images) / batch_size), len(images) // 2)))
             update_bn((next(batches(len(part), device, images[part])) for part in parts), classifier)
             found = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     finally:
-        for norm, momentum in momenta:  # which update_bn takes away from every BatchNorm for the while
+        for norm, momentum in momenta:  # update_bn sets them to None
             norm.momentum = momentum
-    # as_it_was has put the old statistics back, with the modes and the random states.
+    # as_it_was has restored the old statistics together with the modes and the random states.
     for norm, statistics in zip(norms, found, strict=True):
         for name, buffer in norm.named_buffers():
             buffer.data.copy_(statistics[name])
@@ -84,11 +81,11 @@ def recalibrate_batchnorm(
 
 
 def batchnorm_in_words(found: bool, images: int = 0) -> str:
-    """Say what a measurement has to say about a model's BatchNorm statistics.
+    """Say in words which BatchNorm statistics a model was measured with.
 
     Args:
-        found: whether the model has any, as :func:`recalibrate_batchnorm` and :func:`has_batchnorm` say.
-        images: on how many training images they were estimated anew; 0 if they are as trained.
+        found: whether it has any, as :func:`recalibrate_batchnorm` and :func:`has_batchnorm` say.
+        images: the number of training images they were estimated on again; 0 if they are as trained.
 
     Example:
         >>> batchnorm_in_words(has_batchnorm(nn.BatchNorm1d(3))), batchnorm_in_words(has_batchnorm(nn.ReLU()))

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes the confidence of different models comparable."""
+"""Temperature scaling: dividing logits by one number makes the confidence of different models comparable."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
-# The temperature is searched within this factor of the logits' own spread, either way.
-_REACH = 100.0
+_REACH = 100.0  # the temperature is searched within this factor of the logits' standard deviation, either way
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature T that minimises the negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
 
-    Pruning and fine-tuning change the scale of logits and with it every number made from softmax probabilities. After
-    division by T that scale is gone: logits times 100 have a T times 100.
+    Pruning and fine-tuning change the scale of logits, and with it every number computed from softmax probabilities. Division
+    by T removes that scale: logits times 100 have a T times 100.
 
-    The likelihood counts one more image's worth of labels drawn at random (after Platt 1999). Without it a few hundred
-    calibration images that happen to be all right give T = 0, and one of them wrong a T of ordinary size; its effect
-    fades as 1 / n.
+    One image's worth of randomly drawn labels is added to the likelihood (after Platt 1999): without it, a few hundred
+    calibration images that are all classified correctly give T = 0, and one wrong image among them an ordinary T. Its
+    effect fades as 1 / n.
 
     Args:
         logits: (n, classes), from images that the model was not trained on.
         labels: (n,), integers in [0, classes).
 
     Returns:
-        T > 0. It is searched within a factor of 100 of the logits' standard deviation, so that it stays finite where
-        the optimum is at infinity (no better than chance). 1.0 if all logits are equal.
+        T > 0, within a factor of 100 of the logits' standard deviation: finite even where the optimum is at infinity (no
+        better than chance). 1.0 if all logits are equal.
 
     Raises:
         SparsityError: if the shapes do not fit.
@@ -75,20 +74,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def temperature_of(
     classifier: nn.Module, logits: Tensor, labels: Tensor, calibration: Data | None, batch_size: int
 ) -> tuple[float, str]:
-    """Fit a classifier's temperature on calibration images, or on those measured where there are none.
+    """Fit a classifier's temperature, and say in words on what: calibration images, or those measured where there are none.
 
-    Args:
-        classifier: from :func:`~lightning_sparse.measure.as_classifier`, inside ``untouched``.
-        logits: (n, classes), of the images measured.
-        labels: (n,), of those too.
-        calibration: other images and their labels; None takes those measured.
-        batch_size: images per forward pass.
-
-    Returns:
-        The temperature, and on what it was fitted, in words.
+    ``logits`` (n, classes) and ``labels`` (n,) are of the images measured; the classifier is inside ``untouched``.
     """
     if calibration is None:
         return fit_temperature(logits, labels), "the images measured"
-    images, labels = gathered(calibration)
+    images, labels = images_and_labels(calibration)
     logits = logits_of(classifier, images, labels, batch_size=batch_size)
     return fit_temperature(logits, labels), f"{len(labels)} calibration images"

@@ -1,4 +1,4 @@
-"""What is measured is checked first: images are pixels in [0, 1], labels are classes, outputs are logits."""
+"""Checks before anything is measured: images are pixels in [0, 1], labels are classes, outputs are logits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def check_logits(outputs: object) -> Tensor:
         outputs: what the model gave.
 
     Returns:
-        The same tensor, of shape (n, classes) with at least two classes, finite.
+        The same tensor, finite, of shape (n, classes) with at least two classes.
 
     Raises:
-        SparsityError: for anything else, and for outputs of a softmax (in [0, 1], rows summing to 1): cross-entropy of
-            those has vanishing gradients, which looks like robustness.
+        SparsityError: for anything else, and for outputs of a softmax (in [0, 1], rows summing to 1): the gradients of
+            their cross-entropy vanish, which looks like robustness.
 
     Example:
         >>> check_logits({"logits": torch.zeros(2, 3)})  # doctest: +ELLIPSIS
@@ -40,8 +40,8 @@ def check_logits(outputs: object) -> Tensor:
 def check_scores(outputs: object) -> Tensor:
     """Return a classifier's outputs if they are finite scores of shape (n, classes), else raise.
 
-    All of :func:`check_logits` but the look for a softmax, which is sure only on many images: it is for each forward
-    pass, where a single image's two logits may well sum to 1.
+    :func:`check_logits` without the check for a softmax, which needs many images: in one forward pass, the two logits of a
+    single image may happen to sum to 1.
 
     Example:
         >>> check_scores(torch.tensor([[0.25, 0.75]]))
@@ -83,11 +83,11 @@ def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> 
     Args:
         images: (n, C, H, W), floating point, finite, in [0, 1].
         labels: (n,), integers in [0, classes).
-        classes: number of classes; None where it is not known yet, then only negative labels are refused.
+        classes: number of classes; with None, only negative labels are refused.
 
     Raises:
         SparsityError: naming what is wrong and what to write instead. A label of -1 is refused because two attacks of
-            torchattacks would take it for the last class without a word.
+            torchattacks would silently take it for the last class.
 
     Example:
         >>> check_images(torch.full((1, 1, 8, 8), 255.0), torch.tensor([3]))

@@ -1,4 +1,4 @@
-"""Any model as one kind of thing: pixels in [0, 1] to logits."""
+"""Any model as a classifier of pixels in [0, 1] that gives logits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def as_classifier(
 ) -> PixelClassifier:
     """Wrap a model as a classifier of pixels: (n, C, H, W) in [0, 1] to logits (n, classes), in float32.
 
-    Every function of :mod:`lightning_sparse.measure` takes what this returns. A model that is such a classifier already may
-    be given to them as it is. Normalisation belongs inside, so that eps is in units of pixels. The model itself is not
-    changed.
+    Every function of :mod:`lightning_sparse.measure` takes what this returns, or a model that already is such a classifier.
+    Normalisation belongs inside, so that eps is in units of pixels. The model itself is not changed.
 
     Args:
         model: any module, also a LightningModule.
@@ -35,8 +34,8 @@ def as_classifier(
         forward: ``forward(model, x) -> logits`` for a model whose output is something else (a dict, a tuple, ...).
 
     Returns:
-        The classifier, whose ``model`` is the one given: masks are named by that one's parameters. It raises a SparsityError
-        when what comes out of the model is not logits.
+        The classifier, whose ``model`` is the one given: masks go by the names of its parameters. It raises a SparsityError
+        if the model's output is not logits.
 
     Raises:
         SparsityError: if ``model`` is not a module, or ``mean`` and ``std`` do not fit.
@@ -77,11 +76,7 @@ def check_forward(forward: Forward | None) -> Forward | None:
 
 
 class PixelClassifier(nn.Module):
-    """What :func:`as_classifier` makes.
-
-    Attributes:
-        model: the model inside.
-    """
+    """The classifier that :func:`as_classifier` returns; ``model`` is the module inside."""
 
     model: nn.Module
     mean: Tensor | None
@@ -89,7 +84,7 @@ class PixelClassifier(nn.Module):
 
     def __init__(self, model: nn.Module, mean: Tensor | None, std: Tensor | None, forward: Forward) -> None:
         super().__init__()
-        # A fresh module is in training, and torchattacks would put what it wraps back to that.
+        # A new module is in training mode, and torchattacks would put what it wraps back into that.
         self.training = model.training
         self.model = model
         self._forward = forward
@@ -99,16 +94,15 @@ class PixelClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give the logits (n, classes), float32, of pixels (n, C, H, W)."""
-        inputs = pixels
         for name, statistic in (("mean", self.mean), ("std", self.std)):
-            if statistic is not None:
-                if statistic.shape[1] != pixels.shape[1]:
-                    raise SparsityError(
-                        f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
-                        "give one number per channel"
-                    )
-                statistic = statistic.to(pixels.device)  # the model may have moved since
-                inputs = inputs - statistic if name == "mean" else inputs / statistic
+            if statistic is not None and statistic.shape[1] != pixels.shape[1]:
+                raise SparsityError(
+                    f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
+                    "give one number per channel"
+                )
+        # To the pixels' device, because the model may have moved since.
+        inputs = pixels if self.mean is None else pixels - self.mean.to(pixels.device)
+        inputs = inputs if self.std is None else inputs / self.std.to(pixels.device)
         try:
             outputs = self._forward(self.model, inputs.to(_float_type(self.model)))
         except (TypeError, NotImplementedError) as error:
@@ -122,8 +116,8 @@ class PixelClassifier(nn.Module):
 def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the tensors batch by batch, copied to ``device``, floats as float32.
 
-    Copied even where they lie on it already, because tensors born under ``inference_mode`` cannot carry gradients and
-    because a model may write into its input.
+    Copied even if they are there already, because tensors made under ``inference_mode`` cannot carry gradients and because
+    a model may write into its input.
 
     Example:
         >>> [len(part) for part, in batches(4, torch.device("cpu"), torch.zeros(10))]
@@ -137,24 +131,9 @@ def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator
 
 
 def logits_of(classifier: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Compute the logits of images, after checking images, labels and logits.
+    """Compute the logits of images, (n, classes), float32 on the CPU, and check images, labels and logits.
 
-    Args:
-        classifier: from :func:`as_classifier`, inside ``untouched``.
-        images: (n, C, H, W) in [0, 1].
-        labels: (n,).
-        batch_size: images per forward pass.
-
-    Returns:
-        (n, classes), float32, on the CPU.
-
-    Raises:
-        SparsityError: if one of the checks fails.
-
-    Example:
-        >>> classifier = as_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
-        >>> logits_of(classifier, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])).shape
-        torch.Size([5, 3])
+    The classifier is from :func:`as_classifier`, inside ``untouched``.
     """
     check_images(images, labels)
     with torch.no_grad():

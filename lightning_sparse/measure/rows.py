@@ -1,4 +1,4 @@
-"""Rows of the two commonest kinds, each with its interval over images."""
+"""Records of a share and of a mean, each with its interval over images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from lightning_sparse.statistics.intervals import mean_interval, wilson
 
 
 def share_row(metric: str, hits: int, n: int, **others: Any) -> Record:
-    """Make the row of a share, with its Wilson interval.
-
-    Args:
-        metric: its name.
-        hits: for how many images it is so, in [0, n].
-        n: of how many; the share of none is NaN.
-        others: other fields of the record.
+    """Record the share ``hits / n`` of images with its Wilson interval; NaN if ``n`` is 0.
 
     Example:
         >>> share_row("clean_accuracy", 3, 4, detail="top-1").value
@@ -29,12 +23,7 @@ def share_row(metric: str, hits: int, n: int, **others: Any) -> Record:
 
 
 def mean_row(metric: str, values: npt.NDArray[np.floating], **others: Any) -> Record:
-    """Make the row of a number of each image: their mean, with its normal interval.
-
-    Args:
-        metric: its name.
-        values: (n,); NaN is left out, and counted in ``n``.
-        others: other fields of the record.
+    """Record the mean of one number per image, (n,), with its normal interval; the mean leaves NaN out, ``n`` counts it.
 
     Example:
         >>> row = mean_row("clean_cross_entropy", np.array([1.0, 3.0]), detail="nats")

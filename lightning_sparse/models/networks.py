@@ -12,7 +12,7 @@ from lightning_sparse.extras import need
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
-    """Two hidden layers of 300 and 100 units: LeCun et al. 1998, the smallest benchmark of the pruning literature.
+    """LeNet-300-100 (LeCun et al. 1998), two hidden layers of 300 and 100 units: the smallest benchmark used for pruning.
 
     Args:
         shape: (channels, height, width) of an image.
@@ -20,7 +20,7 @@ def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.
         width: factor of the hidden sizes, above 0; each is rounded, and at least 1.
 
     Raises:
-        SparsityError: if ``shape`` is not that of an image, or of one too small for the network, or ``width`` no factor.
+        SparsityError: if ``shape`` is not that of an image large enough for the network, or ``width`` is not above 0.
     """
     _check_shape(shape, 1)
     first, second = _sizes(width, 300, 100)
@@ -37,8 +37,8 @@ def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.
 def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
     """LeNet-5 (LeCun et al. 1998) as Merkle et al. 2021 (arXiv 2108.08560) prune it: 61,470 weights at 28x28.
 
-    ReLU after the convolutions and maxima in the pools, tanh after the linear layers, Glorot's uniform initial weights.
-    Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
+    ReLU after the convolutions, max pooling, tanh after the linear layers, Glorot's uniform initial weights. Arguments as
+    in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
     _check_shape(shape, 12)
     first, second, third, fourth = _sizes(width, 6, 16, 120, 84)
@@ -65,9 +65,9 @@ def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequent
 
 
 def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
-    """Two convolutions with pooling and two linear layers, for 8x8 images and larger; 0.4 M weights at 28x28.
+    """Two convolutions with pooling and two linear layers, for images of at least 4x4; 0.4 M weights at 28x28.
 
-    Arguments as in :func:`lenet_300_100`; ``width`` is of channels and units alike.
+    Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
     _check_shape(shape, 4)
     first, second, third = _sizes(width, 32, 64, 128)
@@ -86,9 +86,9 @@ def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequ
 
 
 def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
-    """ResNet-20 for CIFAR: three stages of three blocks, 16 to 64 channels. He et al. 2016 (arXiv 1512.03385).
+    """ResNet-20 for CIFAR (He et al. 2016, arXiv 1512.03385): three stages of three blocks, 16 to 64 channels.
 
-    Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
+    Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
     blocks = need("torchvision.models.resnet")
     _check_shape(shape, 1)
@@ -98,11 +98,9 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
     for stage, channels in enumerate(stages):
         for block in range(3):
             stride = 2 if stage and not block else 1
-            shortcut = (
-                nn.Sequential(blocks.conv1x1(before, channels, stride), nn.BatchNorm2d(channels))
-                if stride > 1
-                else None
-            )
+            shortcut = None
+            if stride > 1:
+                shortcut = nn.Sequential(blocks.conv1x1(before, channels, stride), nn.BatchNorm2d(channels))
             layers.append(blocks.BasicBlock(before, channels, stride, shortcut))
             before = channels
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
@@ -111,7 +109,7 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
 def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Module:
     """Torchvision's ResNet-18 with the CIFAR stem: a 3x3 convolution of stride 1, and no pooling after it.
 
-    Arguments as in :func:`lenet_300_100`; ``width`` is of channels.
+    Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
     _check_shape(shape, 1)
     stages = _sizes(width, 64, 128, 256, 512)
@@ -124,7 +122,7 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
 
 def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
-    """Give torchvision's ResNet other channels, which it has no argument for, and its own initial weights."""
+    """Give torchvision's ResNet other numbers of channels, for which it has no argument, and initial weights as it does."""
     block = need("torchvision.models.resnet").BasicBlock
     net.inplanes = stages[0]
     net.bn1 = nn.BatchNorm2d(stages[0])
@@ -141,11 +139,11 @@ def _check_shape(shape: Sequence[int], smallest: int) -> None:
     if len(sizes) != 3 or any(not isinstance(size, int) or size < 1 for size in sizes) or min(sizes[1:]) < smallest:
         raise SparsityError(
             f"shape={shape!r} is not (channels, height, width) of images of at least {smallest}x{smallest} pixels: "
-            "write shape=(1, 28, 28) for MNIST's, model.net.shape=[1,28,28] on the command line"
+            "write shape=(1, 28, 28) for MNIST, model.net.shape=[1,28,28] on the command line"
         )
 
 
 def _sizes(width: float, *sizes: int) -> list[int]:
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
-        raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 for half of every hidden size")
+        raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 to halve every hidden size")
     return [max(1, round(width * size)) for size in sizes]

@@ -1,4 +1,4 @@
-"""Tables, figures and one HTML page from the records of a sweep; nothing slow is imported before it is needed."""
+"""Tables, figures and one HTML page from the records of a sweep; slow imports wait until they are needed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ if TYPE_CHECKING:
 
 
 def write(sweep: Sweep) -> Path:
-    """Turn a sweep, or several as one, into its report.
+    """Write a sweep's report into its ``folder`` and return the path of ``report.html``, one file that opens offline.
 
-    Written into the sweep's ``folder``: ``records.csv`` (every row), ``table.csv`` (one line per method and sparsity),
-    ``figures/*.png`` and ``*.svg``, and ``report.html``, one file that opens offline. A sweep whose jobs failed, or that
-    still runs, gets the same report with its holes shown.
-
-    Returns:
-        Path of ``report.html``.
+    Beside it go ``records.csv`` (every row), ``table.csv`` (one line per method and sparsity), ``figures/*.png`` and
+    ``*.svg``. A sweep whose jobs failed, or that still runs, gets the same report with its holes shown.
     """
     from lightning_sparse.report.all_figures import draw_all, file_name
     from lightning_sparse.report.page import page

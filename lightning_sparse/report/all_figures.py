@@ -1,4 +1,4 @@
-"""Every figure of a sweep: drawn, saved, and described for the page. One that cannot be drawn does not cost the others."""
+"""Every figure of a sweep: drawn, saved, and described for the page. If one fails, the others are still drawn."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Picture:
     """One figure of the report.
 
     Attributes:
-        stem: where it lies, without ``.png`` and ``.svg``.
+        stem: its path without ``.png`` and ``.svg``.
         says: its caption.
-        plot: what :func:`~lightning_sparse.report.plotly_figures.interactive` makes of it; None if it is a picture alone.
-        notes: what must be known before it is believed.
+        plot: its :func:`~lightning_sparse.report.plotly_figures.interactive` version, if it has one.
+        notes: warnings about single seeds, failed checks and holes.
         problem: why it could not be drawn; empty if it was.
     """
 
@@ -36,12 +36,7 @@ class Picture:
 
 
 def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
-    """Draw and save what the records of one data set and one model allow.
-
-    Args:
-        sweep: as :func:`~lightning_sparse.tables.collect.by_subject` gives it.
-        folder: where figures go, ``<folder>/<name>.png`` and ``.svg``.
-    """
+    """Draw what the records of one data set and one model allow, and save it as ``<folder>/<name>.png`` and ``.svg``."""
     from lightning_sparse.drawing.style import style
     from lightning_sparse.report.contact_sheet import contact_sheet, saved_attributions
     from lightning_sparse.report.figure_contents import FIGURES
@@ -70,7 +65,7 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
 
 
 def file_name(words: str) -> str:
-    """Make a name of a method, a data set or an attribution safe as a file's.
+    """Turn the name of a method, a data set or an attribution into a safe file name.
 
     Example:
         >>> file_name("../digits, cnn")
@@ -80,7 +75,7 @@ def file_name(words: str) -> str:
 
 
 def _guarded(stem: Path, make: Callable[..., Picture | None], *arguments: Any) -> Picture | None:
-    # Whatever it is, hours of training are not to be left without a report because of one picture.
+    # Whatever the error is, one picture must not cost the report of hours of training.
     try:
         return make(stem, *arguments)
     except Exception as error:
@@ -91,8 +86,8 @@ def _guarded(stem: Path, make: Callable[..., Picture | None], *arguments: Any) -
 
 def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Picture | None:
     from lightning_sparse.drawing.style import save
+    from lightning_sparse.report.captions import notes
     from lightning_sparse.report.matplotlib_figures import draw
-    from lightning_sparse.report.notes import notes
     from lightning_sparse.report.plotly_figures import interactive
     from lightning_sparse.tables.gaps import holes
 
@@ -100,8 +95,7 @@ def _from_numbers(stem: Path, sweep: Sweep, make: Callable[[Sweep], Any]) -> Pic
     if contents is None:
         return None
     save(draw(contents, sweep), stem)
-    said = notes(contents.shown, holes(sweep))
-    return Picture(stem, contents.caption, interactive(contents, sweep), tuple(said))
+    return Picture(stem, contents.caption, interactive(contents, sweep), tuple(notes(contents.shown, holes(sweep))))
 
 
 def _of_images(stem: Path, make: Callable[[], Figure | None]) -> Picture | None:

@@ -1,24 +1,23 @@
-"""The sentences under a figure: how many images, which attacks, how many seeds, what the marks are."""
+"""The sentences under a figure: images, attacks, seeds and marks, and what to know before believing it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from lightning_sparse.report.words import eps_text, name_of, range_text, seeds_text
+from lightning_sparse.tables.method_names import level_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_sparse.tables.collect import Sweep
 
+MOST = 6  # named one by one
+
 
 def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
-    """Say what a figure was measured on: sweep, data, model and number of images.
-
-    Args:
-        sweep: the sweep, for its name.
-        kept: the lines of :func:`~lightning_sparse.tables.averages.over_seeds` that the figure shows.
-    """
+    """Say what a figure was measured on: sweep, data, model and number of images. ``kept`` are the averages it shows."""
     subjects = sorted({f"{data}, {model}" for data, model in zip(kept["data"], kept["model"], strict=True)})
     counts = {name_of(str(metric)): range_text(lines["n"]) for metric, lines in kept.groupby("metric")}
     same = len(set(counts.values())) == 1
@@ -38,12 +37,7 @@ def attacks(frame: pd.DataFrame) -> str:
 
 
 def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
-    """Say what lines, bands, dots and hollow points are, and over how many seeds.
-
-    Args:
-        kept: as for :func:`subject`.
-        curves: whether only dense has a band, as in the security curves.
-    """
+    """Say what lines, bands, dots and hollow points are, and over how many seeds; in ``curves`` only dense has a band."""
     seeds = seeds_text(kept["seeds"])
     failed = sorted({check for checks in kept["distrusted"] for check in checks})
     hollow = f" Hollow: not to be trusted, for a check failed ({', '.join(failed)})." if failed else ""
@@ -52,3 +46,36 @@ def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
     if curves:
         return f"Lines are means over {seeds}; band: 95 % Student-t interval of dense.{hollow}"
     return f"Lines are means over {seeds}, bands 95 % Student-t intervals, dots single seeds.{hollow}"
+
+
+def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
+    """Warn of single seeds and failed checks among the averages that a figure shows, and of the sweep's holes."""
+    said = []
+    seeds: dict[str, int] = {}
+    for line in shown[shown["seeds"] > 0].to_dict("records"):
+        name = level_name(line["method"], line["sparsity_asked"])
+        seeds[name] = min(line["seeds"], seeds.get(name, line["seeds"]))
+    most = max(seeds.values(), default=0)
+    if most == 1:
+        said.append("One seed: no interval and no claim; another seed may order the methods differently.")
+    elif single := [name for name, count in seeds.items() if count == 1]:
+        said.append(f"One seed only, and so no interval: {_some(single)}.")
+    failed: dict[str, dict[str, None]] = {}
+    for line in shown[shown["distrusted"].astype(bool)].to_dict("records"):
+        name = level_name(line["method"], line["sparsity_asked"])
+        failed[name] = failed.get(name, {}) | dict.fromkeys(line["distrusted"])
+    if failed:
+        named = [f"{name} ({', '.join(checks)})" for name, checks in failed.items()]
+        said.append(f"Hollow, for a check of trust failed: {_some(named)}.")
+    missing = Counter(
+        level_name(gap["method"], gap["sparsity_asked"]) for gap in gaps.to_dict("records") if gap["method"]
+    )
+    if missing:
+        named = [f"{name} ({count} {'job' if count == 1 else 'jobs'})" for name, count in missing.items()]
+        said.append(f"Not in it, for the jobs failed or have not ended: {_some(named)}.")
+    return said
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more

@@ -1,13 +1,14 @@
-"""Saliency maps of the same images side by side: the input, the dense network, then sparser and sparser ones."""
+"""Saliency maps of the same images side by side: the input, the dense network, then sparser and sparser networks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.gallery import WRONG, show
 from lightning_sparse.results.arrays import Arrays, attributions, load_whole
-from lightning_sparse.results.jobs import Job
 from lightning_sparse.tables.method_names import dense_of, is_dense
 
 if TYPE_CHECKING:
@@ -19,24 +20,16 @@ ROWS = 5
 
 
 def saved_attributions(sweep: Sweep) -> list[str]:
-    """Names of the attributions whose maps the sweep's jobs saved, the most careful first."""
+    """Names of the attributions whose maps the sweep's jobs saved, in reverse alphabetical order."""
     saved = next((maps for job in sweep.started if (maps := load_whole(job, "saliency"))), {})
     return sorted(attributions(saved), reverse=True)
 
 
 def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
-    """Draw the maps of one method, first seed.
+    """Draw the maps of one method other than dense, first seed; None if no job of that seed saved maps.
 
-    Rows are the first images, of different classes, that the dense network classifies correctly (the first of each
-    class if there is no dense network). All maps of a row share one colour scale.
-
-    Args:
-        sweep: the sweep, over one data set and one model.
-        method: a method of the sweep other than dense.
-        attribution: one of :func:`saved_attributions`.
-
-    Returns:
-        The figure, or None if no job of the method's first seed saved maps.
+    Rows are the first images, of different classes, that the first network that saved maps (dense, if it did) classifies
+    correctly. All maps of a row share one colour scale. The sweep has one data set and one model.
     """
     dense = dense_of(method, sweep.jobs)
     seed = min((job.seed for job in sweep.started if job.method in (dense, method)), default=0)
@@ -46,8 +39,11 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     saved = [maps for _, maps in columns if attribution in maps]
     if not saved:
         return None
-    # Maps of other images (measured with other settings) have no place beside these.
-    columns = [(job, maps if _same_images(maps, saved) else {}) for job, maps in columns]
+    # Maps of other images, from other settings, are left out.
+    images = saved[0]["images"]
+    columns = [
+        (job, maps if "images" in maps and np.array_equal(maps["images"], images) else {}) for job, maps in columns
+    ]
     saved = [maps for _, maps in columns if attribution in maps]
     if not any(job.method == method and attribution in maps for job, maps in columns):
         return None
@@ -60,7 +56,7 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     for i, image in enumerate(rows):
         top = max(float(maps[attribution][image].max()) for maps in saved) or 1.0
         scale = {"cmap": "viridis", "vmin": 0, "vmax": top}
-        show(grid[i, 0], saved[0]["images"][image])
+        show(grid[i, 0], images[image])
         grid[i, 0].set_xlabel(f"class {saved[0]['labels'][image]}", fontsize=7)
         for axes, (job, maps) in zip(grid[i, 1:], columns, strict=True):
             if attribution not in maps:
@@ -71,8 +67,9 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
             right = maps["prediction"][image] == maps["labels"][image]
             says = f"{'' if right else '✗ '}{maps['prediction'][image]}, {100 * maps['confidence'][image]:.0f} %"
             axes.set_xlabel(says, fontsize=7, color="black" if right else WRONG)
-    for axes, name in zip(grid[0], ["input", *[_heading(job) for job, _ in columns]], strict=True):
-        axes.set_title(name, fontsize=8)
+    headings = ["dense" if is_dense(job.method) else f"sparsity\n{job.sparsity_asked:g}" for job, _ in columns]
+    for axes, heading in zip(grid[0], ["input", *headings], strict=True):
+        axes.set_title(heading, fontsize=8)
     caption(
         figure,
         f"{sweep.name}, seed {seed}. Brighter pixels matter more to the score of the true class; the maps of one row "
@@ -83,19 +80,9 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
 
 
 def _choose(maps: Arrays) -> list[int]:
-    """The first image of each class that the network has right, then the first of each class, up to five."""
+    """The first image of each class that the network gets right, then the first of each other class, up to five."""
     right = [i for i, label in enumerate(maps["labels"]) if maps["prediction"][i] == label]
     firsts: dict[int, int] = {}
     for i in [*right, *range(len(maps["labels"]))]:
         firsts.setdefault(int(maps["labels"][i]), i)
     return sorted(list(firsts.values())[:ROWS])
-
-
-def _heading(job: Job) -> str:
-    return "dense" if is_dense(job.method) else f"sparsity\n{job.sparsity_asked:g}"
-
-
-def _same_images(maps: Arrays, saved: list[Arrays]) -> bool:
-    import numpy as np
-
-    return "images" in maps and np.array_equal(maps["images"], saved[0]["images"])

@@ -1,4 +1,4 @@
-"""What the page carries inside it: pictures, what plotly is to draw, and plotly itself."""
+"""What the page has inside it: pictures, descriptions of figures for plotly, and plotly itself."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_sparse.report.all_figures import Picture
 
-SVG_AT_MOST = 1.5  # times the bytes of the PNG: pictures made of many small squares are smaller as such
-# With plotly (4.8 million characters) and the tables the page stays below 10 MB, which mail programs still carry.
+SVG_AT_MOST = 1.5  # times the bytes of the PNG: pictures of many small squares are smaller as PNG
+# With plotly (4.8 million characters) and the tables the page stays below 10 MB, small enough for mail.
 PICTURES_AT_MOST = 3_500_000
 
 
 class Embedded:
-    """The figures of a page as far as there is room; those beyond are named and lie beside it.
-
-    Args:
-        folder: where the page goes.
-    """
+    """The figures of a page in ``folder``, as far as there is room; of the others it has only the file's name."""
 
     def __init__(self, folder: Path) -> None:
         self.plots: list[dict[str, Any]] = []
@@ -27,11 +23,8 @@ class Embedded:
         self._room = PICTURES_AT_MOST
 
     def figure(self, picture: Picture) -> dict[str, Any]:
-        """What the template needs of a figure; what plotly is to draw of it joins ``plots``."""
-        plot = None
-        if picture.plot:
-            plot = len(self.plots)
-            self.plots.append(picture.plot)
+        """What the template needs of a figure; its description for plotly joins ``plots``."""
+        self.plots += [picture.plot] if picture.plot else []
         return {
             "name": picture.stem.name,
             "file": picture.stem.relative_to(self._folder).as_posix(),
@@ -39,15 +32,14 @@ class Embedded:
             "says": picture.says,
             "notes": picture.notes,
             "problem": picture.problem,
-            "plot": plot,
+            "plot": len(self.plots) - 1 if picture.plot else None,
             "legend": picture.plot["legend"] if picture.plot else [],
             "rows": picture.plot["rows"] if picture.plot else [],
             "source": "" if picture.problem else self._source(picture.stem),
         }
 
     def _source(self, stem: Path) -> str:
-        picture, kind = Path(f"{stem}.svg"), "svg+xml"
-        pixels = Path(f"{stem}.png")
+        picture, kind, pixels = Path(f"{stem}.svg"), "svg+xml", Path(f"{stem}.png")
         if picture.stat().st_size > SVG_AT_MOST * pixels.stat().st_size:
             picture, kind = pixels, "png"
         source = f"data:image/{kind};base64,{b64encode(picture.read_bytes()).decode()}"
@@ -58,7 +50,7 @@ class Embedded:
 
 
 def plotly_js() -> str:
-    """The source of plotly.js, as it may stand between script tags."""
+    """The source of plotly.js, safe between script tags."""
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     return str(get_plotlyjs()).replace("</script", "<\\/script")

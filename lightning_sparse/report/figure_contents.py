@@ -1,6 +1,6 @@
-"""What every figure shows, before anything is drawn: which numbers, in which panels, and what is said under them.
+"""What every figure shows, before anything is drawn: its numbers, its panels and its caption.
 
-The printed figures and those of the page are both made of it, so that they cannot disagree.
+The printed figures and those of the page are both made from it, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ X_NAMES = {
     EPS: "size of the perturbation, eps",
     KILOBITS: "description length, kilobits",
 }
-ALL, COLUMN, NONE = "all", "column", "none"  # which panels have one y axis
+ALL, COLUMN, NONE = "all", "column", "none"  # which panels share their y axis
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: what stands over it.
-        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named as the figure's x; in a Pareto
-            figure ``front`` marks those that no other beats.
+        title: its title.
+        lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named like the figure's x; in a Pareto
+            figure ``front`` marks those on the front.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Panel:
 
     @property
     def limits(self) -> Limits:
-        """The smallest and largest value that the quantity can have; intervals are cut there."""
+        """The smallest and largest value that the quantity can have; intervals are clipped to them."""
         return quantity(self.lines["metric"].iloc[0]).limits
 
 
@@ -57,12 +57,12 @@ class Contents:
 
     Attributes:
         x: name of the x axis: ``"density"``, ``"eps"`` or ``"kilobits"``.
-        y: what the y axis says, for all panels.
-        rows: panels by the name of their row; a single row without a name is laid out as there is room.
-        caption: what is said under it.
-        shown: of all panels, the lines that the notes on trust and seeds are about.
-        unit: ``"%"``, ``"points"`` (of percent, with a sign) or nothing: how the y axis is printed.
-        same_y: which panels have one y axis: ``"all"``, ``"column"`` or ``"none"``.
+        y: title of the y axis of all panels.
+        rows: panels by the name of their row; a single row without a name is broken where there is no more room.
+        caption: the caption.
+        shown: the lines of all panels, for notes on trust and seeds.
+        unit: how the y axis is printed: ``"%"``, ``"points"`` (of percent, with a sign) or empty.
+        same_y: which panels share their y axis: ``"all"``, ``"column"`` or ``"none"``.
         y_range: ends of the y axis; found from the numbers if None.
     """
 
@@ -77,17 +77,17 @@ class Contents:
 
     @property
     def panels(self) -> list[Panel]:
-        """Those of all rows."""
+        """The panels of all rows."""
         return [panel for row in self.rows.values() for panel in row]
 
 
 def robustness(sweep: Sweep) -> Contents | None:
-    """Clean accuracy and worst-case robust accuracy at each eps against density; None if there is nothing to draw."""
+    """Clean accuracy and worst-case robust accuracy at each eps, against density; None if neither was measured."""
     kept = accuracies(sweep.averages)
     if kept.empty:
         return None
     charts = kept.sort_values(["attack", "eps"]).drop_duplicates("chart").to_dict("records")
-    # From 0 where attacks bring accuracy down; clean accuracy alone would be a line at the top.
+    # From 0 if attacks bring accuracy down; clean accuracy alone would be a line at the top.
     bottom = -0.02 if kept["attack"].any() else max(-0.02, kept["mean"].min() - 0.05)
     return Contents(
         DENSITY,
@@ -113,7 +113,7 @@ def security_curves(sweep: Sweep) -> Contents | None:
 
 
 def differences(sweep: Sweep) -> Contents | None:
-    """Accuracy less that of dense, seed by seed, clean and at each eps, against density; None without a dense network."""
+    """Accuracy minus that of dense, seed by seed, clean and at each eps, against density; None without dense networks."""
     averages = sweep.averages
     kept = averages[averages["metric"].isin(["difference_clean_accuracy", "difference_robust_accuracy"])]
     if kept.empty:
@@ -134,13 +134,13 @@ def differences(sweep: Sweep) -> Contents | None:
 
 
 def saliency(sweep: Sweep) -> Contents | None:
-    """Gini index, insertion - deletion gap and agreement with dense, one row per attribution, against density."""
+    """Gini index, insertion - deletion gap and agreement with dense against density, one row per attribution."""
     averages = sweep.averages
     kept = averages[averages["metric"].isin(_with_panel(SALIENCY)) & (averages["attribution"] != "input")]
     if kept.empty:
         return None
     same = kept["condition"] == "same images"
-    # Over the same images where that was computed; agreement is of the same images anyway.
+    # Over the same images if that was computed; agreement is over the same images anyway.
     kept = kept[same | ~kept["metric"].isin(kept.loc[same, "metric"])]
     kept = kept.assign(density=1 - kept["sparsity_asked"])
     rows = {
@@ -200,15 +200,13 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
 
 def by_level(lines: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
     """The lines of each method and sparsity: dense first, then denser before sparser."""
-    key: Any
-    found = []
-    for key, level in lines.groupby(["method", "sparsity_asked"]):
-        found.append((str(key[0]), float(key[1]), level))
+    grouped: Any = lines.groupby(["method", "sparsity_asked"])
+    found = [(str(method), float(asked), level) for (method, asked), level in grouped]
     return sorted(found, key=lambda level: (not is_dense(level[0]), level[1], level[0]))
 
 
 def clip(value: float, limits: Limits) -> float:
-    """Cut the end of an interval where the quantity ends; NaN stays.
+    """Clip the end of an interval to the quantity's limits; NaN stays.
 
     Example:
         >>> clip(1.2, (0.0, 1.0))

@@ -1,4 +1,4 @@
-"""Images to look at: those that pruning forgets, and those whose gradients moved most and least while a network trained."""
+"""Images to look at: those that pruning forgets, and those whose gradients varied most and least during training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WRONG = "#B00020"
 
 
 def forgotten(sweep: Sweep, method: str) -> Figure | None:
-    """Draw what the sparsest networks of a method have forgotten, as the sweep left it; None if that is nothing."""
+    """Draw the images that the sparsest networks of a method have forgotten; None if there are none."""
     job = next(job for job in sweep.started if job.method == method)
     file = forgotten_file(job.folder.parent, job.data, job.model, base(method))
     if not file.exists():
@@ -38,7 +38,7 @@ def forgotten(sweep: Sweep, method: str) -> Figure | None:
 
 
 def variable(sweep: Sweep, method: str) -> Figure | None:
-    """Draw the images with the most and the least variable gradients over the first training of a method, such as dense."""
+    """Draw the images whose gradients varied most and least in the first training of a method, if it was recorded."""
     jobs = sorted((job for job in sweep.started if job.method == method), key=lambda job: job.seed)
     kept = next((arrays for job in jobs if (arrays := load(job, "vog"))), None)
     if kept is None:
@@ -47,20 +47,16 @@ def variable(sweep: Sweep, method: str) -> Figure | None:
 
 
 def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array, title: str) -> Figure | None:
-    """Draw images that dense and sparse networks call by different names, in the order of their labels.
+    """Draw images that dense and sparse networks put in different classes, in the order of their labels; None without any.
 
     At most 24: the first of each class, then the second of each, up to four of a class.
 
     Args:
         images: (n, C, H, W) in [0, 1], one channel or three.
         labels: (n,).
-        dense_pred: (n,), the class that most dense networks give, -1 for a tie: ``dense_mode`` of
-            :func:`~lightning_sparse.measure.forgetting.forgotten.forgotten`.
-        sparse_pred: (n,), likewise of the sparse networks.
-        title: of the figure: which networks.
-
-    Returns:
-        The figure, or None if there is no such image.
+        dense_pred: (n,), the class that most dense networks give, -1 for a tie.
+        sparse_pred: (n,), the same for the sparse networks.
+        title: names the networks.
 
     Example:
         >>> images, labels = np.zeros((3, 1, 8, 8)), np.array([0, 1, 2])
@@ -79,7 +75,7 @@ def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array,
         lines = [f"{'' if name == labels[i] else '✗ '}{who} {name}" for who, name in says]
         axes.set_xlabel("\n".join([f"label {labels[i]}", *lines]), fontsize=6.5)
         axes.xaxis.label.set_color("black" if sparse_pred[i] == labels[i] else WRONG)
-    right = sum(int(sparse_pred[i] == labels[i]) for i in forgotten)
+    right = int((sparse_pred == labels)[forgotten].sum())
     caption(
         figure,
         f"{len(chosen)} of the {len(forgotten)} images (of {len(labels)}) that most sparse networks give another class than "
@@ -90,15 +86,12 @@ def gallery(images: Array, labels: Array, dense_pred: Array, sparse_pred: Array,
 
 
 def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
-    """Draw the images with the highest and with the lowest variance of gradients for their class.
+    """Draw up to 16 images with the highest variance of gradients for their class, and below as many with the lowest.
 
     Args:
         images: (n, C, H, W) in [0, 1], one channel or three.
         labels: (n,).
         vog_normalised: (n,), from :func:`~lightning_sparse.measure.class_normalised`; NaN is left out.
-
-    Returns:
-        The figure: up to 16 of the highest scores above, and as many of the lowest below.
 
     Example:
         >>> figure = vog_gallery(np.zeros((3, 1, 8, 8)), np.array([0, 0, 1]), np.array([-1.0, 1.0, np.nan]))
@@ -108,12 +101,9 @@ def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
     scored = np.flatnonzero(~np.isnan(vog_normalised))
     order = scored[np.argsort(-vog_normalised[scored], kind="stable")]
     each = min(2 * COLUMNS, len(order) // 2)
-    rows = max(1, -(-each // COLUMNS))
-    figure, cells = _grid(2 * rows * COLUMNS, "Variance of gradients for the class: highest above, lowest below")
-    for half, chosen in (
-        (cells[: rows * COLUMNS], order[:each]),
-        (cells[rows * COLUMNS :], order[len(order) - each :]),
-    ):
+    above = COLUMNS * max(1, -(-each // COLUMNS))
+    figure, cells = _grid(2 * above, "Variance of gradients for the class: highest above, lowest below")
+    for half, chosen in ((cells[:above], order[:each]), (cells[above:], order[len(order) - each :])):
         for axes in half[each:]:
             axes.axis("off")
         for axes, i in zip(half, chosen, strict=False):
@@ -130,7 +120,7 @@ def vog_gallery(images: Array, labels: Array, vog_normalised: Array) -> Figure:
 
 
 def _some_of_each_class(places: Array, labels: Array) -> list[int]:
-    """The first of each class, then the second of each, ...; then put in the order of the classes."""
+    """The first of each class, then the second of each, ..., up to the limits; sorted by class."""
     turns: dict[int, int] = {}
     ranked = []
     for place in places.tolist():
@@ -153,7 +143,7 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def show(axes: Axes, picture: Array | None, **scale: Any) -> None:
-    """Show an image (C, H, W), or a map (H, W) on a ``scale`` of ``imshow``, in a frame without ticks; None shows nothing."""
+    """Show an image (C, H, W), or a map (H, W) with ``imshow``'s ``scale``, in a frame; None leaves the frame empty."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -163,5 +153,5 @@ def show(axes: Axes, picture: Array | None, **scale: Any) -> None:
         return
     if picture.ndim == 3:
         picture = picture.astype(np.float32).transpose(1, 2, 0).squeeze()
-    # 8 x 8 digits are shown as the squares they are: smoothing would draw detail that no network saw.
+    # No smoothing: it would draw detail that no network saw.
     axes.imshow(picture, interpolation="nearest", **{"cmap": "gray", "vmin": 0, "vmax": 1, **scale})

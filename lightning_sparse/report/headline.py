@@ -1,7 +1,8 @@
-"""The result in a few sentences, made from the numbers: dense against the sparsest network of every method."""
+"""The result in a few sentences made from the numbers: dense against the sparsest network of every method."""
 
 from __future__ import annotations
 
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import eps_text, number, range_text
@@ -18,14 +19,10 @@ CLEAN = "clean/accuracy"
 
 
 def headline(sweep: Sweep) -> list[str]:
-    """Say what the sweep found, one sentence or two per line.
+    """Say what a sweep over one data set and one model found, one sentence or two per line.
 
-    Args:
-        sweep: the sweep, over one data set and one model.
-
-    Returns:
-        First the dense network, then the sparsest measured network of every method with its difference from dense,
-        seed by seed, then what the numbers are. One line that says so if nothing was measured.
+    First the dense network, then the sparsest measured network of every method with its difference from dense, seed by
+    seed, then what the numbers are. If nothing was measured, one line says so.
     """
     averages = sweep.averages
     measured = averages[averages["chart"] == CLEAN]
@@ -33,14 +30,11 @@ def headline(sweep: Sweep) -> list[str]:
         return ["No accuracy was measured: see the holes above."]
     robust = _middle(averages)
     charts = [CLEAN, robust["chart"]] if robust else [CLEAN]
-    said = []
     methods = sorted(set(measured["method"]))
-    for method in filter(is_dense, methods):
-        said.append(f"D{method[1:]}: {_levels(averages[averages['method'] == method], charts)}.")
-    sparse = ~measured["method"].map(is_dense).astype(bool)
-    for method in sorted(set(measured.loc[sparse, "method"])):
-        lines = measured[measured["method"] == method]
-        sparsity = lines["sparsity_asked"].max()
+    dense = filter(is_dense, methods)
+    said = [f"D{method[1:]}: {_levels(averages[averages['method'] == method], charts)}." for method in dense]
+    for method in filterfalse(is_dense, methods):
+        sparsity = measured.loc[measured["method"] == method, "sparsity_asked"].max()
         chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
         change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
         said.append(f"{method} at sparsity {sparsity:g}: {_levels(chosen, charts)}.{change}")
@@ -48,7 +42,7 @@ def headline(sweep: Sweep) -> list[str]:
 
 
 def _middle(averages: pd.DataFrame) -> dict[str, Any] | None:
-    """The middle eps: chosen by its place in the list and not by what it shows."""
+    """The worst case at the middle eps, which is chosen by its place in the list and not by its numbers."""
     worst = averages[is_worst(averages)].drop_duplicates("chart").sort_values("eps")
     return worst.to_dict("records")[(len(worst) - 1) // 2] if len(worst) else None  # type: ignore[return-value]
 
@@ -62,7 +56,7 @@ def _levels(lines: pd.DataFrame, charts: list[str]) -> str:
 
 
 def _change(frame: pd.DataFrame, method: str, dense_name: str, sparsity: float, charts: list[str]) -> str:
-    """Difference from the dense network of the same seed: seeds that are lucky for both cancel."""
+    """Difference from the dense network of the same seed, so that luck of the seed cancels."""
     rows = latest(frame)
     said = []
     for chart in charts:
@@ -71,7 +65,7 @@ def _change(frame: pd.DataFrame, method: str, dense_name: str, sparsity: float, 
         dense = of_chart[of_chart["method"] == dense_name]
         pairs = (sparse.groupby("seed")["value"].mean() - dense.groupby("seed")["value"].mean()).dropna()
         if len(pairs):
-            mean, low, high = (100 * value for value in interval([float(value) for value in pairs]))
+            mean, low, high = (100 * value for value in interval(pairs.tolist()))
             ends = "" if len(pairs) == 1 else f" [{low:+.1f}, {high:+.1f}]"
             said.append(f"{'clean' if chart == CLEAN else 'robust'} {mean:+.1f}{ends}".replace("-", "\N{MINUS SIGN}"))
     return f" Against dense, in points: {', '.join(said)}." if said else ""
@@ -84,7 +78,7 @@ def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any]
         names = ", ".join(sorted(set(rows["attack"]) - {"worst"}))
         norm = "/".join(sorted(set(rows["norm"])))
         sizes = [eps_text(eps) for eps in sorted(set(rows["eps"]))]
-        middle = f" (of {', '.join(sizes)} the middle one)" if len(sizes) > 1 else ""
+        middle = f" (the middle one of {', '.join(sizes)})" if len(sizes) > 1 else ""
         said += (
             f" Robust: share of {robust['n']} test images still correct under every one of {names}, {norm} eps = "
             f"{eps_text(robust['eps'])}{middle}; a stronger attack may find less."
@@ -94,5 +88,5 @@ def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any]
         return f"{said} One seed: no claim; another seed may order the methods differently."
     return (
         f"{said} ± and [ ] are 95 % Student-t intervals over {most} seeds, differences taken seed by seed; a "
-        "difference whose interval holds 0 is not told apart from chance."
+        "difference whose interval contains 0 may be chance."
     )

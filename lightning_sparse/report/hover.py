@@ -1,4 +1,4 @@
-"""What the page says of a point when the mouse is over it."""
+"""What the page says about a point when the mouse is over it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from lightning_sparse.tables.method_names import is_dense
 
 
 def hover(line: dict[Any, Any]) -> str:
-    """What is said of a point: the mean, its interval and single seeds, how many images and seeds, and failed checks.
-
-    Args:
-        line: of :func:`~lightning_sparse.tables.averages.over_seeds`.
-    """
+    """Say of a line of averages: the mean, its interval and single seeds, how many images and seeds, and failed checks."""
     metric = line["metric"]
     level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"
     achieved = f" (achieved {sparsity_text(line['sparsity'])})" if level else ""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DENSE = "#000000"
-
 CONTROLS = {
     "static": {"color": "#777777", "marker": "x", "linestyle": ":"},
     "small_dense": {"color": "#777777", "marker": "+", "linestyle": "-."},
@@ -22,7 +21,7 @@ CONTROLS = {
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Give every method except dense its colour, marker and line, the same in every figure of a sweep; controls are grey.
+    """Give every method except dense its colour, marker and line, for all figures of a sweep; controls are grey.
 
     Example:
         >>> looks(["dense", "gradual", "brain"])["gradual"]
@@ -39,22 +38,21 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def dense_dashes(methods: Iterable[str]) -> dict[str, str]:
-    """How the line of each sweep's dense networks is broken; all are black."""
+    """The line style of each sweep's dense networks; all are black."""
     return dict(zip(sorted({name for name in methods if is_dense(name)}), cycle(["--", ":", "-."]), strict=False))
 
 
 def level_colors(levels: Iterable[float], *, dark: bool = False) -> dict[float, str]:
-    """Colours for sparsities, by rank: 0.95 and 0.98 must be told apart. Sparser stands out more from the paper."""
+    """Colours for sparsities, by rank, so that 0.95 and 0.98 differ; sparser stands out more from the paper."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    # The end of the map that is as pale as the paper, or as dark, is left out.
     scale = colormaps["viridis" if dark else "viridis_r"]
+    first, span = (
+        (0.25, 0.75) if dark else (0.12, 0.8)
+    )  # without the end of the map that is as dark or pale as the paper
     known = sorted(levels)
-    places = [
-        (0.25 if dark else 0.12) + (0.75 if dark else 0.8) * i / max(1, len(known) - 1) for i in range(len(known))
-    ]
-    return {level: to_hex(scale(place)) for level, place in zip(known, places, strict=True)}
+    return {level: to_hex(scale(first + span * i / max(1, len(known) - 1))) for i, level in enumerate(known)}
 
 
 def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
@@ -63,12 +61,10 @@ def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
     if not levels:
         axes.set_xticks([])
         return
-    axes.set_xlim(left, right)  # before the scale, which would look for limits of its own and find none at one level
+    axes.set_xlim(left, right)  # before the scale, which finds no limits of its own at a single level
     axes.set_xscale("log")
     axes.set_xticks([], minor=True)
-    # Ticks at every level, text only where it does not touch other text.
-    names = density_names(levels, 0.33 / inches(axes) * log10(left / right))
-    axes.set_xticks(levels, labels=names)
+    axes.set_xticks(levels, labels=density_names(levels, 0.33 / inches(axes) * log10(left / right)))
 
 
 def densities(sparsities: Iterable[float]) -> tuple[list[float], float, float]:
@@ -83,7 +79,7 @@ def densities(sparsities: Iterable[float]) -> tuple[list[float], float, float]:
 
 
 def density_names(levels: list[float], room: float) -> list[str]:
-    r"""What is written at the levels of a density axis: density and sparsity, or nothing within ``room`` decades of others.
+    r"""Labels for the levels of a density axis: density and sparsity, or nothing within ``room`` decades of another label.
 
     Example:
         >>> density_names([0.5, 0.25], room=0.1)

@@ -1,24 +1,13 @@
-"""The figures that print: what :mod:`~lightning_sparse.report.figure_contents` says, drawn with matplotlib."""
+"""The printed figures: what :mod:`~lightning_sparse.report.figure_contents` describes, drawn with matplotlib."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import WIDTH, caption, inches, legend, lowest, panels, spaced
-from lightning_sparse.report.figure_contents import (
-    COLUMN,
-    DENSITY,
-    EPS,
-    NONE,
-    X_NAMES,
-    Contents,
-    Panel,
-    by_level,
-    clip,
-)
+from lightning_sparse.report.figure_contents import COLUMN, DENSITY, EPS, NONE, X_NAMES, Contents, Panel, by_level, clip
 from lightning_sparse.report.looks import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
-from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
@@ -32,7 +21,7 @@ BAND = 0.16  # opacity of an interval
 
 
 def draw(contents: Contents, sweep: Sweep) -> Figure:
-    """Draw a figure for paper: small multiples with one legend and a caption."""
+    """Draw a figure for paper: small multiples with a common legend and a caption."""
     figure, grid = _matrix(contents) if contents.same_y == COLUMN else _multiples(contents)
     for axes, panel in zip(grid, contents.panels, strict=True):
         if panel.lines.empty:
@@ -68,7 +57,7 @@ def _multiples(contents: Contents) -> tuple[Figure, list[Axes]]:
 
 
 def _matrix(contents: Contents) -> tuple[Figure, list[Axes]]:
-    """One row of panels below another; what a column shows is said at its top."""
+    """Rows of panels, with a title above each column."""
     from matplotlib.figure import Figure
 
     rows = list(contents.rows.items())
@@ -89,33 +78,28 @@ def _against_density(axes: Axes, sweep: Sweep, panel: Panel) -> None:
         line = lines[(lines["method"] == method) & (lines["sparsity_asked"] < 1)].sort_values("sparsity_asked")
         if line.empty:
             continue
-        _line(axes, line, "density", panel.limits, label=method, **look)
-        _hollow(axes, line, "density", look["color"])
+        _line(axes, line, "density", panel, label=method, **look)
         for x, values in zip(line["density"], line["values"], strict=True):
             if len(values) > 1:
                 axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.45, markersize=3.5, zorder=1.5)
     dashes = dense_dashes(sweep.jobs["method"])
-    for level in lines.to_dict("records"):
-        if not is_dense(level["method"]):
-            continue
+    for level in lines[lines["method"].map(is_dense).astype(bool)].to_dict("records"):
         name = f"{level['method']} (failed a check)" if level["distrusted"] else level["method"]
-        axes.axhline(
-            level["mean"], color=DENSE, linestyle=dashes[level["method"]], linewidth=1.1, label=name, zorder=1.8
-        )
+        look = {"color": DENSE, "linestyle": dashes[level["method"]], "linewidth": 1.1}
+        axes.axhline(level["mean"], label=name, zorder=1.8, **look)
         if level["seeds"] > 1:
             low, high = clip(level["low"], panel.limits), clip(level["high"], panel.limits)
             axes.axhspan(low, high, color=DENSE, alpha=0.1, linewidth=0)
-    density_axis(axes, sweep.jobs.loc[~sweep.jobs["method"].map(is_dense), "sparsity_asked"])
+    density_axis(axes, sweep.sparse_levels)
 
 
 def _security_curve(axes: Axes, panel: Panel, shown: pd.DataFrame) -> None:
-    """Draw the curves of one method, a line per sparsity, over that of dense."""
+    """Draw the curves of one method, a line per sparsity, and that of dense."""
     dashes = dense_dashes(shown["method"])
     shade = level_colors(set(shown["sparsity_asked"]) - {0.0})
     for method, level, line in by_level(panel.lines):
         if is_dense(method):
-            _line(axes, line, "eps", panel.limits, color=DENSE, linestyle=dashes[method], marker="o", label=method)
-            _hollow(axes, line, "eps", DENSE)
+            _line(axes, line, "eps", panel, color=DENSE, linestyle=dashes[method], marker="o", label=method)
             continue
         color = shade.get(level, DENSE)
         axes.plot(line["eps"], line["mean"], color=color, marker="o", label=f"sparsity {level:g}")
@@ -141,17 +125,16 @@ def _front(axes: Axes, sweep: Sweep, panel: Panel) -> None:
 
 
 def _hollow(axes: Axes, line: pd.DataFrame, x: str, color: Any) -> None:
-    """Draw over the points whose trust verdict failed: white inside, so that nobody takes them for evidence."""
+    """Draw white dots over the points that failed a check of trust, so that nobody takes them for evidence."""
     failed = line[line["distrusted"].astype(bool)]
     if len(failed):
         look: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.2}
         axes.plot(failed[x], failed["mean"], linestyle="", color=color, zorder=4, **look)
 
 
-def _line(
-    axes: Axes, line: pd.DataFrame, x: str, limits: Limits, *, color: Any, marker: str, label: str, linestyle: str = "-"
-) -> None:
-    axes.plot(line[x], line["mean"], color=color, marker=marker, label=label, linestyle=linestyle)
-    low = [clip(value, limits) for value in line["low"]]
-    high = [clip(value, limits) for value in line["high"]]
+def _line(axes: Axes, line: pd.DataFrame, x: str, panel: Panel, *, color: str, **look: Any) -> None:
+    """Draw the means, the band of their intervals, and the hollow points."""
+    axes.plot(line[x], line["mean"], color=color, **look)
+    low, high = line["low"].clip(*panel.limits), line["high"].clip(*panel.limits)
     axes.fill_between(line[x], low, high, color=color, alpha=BAND, linewidth=0)
+    _hollow(axes, line, x, color)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.embedded import Embedded, plotly_js
 from lightning_sparse.report.headline import headline
-from lightning_sparse.report.opened_lines import job_details, opened
 from lightning_sparse.report.trust_table import trust_table
 from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
+from lightning_sparse.results.launches import launches_in_words
 from lightning_sparse.results.quantities import COST, MAIN, QUANTITIES, SALIENCY, WHY, quantity
+from lightning_sparse.tables.configs import job_details, jobs_of
 from lightning_sparse.tables.frames import described, lines_of
 from lightning_sparse.tables.gaps import holes, missed, warnings
 from lightning_sparse.tables.levels import rounded
-from lightning_sparse.tables.not_started import in_words
 from lightning_sparse.tables.table import summarise
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from lightning_sparse.results.quantities import Quantity
     from lightning_sparse.tables.collect import Sweep
 
-SAME = "same images"
-# What stands together, in a reader's order: a heading, the figures of numbers, and the table of that heading if it has one.
+# The blocks of the page in a reader's order: a heading, its figures, and the table of its quantities if there are any.
 BLOCKS = {
     MAIN: ["robustness"],
     "At every size of the perturbation, and against dense": ["security_curves", "differences"],
@@ -37,16 +36,7 @@ BLOCKS = {
 
 
 def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture]]) -> str:
-    """Write the page.
-
-    Args:
-        sweep: the whole sweep, for the title and the list of jobs.
-        parts: its parts by title, as :func:`~lightning_sparse.tables.collect.by_subject` returns them.
-        pictures: for every part its figures, as :func:`~lightning_sparse.report.all_figures.draw_all` returns them.
-
-    Returns:
-        The HTML, which loads nothing from outside itself.
-    """
+    """Make the HTML, which loads nothing from outside, of a sweep, its parts by title, and the pictures of each part."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -60,17 +50,17 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
     known = [known for known in QUANTITIES if known.metric in measured]
     environment.filters["level"] = sparsity_text
     embedded = Embedded(sweep.folder)
-    told = job_details(sweep)
-    sections = [_section(title, part, pictures[title], embedded, told) for title, part in parts.items()]
+    details = job_details(sweep)
+    sections = [_section(title, part, pictures[title], embedded, details) for title, part in parts.items()]
     return environment.get_template("page.html").render(
         name=sweep.name,
         sections=sections,
-        launches=in_words(sweep.launches),
+        launches=launches_in_words(sweep.launches),
         holes=holes(sweep).to_dict("records"),
         warnings=warnings(sweep),
         explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
         details=_details(sweep.frame),
-        jobs=told,
+        jobs=details,
         versions=sorted(set(sweep.jobs["version"]) - {""}),
         plots=embedded.plots,
         plotly=plotly_js() if embedded.plots else "",
@@ -78,14 +68,15 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
 
 
 def _section(
-    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, told: list[dict[Any, Any]]
+    title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, details: list[dict[Any, Any]]
 ) -> dict[str, Any]:
     lines = summarise(part)
-    summary = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded)).to_dict("records")
+    lines = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded))
+    summary = [line | jobs_of(line, details) for line in lines.to_dict("records")]
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []
     for name, members in BLOCKS.items():
-        table = _table(name, part, summary, told)
+        table = _table(name, part, summary)
         shown = [embedded.figure(figures.pop(member)) for member in members if member in figures]
         if shown or table:
             blocks.append({"name": name, "figures": shown, "table": table})
@@ -101,15 +92,19 @@ def _section(
     }
 
 
-def _table(name: str, part: Sweep, summary: list[dict[Any, Any]], told: list[dict[Any, Any]]) -> dict[str, Any] | None:
-    """One table of the page: its columns, what stands over them, and its lines."""
+def _table(name: str, part: Sweep, summary: list[dict[Any, Any]]) -> dict[str, Any] | None:
+    """One table of the page: its columns, the headings over them, and its lines."""
     columns = _columns(_under(name, part.averages))
     if not columns and name != MAIN:
         return None
     over = [(over, len(list(group))) for over, group in groupby(column["over"] for column in columns)]
-    lines = _lines(part, summary, columns, holes=name == MAIN)
-    if name == MAIN:
-        lines = [line | opened(line, told) for line in lines]
+    lines = []
+    for line in summary:
+        own = lines_of(part.averages, method=line["method"], sparsity_asked=line["sparsity_asked"])
+        found = {average["chart"]: average for average in own.to_dict("records")}
+        cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
+        if name == MAIN or any(cell["shown"] != NOTHING for cell in cells):
+            lines.append(line | {"cells": cells, "holes": line["holes"] if name == MAIN else ""})
     return {"columns": columns, "over": over, "lines": lines}
 
 
@@ -118,42 +113,28 @@ def _meaning(of: Quantity) -> str:
 
 
 def _under(heading: str, averages: pd.DataFrame) -> pd.DataFrame:
-    """The quantities with a column under a heading: of attacks the worst case; over the same images where that is known."""
+    """The quantities with a column under a heading: the worst case of attacks; over the same images if that is known."""
     chosen = (described(averages, "heading") == heading) & described(averages, "column").astype(bool)
     chosen &= averages["attack"].isin(["", "worst"]) & ~averages["attribution"].isin(["input", "uniform"])
-    same = averages["condition"] == SAME
+    same = averages["condition"] == "same images"
     return averages[chosen & (same | ~averages["metric"].isin(set(averages.loc[same, "metric"])))]
 
 
 def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
-    """The quantities worth a column, in a reader's order."""
+    """One column per chart, in a reader's order."""
     shown = shown.drop_duplicates("chart")
     shown = shown.assign(group=shown["chart"].str.split("/").str[0])
     columns = shown.sort_values(["group", "attribution", "eps", "chart"]).to_dict("records")
     for column in columns:
         unit = ", %" if quantity(column["metric"]).unit == "%" else ""
         if column["eps"] == column["eps"]:
-            column["over"], column["name"] = name_of(column["metric"], column["attack"]) + unit, eps_text(column["eps"])
-            column["over"] += f" ({column['norm']})" if column["norm"] == "L2" else ""
-            column["name"] = f"eps = {column['name']}"
+            norm = " (L2)" if column["norm"] == "L2" else ""
+            column["over"] = name_of(column["metric"], column["attack"]) + unit + norm
+            column["name"] = f"eps = {eps_text(column['eps'])}"
         else:
             column["over"] = column["attribution"].replace("_", " ")
             column["name"] = name_of(column["metric"]) + unit
     return columns  # type: ignore[return-value]
-
-
-def _lines(
-    part: Sweep, summary: list[dict[Any, Any]], columns: list[dict[str, Any]], *, holes: bool
-) -> list[dict[str, Any]]:
-    averages = part.averages
-    lines = []
-    for line in summary:
-        own = lines_of(averages, method=line["method"], sparsity_asked=line["sparsity_asked"])
-        found = {average["chart"]: average for average in own.to_dict("records")}
-        cells = [_cell(found.get(column["chart"]), line["seeds"]) for column in columns]
-        if holes or any(cell["shown"] != NOTHING for cell in cells):
-            lines.append(line | {"cells": cells, "holes": line["holes"] if holes else ""})
-    return lines
 
 
 def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, Any]:
@@ -167,12 +148,12 @@ def _cell(average: dict[Any, Any] | None, seeds: int) -> dict[str, Any]:
 
 
 def _details(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """How each quantity was computed, in the words of whoever computed it; a few examples where they differ."""
-    told: dict[str, dict[str, None]] = {}  # a dict for its order
+    """How each quantity was computed, from the rows' details: three examples if they differ."""
+    found: dict[str, dict[str, None]] = {}  # a dict for its order
     for row in frame[frame["detail"] != ""].to_dict("records"):
-        told.setdefault(name_of(row["metric"], row["attack"], attribution=row["attribution"]), {})[row["detail"]] = None
-    shown = []
-    for name, details in told.items():
-        more = [f"… and {len(details) - 3} more, in records.csv"] if len(details) > 3 else []
-        shown.append((name, [*details][:3] + more))
-    return shown
+        name = name_of(row["metric"], row["attack"], attribution=row["attribution"])
+        found.setdefault(name, {})[row["detail"]] = None
+    return [
+        (name, [*details][:3] + ([f"… and {len(details) - 3} more, in records.csv"] if len(details) > 3 else []))
+        for name, details in found.items()
+    ]

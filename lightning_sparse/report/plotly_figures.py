@@ -1,27 +1,15 @@
-"""The figures that answer to the mouse: what :mod:`~lightning_sparse.report.figure_contents` says, as plotly draws it.
-
-Only plotly's description of a figure is made here, from the same numbers as the printed one; plotly.js draws it in the page.
-"""
+"""The interactive figures: what :mod:`~lightning_sparse.report.figure_contents` describes, as input of plotly.js."""
 
 from __future__ import annotations
 
 from html import escape
-from math import ceil, floor, log10
+from itertools import groupby
+from math import ceil, floor, isnan, log10
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import spaced
-from lightning_sparse.report.figure_contents import (
-    COLUMN,
-    DENSITY,
-    EPS,
-    NONE,
-    X_NAMES,
-    Contents,
-    Panel,
-    by_level,
-    clip,
-)
+from lightning_sparse.report.figure_contents import COLUMN, DENSITY, EPS, NONE, X_NAMES, Contents, Panel, by_level, clip
 from lightning_sparse.report.hover import hover
 from lightning_sparse.report.looks import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
@@ -29,14 +17,12 @@ from lightning_sparse.results.quantities import Limits
 from lightning_sparse.tables.method_names import is_dense
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lightning_sparse.tables.collect import Sweep
 
 Trace = dict[str, Any]
 Look = dict[str, Any]
 INK = "#ececf0"  # dense, on dark paper
-MANY = 6  # with more methods, intervals and single seeds are shown on demand only
+MANY = 6  # with more methods, intervals and single seeds are shown only on demand
 SYMBOLS = {
     "o": ("circle", "●"),
     "s": ("square", "■"),
@@ -54,17 +40,12 @@ DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot", "": "solid"}
 def interactive(contents: Contents, sweep: Sweep) -> dict[str, Any]:
     """Describe a figure for the page.
 
-    Args:
-        contents: the figure.
-        sweep: the sweep, for its levels and the colours of its methods.
-
     Returns:
         ``legend``: per entry ``name``, ``group``, ``mark``, and its colour on ``light`` and on ``dark`` paper; ``rows``, each
         with a ``title`` and ``panels`` of ``data`` and ``layout`` for ``Plotly.newPlot``, in the colours for light paper;
-        ``columns``, panels side by side where there is room; ``many``: whether there are too many lines to show their
-        intervals unasked; and ``spreads``: whether there are any. A trace's ``meta`` holds its ``group``, colours and
-        ``role``: ``"mean"``, ``"spread"`` (intervals, single seeds) or ``"front"``; its ``hollow`` points failed a check of
-        trust.
+        ``columns``, panels side by side if there is room; ``spreads``: whether there are intervals or single seeds; and
+        ``many``: whether there are too many lines to show these at first. A trace's ``meta`` holds its ``group``, colours
+        and ``role``: ``"mean"``, ``"spread"`` or ``"front"``; its ``hollow`` points failed a check of trust.
     """
     ways = _ways(contents, sweep)
     draw = {DENSITY: _against_density, EPS: _security_curve}.get(contents.x, _pareto)
@@ -78,21 +59,21 @@ def interactive(contents: Contents, sweep: Sweep) -> dict[str, Any]:
             traces.sort(key=lambda trace: trace["meta"]["role"] != "spread")  # lines lie over the bands of others
             drawn.append({"data": traces, "layout": layout})
         rows.append({"title": title, "panels": drawn})
-    used = {trace["meta"]["group"] for row in rows for panel in row["panels"] for trace in panel["data"]}
+    metas = [trace["meta"] for row in rows for panel in row["panels"] for trace in panel["data"]]
+    used = {meta["group"] for meta in metas}
     legend = [
         {"name": name, "group": look["group"], "mark": SYMBOLS[look["marker"]][1], **_colors(look)}
         for name, look in ways.items()
         if look["group"] in used
     ]
-    drawn_traces = (trace for row in rows for panel in row["panels"] for trace in panel["data"])
-    spreads = any(trace["meta"]["role"] == "spread" for trace in drawn_traces)
+    spreads = any(meta["role"] == "spread" for meta in metas)
     most = max(len(panels) for panels in contents.rows.values())
     columns = most if most <= 4 else 3
     return {"legend": legend, "rows": rows, "columns": columns, "many": len(legend) > MANY, "spreads": spreads}
 
 
 def _ways(contents: Contents, sweep: Sweep) -> dict[str, Look]:
-    """By entry of the legend: colours, marker, dash, and the group that a click on it hides."""
+    """By entry of the legend: colours, marker, dash, and the group that a click hides."""
     methods = sorted(set(contents.shown["method"]))
     ways: dict[str, Look] = {
         name: {"color": DENSE, "dark": INK, "marker": "o", "linestyle": dash}
@@ -113,15 +94,15 @@ def _ways(contents: Contents, sweep: Sweep) -> dict[str, Look]:
 
 
 def _against_density(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
-    levels, left, right = densities(_sparse_levels(sweep))
+    levels, left, right = densities(sweep.sparse_levels)
     traces = []
     for method, lines in panel.lines.groupby("method"):
         look = ways[str(method)]
         if is_dense(str(method)):
             line = lines.to_dict("records")[0]
-            across = {"density": [left, *levels, right]}
+            across = [left, *levels, right]
             traces += _spread([left, right], [line, line], panel.limits, look, singles=False)
-            traces.append(_line([line] * len(across["density"]), across["density"], look, mode="lines"))
+            traces.append(_line([line] * len(across), across, look, mode="lines"))
             continue
         points = lines[lines["sparsity_asked"] < 1].sort_values("sparsity_asked").to_dict("records")
         x = [point["density"] for point in points]
@@ -157,7 +138,7 @@ def _pareto(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
 def _line(
     points: list[dict[Any, Any]], x: list[float], look: Look, mode: str = "lines+markers", role: str = "mean"
 ) -> Trace:
-    """The means, with what is said of each point."""
+    """The means, with a text for each point."""
     hollow = [bool(point["distrusted"]) for point in points]
     color = look["color"]
     return {
@@ -165,7 +146,7 @@ def _line(
         "mode": mode,
         "name": escape(look["group"]),
         "x": x,
-        "y": [_or_none(point["mean"]) for point in points],
+        "y": [None if isnan(point["mean"]) else point["mean"] for point in points],
         "text": [hover(point) for point in points],
         "hoverinfo": "text",
         "line": {"color": color, "width": 2, "dash": DASHES[look["linestyle"]]},
@@ -182,23 +163,18 @@ def _line(
 def _spread(
     xs: list[float], points: list[dict[Any, Any]], limits: Limits, look: Look, *, singles: bool = True
 ) -> list[Trace]:
-    """Bands of the intervals, cut where the quantity ends and broken where there is none, and dots of single seeds."""
+    """Bands of the intervals, clipped to the limits and broken where there is none, and dots of single seeds."""
     meta = {"group": look["group"], "role": "spread", **_colors(look)}
     same = {"type": "scatter", "hoverinfo": "skip", "meta": meta, "name": escape(look["group"])}
     traces: list[Trace] = []
-    runs: list[list[tuple[float, float, float]]] = [[]]
-    for x, point in zip(xs, points, strict=True):
-        if point["low"] == point["low"]:
-            runs[-1].append((x, clip(point["low"], limits), clip(point["high"], limits)))
-        else:
-            runs.append([])
-    for run in [run for run in runs if len(run) > 1]:
-        there, back = [x for x, _, _ in run], [x for x, _, _ in run[::-1]]
-        around = {"x": there + back, "y": [high for _, _, high in run] + [low for _, low, _ in run[::-1]]}
-        line = {"width": 0, "color": look["color"]}
-        traces.append(
-            same | around | {"mode": "lines", "line": line, "fill": "toself", "fillcolor": faint(look["color"])}
-        )
+    for undefined, run in groupby(zip(xs, points, strict=True), key=lambda place: isnan(place[1]["low"])):
+        band = list(run)
+        if undefined or len(band) < 2:
+            continue
+        upper = [(x, clip(point["high"], limits)) for x, point in band]
+        around = upper + [(x, clip(point["low"], limits)) for x, point in reversed(band)]
+        fill = {"line": {"width": 0, "color": look["color"]}, "fill": "toself", "fillcolor": faint(look["color"])}
+        traces.append(same | {"x": [x for x, _ in around], "y": [y for _, y in around], "mode": "lines"} | fill)
     dots = [(x, value) for x, point in zip(xs, points, strict=True) if point["seeds"] > 1 for value in point["values"]]
     if singles and dots:
         marker = {"color": look["color"], "size": 4, "opacity": 0.45}
@@ -210,7 +186,7 @@ def _spread(
 def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
     x_axis: dict[str, Any] = {"title": {"text": X_NAMES[contents.x], "standoff": 6}, "zeroline": False}
     if contents.x == DENSITY:
-        levels, left, right = densities(_sparse_levels(sweep))
+        levels, left, right = densities(sweep.sparse_levels)
         names = density_names(levels, 0.14 * log10(left / right))
         ticks = [name.replace("\n", "<br>") for name in names]
         x_axis |= {"type": "log", "range": [log10(left), log10(right)], "tickvals": levels, "ticktext": ticks}
@@ -226,15 +202,9 @@ def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
     y_axis: dict[str, Any] = {"title": {"text": name, "standoff": 4}, "zeroline": contents.unit == "points"}
     if contents.unit == "%":
         y_axis["tickformat"] = ".0%"
+    title = {"text": escape(panel.title), "x": 0, "xref": "paper", "xanchor": "left", "y": 0.97, "font": {"size": 13}}
     return {
-        "title": {
-            "text": escape(panel.title),
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": 0.97,
-            "font": {"size": 13},
-        },
+        "title": title,
         "xaxis": x_axis,
         "yaxis": y_axis,
         "height": 300,
@@ -247,7 +217,7 @@ def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
 
 
 def _y_range(contents: Contents, column: int, panel: Panel) -> dict[str, Any]:
-    """One y axis for the panels that are read side by side; plotly finds the ends of the others."""
+    """A common y axis for panels that are compared; plotly finds the ends of the others."""
     if contents.y_range:
         return {"range": list(contents.y_range)}
     if contents.same_y == NONE:
@@ -272,16 +242,12 @@ def _y_range(contents: Contents, column: int, panel: Panel) -> dict[str, Any]:
     return {"range": [low, high], "tickvals": ticks, "ticktext": names}
 
 
-def _sparse_levels(sweep: Sweep) -> pd.Series[float]:
-    return sweep.jobs.loc[~sweep.jobs["method"].map(is_dense), "sparsity_asked"]
-
-
 def _colors(look: Look) -> dict[str, str]:
     return {"light": look["color"], "dark": look.get("dark", look["color"])}
 
 
 def faint(color: str) -> str:
-    """A colour as it fills a band, so that others are seen through it.
+    """A transparent version of a colour, to fill a band.
 
     Example:
         >>> faint("#0072B2")
@@ -289,7 +255,3 @@ def faint(color: str) -> str:
     """
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.14)"
-
-
-def _or_none(value: float) -> float | None:
-    return value if value == value else None

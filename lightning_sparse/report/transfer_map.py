@@ -1,4 +1,4 @@
-"""Which networks fall for the adversarial images of which others, as a heat map."""
+"""Which networks are fooled by the adversarial images of which others, as a heat map."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
     averages = sweep.averages
     of_pair = averages["method"].isin([dense_of(method, sweep.jobs), method])
     kept = averages[(averages["metric"] == "transfer_accuracy") & of_pair]
-    # Rows name the network that images were crafted on as its own sweep calls it.
+    # A row names the network that its images were crafted on as that network's own sweep calls it.
     kept = kept[kept["condition"].isin(["dense"]) | kept["condition"].str.startswith(f"{base(method)} ")]
     if kept["condition"].nunique() < 2 or not (kept["method"] == method).any():
         return None
     from matplotlib.figure import Figure
 
-    kept = kept.assign(
-        target=[level_name(base(line["method"]), line["sparsity_asked"]) for line in kept.to_dict("records")]
-    )
-    table = kept.pivot_table(index="condition", columns="target", values="mean")
+    targets = [level_name(base(line["method"]), line["sparsity_asked"]) for line in kept.to_dict("records")]
+    table = kept.assign(target=targets).pivot_table(index="condition", columns="target", values="mean")
     order = sorted(table.columns, key=lambda name: (name != "dense", float(name.split()[-1]) if " " in name else 0.0))
     table = table.reindex(index=order, columns=order)
     size = 0.62 * len(order) + 1.6
@@ -42,9 +40,8 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
     for i, row in enumerate(table.to_numpy()):
         for j, value in enumerate(row):
             if value == value:
-                axes.text(
-                    j, i, f"{100 * value:.0f}", ha="center", va="center", color="white" if value < 0.6 else "black"
-                )
+                color = "white" if value < 0.6 else "black"
+                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color)
     axes.set_xlabel("attacked: sparsity")
     axes.set_ylabel("crafted on: sparsity")
     axes.set_title(f"{method}: accuracy, %")

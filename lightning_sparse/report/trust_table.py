@@ -1,4 +1,4 @@
-"""The checks of trust as a table: what each found, at its worst, and whether that passed."""
+"""The checks of trust as a table: the worst that each found, and whether it passed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ if TYPE_CHECKING:
 
 
 def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Make the traffic lights: one line per method and sparsity, one column per check.
+    """Make a table with one line per method and sparsity, dense first, and one column per check; None without checks.
 
-    Args:
-        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them, of one data set and model.
-
-    Returns:
-        ``columns`` (names of checks) and ``lines``, each with ``method``, ``sparsity_asked`` and ``cells``: the largest
-        number that the check found over seeds and eps, and how many of how many times it ``failed``. None if nothing was
-        checked.
+    A cell holds the largest number that the check found over seeds and eps, and how many of how many times it ``failed``.
     """
     rows = latest(frame)
     rows = rows[rows["metric"].str.startswith("trust_")]
@@ -31,9 +25,8 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
     checks = list(dict.fromkeys(rows["metric"]))
     lines = []
     keys = rows[["method", "sparsity_asked"]].drop_duplicates()
-    keys = keys.assign(order=~keys["method"].map(is_dense).astype(bool)).sort_values(
-        ["order", "method", "sparsity_asked"]
-    )
+    keys = keys.assign(order=~keys["method"].map(is_dense).astype(bool))
+    keys = keys.sort_values(["order", "method", "sparsity_asked"])
     for method, sparsity in keys[["method", "sparsity_asked"]].itertuples(index=False):
         own = lines_of(rows, method=method, sparsity_asked=sparsity)
         cells = [_cell(own[own["metric"] == check]) for check in checks]
@@ -42,10 +35,6 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _cell(found: pd.DataFrame) -> dict[str, Any]:
-    failed = int(found["trust"].map(has_failed).sum())
+    failed = sum(map(has_failed, found["trust"]))
     worst = found["value"].max()
-    return {
-        "shown": f"{worst:.2g}" if worst == worst else "",
-        "failed": failed,
-        "of": int((found["trust"] != "").sum()),
-    }
+    return {"shown": f"{worst:.2g}" if worst == worst else "", "failed": failed, "of": sum(found["trust"] != "")}

@@ -1,4 +1,4 @@
-"""How the report prints a quantity's name and its numbers, in one place for table, figures and page."""
+"""How the table, the figures and the page print a quantity's name and its numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def name_of(metric: str, attack: str = "", eps: float = float("nan"), attributio
 
 
 def number(metric: str, value: float, half: float = float("nan")) -> str:
-    """Print a mean and the half width of its interval; a share becomes percent.
+    """Print a mean and the half width of its interval; shares become percent.
 
     Example:
         >>> number("clean_accuracy", 0.9712, 0.0104), number("gini", 0.6)
@@ -69,7 +69,7 @@ def _large(value: float) -> str:
 
 
 def sparsity_text(sparsity: float) -> str:
-    """Print a sparsity with all the digits that it has.
+    """Print a sparsity with all its digits.
 
     Example:
         >>> sparsity_text(0.9), sparsity_text(0.79999245302), sparsity_text(float("nan"))
@@ -79,16 +79,13 @@ def sparsity_text(sparsity: float) -> str:
 
 
 def seeds_text(counts: Iterable[int]) -> str:
-    """Say over how many seeds the numbers of a figure or table are means.
+    """Say over how many seeds the numbers are means.
 
     Example:
         >>> seeds_text([3, 3]), seeds_text([2, 3]), seeds_text([1])
         ('3 seeds', '2 to 3 seeds', 'one seed: no claim')
     """
-    low, high = min(counts, default=0), max(counts, default=0)
-    if high <= 1:
-        return "one seed: no claim"
-    return f"{high} seeds" if low == high else f"{low} to {high} seeds"
+    return "one seed: no claim" if max(counts, default=0) <= 1 else f"{range_text(counts)} seeds"
 
 
 def range_text(values: Iterable[int]) -> str:

@@ -1,1 +1,1 @@
-"""What lies in a sweep's folder: jobs, rows of measurements, what its launches did. Readable without torch."""
+"""What a sweep's folder holds: jobs, rows of measurements, and the log of its launches. Read without torch."""

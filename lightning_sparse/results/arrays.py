@@ -1,9 +1,8 @@
 """The numbers of single images that measurements leave beside their rows, in ``<key>.npz``.
 
-Names that are read elsewhere than they are written: ``images`` (n, C, H, W), ``labels``, ``prediction`` and ``confidence``
-(n,); of transfer ``adversarial`` (as the images), ``adversarial_prediction``, ``eps`` and ``norm``; of saliency a map
-(n, H, W) under the name of each attribution; of robust ``survives`` (n, radii) and ``eps``; of vog ``vog_in_class`` and
-``places``.
+Arrays that other modules read: ``images`` (n, C, H, W), ``labels``, ``prediction`` and ``confidence`` (n,); from transfer
+``adversarial`` (shaped as the images), ``adversarial_prediction``, ``eps`` and ``norm``; from saliency a map (n, H, W) under
+each attribution's name; from robust ``survives`` (n, radii) and ``eps``; from vog ``vog_in_class`` and ``places``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def kind_of(key: str) -> str:
-    """The kind of measurement that a key stands for, which is what it begins with.
+    """The kind of measurement that a key stands for: its first part.
 
     Example:
         >>> kind_of("saliency-f46fd981"), kind_of("robust-cd27487a-0.0625")
@@ -33,13 +32,12 @@ def kind_of(key: str) -> str:
 
 
 def load(job: Job, kind: str) -> Arrays | None:
-    """The numbers of single images that a measurement of a job left, or None."""
-    found = _files(job, kind)
-    return _read(next(iter(found.values()))) if found else None
+    """The arrays that a job's measurement of this kind left, or None."""
+    return next((_read(path) for path in _files(job, kind).values()), None)
 
 
 def load_whole(job: Job, kind: str) -> Arrays:
-    """Likewise; empty if there are none, or only a file that a kill has torn."""
+    """Like :func:`load`, but empty if there are none, or if the file is torn because the job was killed."""
     try:
         return load(job, kind) or {}
     except (OSError, ValueError, EOFError, BadZipFile):
@@ -47,7 +45,7 @@ def load_whole(job: Job, kind: str) -> Arrays:
 
 
 def survivors(job: Job) -> dict[tuple[str, float], NDArray[np.bool_]]:
-    """Which images stood, (n,), by key and eps of the robust accuracies last asked for; equal keys are equal images."""
+    """Which images (n,) every attack left correct, by key and eps; equal keys mean equal images."""
     found: dict[tuple[str, float], NDArray[np.bool_]] = {}
     for key, path in _files(job, "robust").items():
         arrays = _read(path)
@@ -56,7 +54,7 @@ def survivors(job: Job) -> dict[tuple[str, float], NDArray[np.bool_]]:
 
 
 def key_of_kind(job: Job, kind: str) -> str:
-    """The key of a job's measurement of this kind: equal keys are equal settings, and so equal images."""
+    """The key of a job's measurement of this kind: equal keys mean equal settings, and so equal images."""
     return next((key for key in job.keys if kind_of(key) == kind), "")
 
 

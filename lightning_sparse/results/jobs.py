@@ -1,4 +1,4 @@
-"""A job: what lies in its folder, and what of it is done."""
+"""A job: what its folder holds, and which parts of it are done."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lightning_sparse.results.files import write_whole
 from lightning_sparse.results.records import Record
 
 NAMING = 2
-"""Raised whenever the same training gets another name: a folder of other names cannot be gone on with."""
+"""Raised whenever the same training gets another name: a folder with other names cannot be continued."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One training and its measurements.
 
-    Its folder holds ``job.json`` (this, and how it stands), ``model.ckpt``, ``records.jsonl``, and for each measurement
-    ``<key>.npz``, the numbers of single images.
+    Its folder holds ``job.json`` (these fields), ``model.ckpt``, ``records.jsonl``, and for each measurement ``<key>.npz``
+    with the numbers of single images.
 
     Attributes:
         run: its name, which is also its folder's name.
@@ -36,12 +36,12 @@ class Job:
         model: the choice in the ``model`` group.
         seed: the training seed.
         sparsity_asked: sparsity asked for; 0 for dense.
-        status: ``"running"``, ``"done"`` or ``"failed"``; of one that cannot be read, or never came to be, what that is.
-        error: in one line, why it failed.
+        status: ``"running"``, ``"done"``, ``"failed"``, ``"unreadable"`` or ``"not started"``.
+        error: why it failed, in one line.
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
-        keys: of the measurements last asked for; older rows stay in ``records.jsonl`` and out of the report.
-        training: hash of what trains it but for the seeds: jobs that a mean is taken over have the same.
+        keys: of the measurements last asked for; the report ignores older rows of ``records.jsonl``.
+        training: hash of the training's settings except the seeds; jobs that are averaged have the same.
         asked_at: when a launch last asked for it, in seconds since 1970.
         version: of this library.
         naming: :data:`NAMING` as it was when the job was named.
@@ -71,21 +71,21 @@ class Job:
 
     @property
     def half_done(self) -> Path:
-        """The whole training as it stood at the end of an epoch; gone when the model is trained."""
+        """The state of the training at the end of an epoch; deleted when the model is trained."""
         return self.folder / "training.ckpt"
 
     @property
     def ended(self) -> Path:
-        """The trained model, before it is known what it is worth."""
+        """The trained model before its objective is known."""
         return self.folder / "ended.ckpt"
 
     @property
     def rows(self) -> Path:
-        """The records, one JSON object a line."""
+        """The records, one JSON object per line."""
         return self.folder / "records.jsonl"
 
     def stored(self) -> Job | None:
-        """The job as its folder tells it, or None if it never started."""
+        """The job as its folder has it, or None if it never started."""
         return read_job(self.folder / "job.json")
 
     def save(self, **changes: Any) -> Job:
@@ -96,16 +96,16 @@ class Job:
         return job
 
     def fail(self, error: BaseException, reason: str, seconds: float) -> Job:
-        """Leave the failure where the report finds it, and its traceback beside it."""
+        """Save the failure for the report, and its traceback in ``traceback.txt``."""
         (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
         return self.save(status="failed", error=reason, seconds=seconds)
 
     def current_rows(self) -> list[Record]:
-        """The rows of the measurements last asked for; all of them if the job does not say which those are."""
+        """The rows of the measurements last asked for; all rows if the job has no ``keys``."""
         return [record for record in records.read(self.rows) if not self.keys or record.key in self.keys]
 
     def measured(self) -> set[str]:
-        """Keys of the measurements that are on disk to their last row."""
+        """Keys of the measurements whose every row is on disk."""
         return records.closed(self.rows)
 
     def identity(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Job:
         return {name: getattr(self, name) for name in ("run", "method", "data", "model", "seed", "sparsity_asked")}
 
     def record(self, rows: list[Record], key: str, sparsity: float) -> None:
-        """Sign the rows of one measurement with this job's name and put them on disk at once."""
+        """Add this job's identity to the rows of one measurement and write them to disk at once."""
         signed = [replace(row, key=key, sparsity=sparsity, **self.identity()) for row in rows]
         records.append(self.rows, signed, closes=key)
 
@@ -144,25 +144,24 @@ def job_files(folder: Path) -> list[Path]:
 
 
 def read_jobs(folder: Path) -> tuple[list[Job], list[Job]]:
-    """Read the jobs of a sweep: those that count, and those that a newer one supersedes, both by their folders' names.
+    """Read the jobs of a sweep: those that count, and those that a newer one supersedes, each sorted by folder.
 
-    Two jobs of one method, level, seed, data and model were trained with different settings: the one asked for last
-    counts, because means over both would be the means of nothing. One whose ``job.json`` cannot be read counts, so that it
-    is seen: its status is ``"unreadable"``.
+    Two jobs of the same method, level, seed, data and model were trained with different settings. Their mean would mean
+    nothing, so only the one asked for last counts. A job whose ``job.json`` cannot be read counts, as ``"unreadable"``, so
+    that it is seen.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
     """
     newest: dict[Any, Job] = {}
     superseded = []
-    by_folder = attrgetter("folder")
     for job in sorted((read_job(path) or _unreadable(path.parent) for path in job_files(folder)), key=_asked_at):
-        level = job.training if isnan(job.sparsity_asked) else job.sparsity_asked  # not known: what is trained says it
+        level = job.training if isnan(job.sparsity_asked) else job.sparsity_asked  # level unknown: go by the training
         what = (job.data, job.model, job.method, level, job.seed) if job.method else job.folder
         if what in newest:
             superseded.append(newest[what])
         newest[what] = job
-    return sorted(newest.values(), key=by_folder), sorted(superseded, key=by_folder)
+    return sorted(newest.values(), key=attrgetter("folder")), sorted(superseded, key=attrgetter("folder"))
 
 
 def _unreadable(folder: Path) -> Job:

@@ -1,6 +1,6 @@
-"""What the launches of a sweep did: one line an event, written by whatever process it happened in.
+"""What the launches of a sweep did: one line per event, written by the process it happened in.
 
-``launches.jsonl`` in the sweep's folder is a log for people and for the progress line. No number of the report comes from
+``launches.jsonl`` in the sweep's folder is a log for people and for the progress line. No number in the report comes from
 it, and losing it costs nothing.
 """
 
@@ -20,7 +20,7 @@ LAUNCH = "LIGHTNING_SPARSE_LAUNCH"
 """Environment variable with the launch's id, because workers of any launcher inherit the environment."""
 
 HOW = ("trained", "resumed", "measured", "skipped")
-"""What a launch had to do for a job: all of it, the rest of its training, only measurements, or nothing."""
+"""What a launch did for a job: all of it, the rest of its training, only measurements, or nothing."""
 
 
 def log_file(folder: Path) -> Path:
@@ -29,12 +29,7 @@ def log_file(folder: Path) -> Path:
 
 
 def launch(folder: Path, asked: Sequence[Sequence[str]] | None) -> str:
-    """Log that a launch begins, and let the jobs' processes know its id.
-
-    Args:
-        folder: the sweep's folder.
-        asked: the overrides of each job; None if a sweeper decides as it goes.
-    """
+    """Log that a launch begins, and put its id into the environment; ``asked`` has each job's overrides, if known ahead."""
     os.environ[LAUNCH] = uuid4().hex[:8]
     _append(folder, {"event": "launched", "how": "", "jobs": None if asked is None else len(asked), "asked": asked})
     return os.environ[LAUNCH]
@@ -45,25 +40,17 @@ def tell(folder: Path, event: str, number: int, run: str, *, how: str = "", says
 
     Args:
         folder: the sweep's folder.
-        event: ``"started"``, ``"waiting"`` (for another process that has it), ``"done"`` or ``"failed"``.
-        number: of the job in its launch, from 0.
+        event: ``"started"``, ``"waiting"`` (another process has the job), ``"done"`` or ``"failed"``.
+        number: the job's place in its launch, from 0.
         run: the job's name.
         how: one of :data:`HOW`.
-        says: its numbers, or its error, in a line.
+        says: its numbers, or its error, in one line.
     """
     _append(folder, {"event": event, "number": number, "run": run, "how": how, "says": says})
 
 
 def read_log(folder: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the events of all launches, in the order of their writing; a torn line is left out.
-
-    Args:
-        folder: the sweep's folder.
-        start: byte from which to read: where an earlier reading has ended.
-
-    Returns:
-        The events, and where the last whole line ends.
-    """
+    """Read the events of all launches from byte ``start`` on, without torn lines, and where the last whole line ends."""
     try:
         with log_file(folder).open("rb") as file:
             file.seek(start)
@@ -81,9 +68,9 @@ def counts(folder: Path) -> dict[str, int]:
     """Count what all launches did together.
 
     Returns:
-        ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped``, being done before; how
-        many ``failed``, and how many were ``failed_before`` and not tried again; and ``cut``, how many were started and never
-        ended, for the launch was killed.
+        ``launches``; how many jobs were ``trained``, ``resumed``, only ``measured``, and ``skipped`` because they were done;
+        how many ``failed``, and how many were ``failed_before`` and not tried again; and ``cut``, how many started and have
+        not ended.
     """
     events, _ = read_log(folder)
     done = Counter(event["how"] for event in events if event["event"] == "done")
@@ -94,8 +81,31 @@ def counts(folder: Path) -> dict[str, int]:
     return counted | {"failed": failed["now"], "failed_before": failed["before"], "cut": cut}
 
 
+def launches_in_words(counts: dict[str, int]) -> str:
+    """Say what :func:`counts` counted; empty if no launch was logged.
+
+    Example:
+        >>> launches_in_words({"launches": 2, "trained": 63, "resumed": 3, "measured": 0, "skipped": 80, "failed": 0})
+        '2 launches: 63 jobs trained, 3 resumed, 80 skipped.'
+    """
+    launches = counts.get("launches", 0)
+    if not launches:
+        return ""
+    wordings = {
+        "measured": "only measured",
+        "failed_before": "failed before and not tried again",
+        "cut": "cut short or still running",
+    }
+    names = [*HOW, "failed", "failed_before", "cut"]
+    did = [f"{counts[name]} {wordings.get(name, name)}" for name in names if counts.get(name, 0) > 0]
+    if did:
+        first, _, rest = did[0].partition(" ")
+        did[0] = f"{first} {'job' if first == '1' else 'jobs'} {rest}"
+    return f"{launches} {'launch' if launches == 1 else 'launches'}: {', '.join(did) or 'nothing done yet'}."
+
+
 def not_started(folder: Path) -> list[list[str]]:
-    """The overrides of the jobs that the last launch never came to, nor one before it by the same command."""
+    """The overrides of the jobs that neither the last launch nor an earlier one of the same command ever reached."""
     events, _ = read_log(folder)
     last = next((event for event in reversed(events) if event["event"] == "launched"), None)
     if last is None or not last["asked"]:
@@ -107,10 +117,10 @@ def not_started(folder: Path) -> list[list[str]]:
 
 def _append(folder: Path, event: dict[str, Any]) -> None:
     line = json.dumps({"launch": os.environ.get(LAUNCH, ""), "at": round(time.time(), 3)} | event) + "\n"
-    # One write to the end of the file, so that processes at once do not mix their lines. A full disk costs the log alone.
+    # One write, so that processes that write at the same time do not mix their lines. A full disk costs only the log.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with log_file(folder).open("ab+", buffering=0) as file:
             if file.tell() and file.seek(-1, os.SEEK_END) is not None and file.read() != b"\n":
-                line = "\n" + line  # the last one was torn
+                line = "\n" + line  # the last line was torn
             file.write(line.encode())

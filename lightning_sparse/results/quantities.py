@@ -1,4 +1,4 @@
-"""Every quantity that is measured, described once: tables, figures, the page and W&B all read it here."""
+"""Every quantity that is measured, described once for the tables, the figures, the page and W&B."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ COST = "What it costs"
 
 @dataclass(frozen=True)
 class Quantity:
-    """What there is to know of a metric beside its numbers.
+    """What a metric means and how it is shown.
 
     Attributes:
-        metric: as in :class:`~lightning_sparse.results.records.Record`; one that ends in ``_`` describes all that begin so.
+        metric: as in :class:`~lightning_sparse.results.records.Record`; if it ends in ``_``, all that begin with it.
         name: what a reader calls it; the metric with spaces if left out.
-        says: what it is, for the page; the direction that is better is said behind it.
-        better: ``"higher"``, ``"lower"``, or nothing where neither is.
+        says: what it is, for the page, which adds the direction that is better.
+        better: ``"higher"``, ``"lower"``, or empty if neither is.
         unit: how it is printed: ``"%"`` (of a share), ``"points"`` (of percent, with a sign), ``"count"`` (three digits, k,
-            M) or nothing (three decimals).
-        limits: the smallest and the largest value that it can have; intervals are cut there.
-        heading: the part of the page that it belongs to; W&B charts what has one. Nothing: it is in the CSV files alone.
+            M) or empty (three decimals).
+        limits: the smallest and the largest value that it can have; intervals are clipped to them.
+        heading: the part of the page that it belongs to; W&B charts it if it has one. Empty: only the CSV files have it.
         column: whether the table under that heading has a column for it.
         panel: whether the figure under that heading has a panel for it.
-        same_images: whether every network is measured on the same images, so that a number of images that differs is
-            worth a warning, and one that is undefined too.
-        together: whether several seeds give one number, so that a missing seed is no hole.
+        same_images: whether every network is measured on the same images, so that different numbers of images, or an
+            undefined value, are worth a warning.
+        together: whether several seeds give one number, so that a missing seed leaves no hole.
     """
 
     metric: str
@@ -51,7 +51,7 @@ class Quantity:
 
     @property
     def group(self) -> str:
-        """What a chart's name begins with.
+        """The first part of a chart's name.
 
         Example:
             >>> quantity("gini").group, quantity("vog_mean").group
@@ -73,7 +73,7 @@ QUANTITIES = (
     Quantity("robust_curve_area", "area under robust accuracy",
         "Mean robust accuracy from eps 0 to the largest eps. It depends on the largest eps.",
         "higher", "", SHARE, MAIN, same_images=True),
-    Quantity("robust_eps_half", "eps that halves accuracy", limits=POSITIVE),  # undefined is no loss: nothing has halved
+    Quantity("robust_eps_half", "eps that halves accuracy", limits=POSITIVE),  # undefined if it never halves
     Quantity("gini", "Gini index",
         "How concentrated an explanation is: 0 if all pixels matter alike, near 1 if a few pixels carry all of it. "
         "Concentrated is not the same as right.",
@@ -171,7 +171,7 @@ QUANTITIES = (
 
 @cache
 def quantity(metric: str) -> Quantity:
-    """Look a metric up; one that nobody has described has its own name, no unit and no limits.
+    """Look a metric up; one that is not described here gets its own name, no unit and no limits.
 
     Example:
         >>> quantity("clean_accuracy").unit, quantity("trust_zero_gradients").name, quantity("my_own").name

@@ -1,7 +1,7 @@
-"""One typed row per measurement: the single truth behind the CSV, the figures, the report and W&B.
+"""One typed row per measurement: the CSV, the figures, the report and W&B are all made from these.
 
-A job appends its rows to ``records.jsonl`` the moment they are known, one JSON object a line, so that a job killed
-between two measurements keeps the first.
+A job appends its rows to ``records.jsonl`` as soon as they are known, one JSON object per line, so that a job killed between
+two measurements keeps the first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,35 +19,32 @@ from lightning_sparse.results.files import write_whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 CLOSES = "measured"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One measured number, what it is, and whose it is.
+    """One measured number, what it is, and which network it belongs to.
 
-    A function of :mod:`lightning_sparse.measure` fills the first block; whoever ran it adds the second with
-    ``dataclasses.replace``.
+    A function of :mod:`lightning_sparse.measure` fills the first block of fields; its caller adds the second.
 
     Attributes:
-        metric: what was measured; its first word is its group: ``"clean_accuracy"``, ``"robust_accuracy"``,
-            ``"corruption_accuracy"``, ``"trust_zero_gradients"``, ``"cost_bits"``, ... Those of saliency have no group in
-            their name: ``"gini"``, ``"insertion_deletion_gap"``, ...
+        metric: what was measured; its first word is its group: ``"clean_accuracy"``, ``"trust_zero_gradients"``,
+            ``"cost_bits"``, ... Saliency metrics have no group in their name: ``"gini"``, ``"insertion_deletion_gap"``, ...
         value: the number; NaN where it is undefined (a saliency map of zeros has no Gini index), never a made-up 0.
         n: how many images it was computed on.
         low: lower end of its 95 % interval over images (Wilson for shares, normal for means); NaN if there is none.
-        high: upper end of the same interval.
+        high: upper end of that interval.
         attack: attack name for robustness rows (``"fgsm"``, ``"pgd"``, ``"apgd-dlr"``, ``"worst"``), else empty.
         norm: threat model of the attack, ``"Linf"`` or ``"L2"``, else empty.
         eps: size of the perturbation in units of [0, 1] pixels, else None.
         attribution: attribution method for saliency rows (``"gradient"``, ``"integrated_gradients"``), else empty.
-        condition: under what else, if that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity).
+        condition: any other condition that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity).
         trust: verdict on a robust accuracy: ``"passed"``, ``"failed: "`` and which checks, or empty if none was made.
-        samples: images that went through the model for this row alone, each step of an attack counted; 0 if not counted.
-        detail: in words, all that decides the number: steps, step size, loss, baseline, ...
+        samples: images that went through the model for this row alone, counting each step of an attack; 0 if not counted.
+        detail: in words, everything the number depends on: steps, step size, loss, baseline, ...
         key: name of the measurement's settings; rows with the same key are not measured again.
-        run: name of the job, which is also its folder's name.
+        run: name of the job and of its folder.
         method: name of the sparsity method (``"dense"``, ``"gradual"``, ``"brain"``, ...).
         data: name of the data set.
         model: name of the architecture.
@@ -80,7 +78,7 @@ class Record:
 
     @property
     def chart(self) -> str:
-        """Name under which trackers chart it; what stands before the first slash is its group.
+        """Name under which trackers chart it; the part before the first slash is its group.
 
         Example:
             >>> Record("robust_accuracy", 0.4, 100, attack="pgd", eps=0.125).chart
@@ -107,7 +105,7 @@ class Measured:
 
     Attributes:
         records: the rows.
-        arrays: by name, what is worth keeping of each image, to be saved with ``np.savez``: first axis is the image.
+        arrays: by name, the numbers of each image, for ``np.savez``; the first axis is the image.
     """
 
     records: list[Record]
@@ -115,15 +113,10 @@ class Measured:
 
 
 def append(path: Path, records: Iterable[Record], *, closes: str = "") -> None:
-    """Append rows to a JSON-lines file and push them to the disk before returning.
+    """Append rows to a JSON-lines file, which is made if need be, and flush them to disk.
 
-    The rows go out in one write, after a line end if the file's last line was torn by a kill. A line of its own behind them
-    names the measurement that they complete, because a kill or a full disk may let through only the first of them.
-
-    Args:
-        path: the file; its folder is made if need be.
-        records: the rows.
-        closes: key of the measurement that is done with these rows; :func:`closed` lists them.
+    A last line of its own names the measurement that these rows complete (``closes``, its key, which :func:`closed` lists),
+    because a kill or a full disk may let only the first rows through.
     """
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     lines += json.dumps({CLOSES: closes}) + "\n" if closes else ""
@@ -131,26 +124,26 @@ def append(path: Path, records: Iterable[Record], *, closes: str = "") -> None:
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            lines = lines if file.read() == b"\n" else "\n" + lines
+            lines = lines if file.read() == b"\n" else "\n" + lines  # a kill tore the last line
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Write rows to a JSON-lines file in place of those that it held, whole or not at all."""
+    """Replace the rows of a JSON-lines file, whole or not at all."""
     write_whole(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
 
 
 def read(path: Path) -> list[Record]:
-    """Read the rows of a JSON-lines file; a line torn by a kill is left out, and a missing file has none."""
+    """Read the rows of a JSON-lines file without torn lines; a missing file has none."""
     known = {field.name for field in fields(Record)}
     rows = (row for row in _lines(path) if CLOSES not in row)
     return [Record(**{name: value for name, value in row.items() if name in known}) for row in rows]
 
 
 def closed(path: Path) -> set[str]:
-    """Keys of the measurements of which every row is in a JSON-lines file."""
+    """Keys of the measurements whose every row is in a JSON-lines file."""
     return {row[CLOSES] for row in _lines(path) if CLOSES in row}
 
 
@@ -158,21 +151,19 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     for line in path.read_text().splitlines():
-        try:
+        with suppress(json.JSONDecodeError):
             yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def in_a_line(records: Iterable[Record]) -> str:
-    """Say what one model's rows come to: clean accuracy, and the worst case at each eps.
+    """Sum up one model's rows: clean accuracy, and the worst case at each eps.
 
     Example:
         >>> rows = [Record("clean_accuracy", 0.97, 360), Record("robust_accuracy", 0.4, 360, attack="worst", eps=0.1)]
         >>> in_a_line(rows)
         'clean 0.970, robust 0.400 at 0.1'
     """
-    rows = sorted(records, key=lambda row: row.eps or 0.0)  # one more eps comes last
+    rows = sorted(records, key=lambda row: row.eps or 0.0)
     clean = [f"clean {row.value:.3f}" for row in rows if row.metric == "clean_accuracy"]
     worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst" and row.eps is not None]
     return ", ".join([*clean, *(["robust " + ", ".join(worst)] if worst else [])])

@@ -1,4 +1,4 @@
-"""The verdict of checks on a number: passed, or which of them failed. Records hold it as words, made and read here alone."""
+"""The verdict of the checks on a number, which records hold as words: only this module writes and reads those words."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def verdict_of(failed: Iterable[str]) -> str:
 
 
 def has_failed(verdict: str) -> bool:
-    """Whether a verdict is not to be trusted; no verdict (an empty one) has not failed."""
+    """Whether any check failed; an empty verdict (no check was made) has not failed."""
     return verdict.startswith("failed")
 
 
 def failed_checks(verdicts: Iterable[str]) -> tuple[str, ...]:
-    """Name every check that failed in any of these verdicts, as they come.
+    """Name every check that failed in any of these verdicts, in order of appearance.
 
     Example:
         >>> failed_checks(["passed", "failed: single step, noise", "", "failed: noise"])

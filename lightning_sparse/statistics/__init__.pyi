@@ -3,5 +3,4 @@ from .intervals import t_interval as t_interval
 from .intervals import wilson as wilson
 from .paired import holm as holm
 from .paired import mcnemar as mcnemar
-from .paired import paired_bootstrap as paired_bootstrap
 from .paired import welch as welch

@@ -1,9 +1,9 @@
-"""95 % confidence intervals: for a share, for a mean over images, for a mean over a handful of seeds."""
+"""95 % confidence intervals: of a share, of a mean over images, of a mean over a few seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 
 Z = 1.959963984540054
-"""The 97.5 % quantile of the standard normal, which 95 % intervals reach on either side."""
+"""The 97.5 % quantile of the standard normal distribution: half the width of a 95 % interval, in standard errors."""
 
 Values = Sequence[float] | npt.NDArray[np.floating]
 
@@ -20,7 +20,7 @@ Values = Sequence[float] | npt.NDArray[np.floating]
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Give the Wilson score interval (95 %) of a share (Wilson 1927).
 
-    Unlike ``p +- 1.96 sqrt(p (1-p) / n)`` it stays inside [0, 1] and is not empty at 0 or n successes.
+    Unlike ``p +- 1.96 sqrt(p (1-p) / n)`` it stays in [0, 1] and is not empty at 0 or n successes.
 
     Args:
         successes: how many of ``n`` succeeded, in [0, n].
@@ -45,14 +45,14 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     shrink = 1 + Z**2 / n
     centre = (share + Z**2 / (2 * n)) / shrink
     half = Z / shrink * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    # At 0 and n successes the ends are exact in theory and off by a rounding error here.
+    # At 0 and n successes the formula gives 0 and 1, up to rounding errors.
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return low, high
 
 
 def mean_interval(values: Values) -> tuple[float, float, float]:
-    """Give the mean of a per-image number and its normal interval (95 %).
+    """Give the mean of a number per image, and its normal interval (95 %).
 
     Args:
         values: one number per image; NaN (undefined for that image) is left out.
@@ -65,20 +65,17 @@ def mean_interval(values: Values) -> tuple[float, float, float]:
         >>> f"{mean:.2f} ({low:.2f} to {high:.2f})"
         '2.00 (0.87 to 3.13)'
     """
-    defined = _defined(values)
-    if defined.size == 0:
-        return math.nan, math.nan, math.nan
-    return _around_mean(defined, Z)
+    return _around_mean(values, lambda n: Z)
 
 
 def t_interval(values: Values) -> tuple[float, float, float]:
-    """Give the mean over a handful of seeds and its Student t interval (95 %).
+    """Give the mean over a few seeds, and its Student t interval (95 %).
 
     Args:
         values: one number per seed; NaN is left out.
 
     Returns:
-        Mean, lower end, upper end. The ends are NaN for fewer than two defined values: one seed carries no interval.
+        Mean, lower end, upper end. The ends are NaN for fewer than two defined values, the mean is NaN for none.
 
     Raises:
         SparsityError: if scipy is missing.
@@ -88,20 +85,13 @@ def t_interval(values: Values) -> tuple[float, float, float]:
         >>> f"{mean:.3f} ({low:.3f} to {high:.3f})"
         '0.720 (0.670 to 0.770)'
     """
-    defined = _defined(values)
+    return _around_mean(values, lambda n: float(need("scipy.special").stdtrit(n - 1, 0.975)))
+
+
+def _around_mean(values: Values, quantile: Callable[[int], float]) -> tuple[float, float, float]:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    defined = array[~np.isnan(array)]
     if defined.size < 2:
         return (float(defined[0]) if defined.size else math.nan), math.nan, math.nan
-    return _around_mean(defined, float(need("scipy.special").stdtrit(defined.size - 1, 0.975)))
-
-
-def _defined(values: Values) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return array[~np.isnan(array)]
-
-
-def _around_mean(defined: npt.NDArray[np.float64], quantile: float) -> tuple[float, float, float]:
-    mean = float(defined.mean())
-    if defined.size < 2:
-        return mean, math.nan, math.nan
-    half = quantile * float(defined.std(ddof=1)) / math.sqrt(defined.size)
+    mean, half = float(defined.mean()), quantile(defined.size) * float(defined.std(ddof=1)) / math.sqrt(defined.size)
     return mean, mean - half, mean + half

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 from lightning_sparse.statistics.intervals import Z
 
 
 class Difference(NamedTuple):
-    """A difference, its 95 % interval, and the p-value of there being none."""
+    """A difference, its 95 % interval, and the p-value of no difference."""
 
     difference: float
     low: float
@@ -26,22 +26,22 @@ class Difference(NamedTuple):
 def mcnemar(a_right: npt.ArrayLike, b_right: npt.ArrayLike) -> Difference:
     """Compare the accuracy of two models on the same images (McNemar 1947).
 
-    Only discordant images, those that one of the two gets right, tell the models apart. That is why pairing is worth so
-    much: images that both get right or wrong add no noise.
+    Only discordant images, those that just one of the two gets right, tell the models apart: images that both get right
+    or wrong add no noise.
 
     Args:
         a_right: (n,), whether model a is right on each image (or robust, or anything that is true or false of it).
-        b_right: (n,), the same of model b, of the same images in the same order.
+        b_right: (n,), the same for model b, of the same images in the same order.
 
     Returns:
         ``difference``: accuracy of a minus accuracy of b, in [-1, 1]. ``low``, ``high``: the adjusted Wald interval of
-        Bonett & Price 2012, which adds one image to each kind of discordant ones; recommended by Fagerland et al. 2014.
-        It covers the truth in 95 % of samples or more, also of 50 images and where hardly one is discordant. ``p``: exact
-        and two-sided, from the binomial distribution of the discordant images; 1 if there are none. Interval and p-value
-        are made differently and can disagree at the border.
+        Bonett & Price 2012, which adds one image to each kind of discordant ones (recommended by Fagerland et al. 2014);
+        it covers the truth in at least 95 % of samples, even with 50 images of which hardly one is discordant. ``p``:
+        exact and two-sided, from the binomial distribution of the discordant images; 1 if there are none. The interval and
+        the p-value are computed differently and can disagree in borderline cases.
 
     Raises:
-        SparsityError: if the two are not true or false for the same images, or scipy is missing.
+        SparsityError: if the arguments are not booleans for the same images, or scipy is missing.
 
     Example:
         >>> a, b = [True] * 8 + [False] * 2, [True] * 2 + [False] * 8
@@ -60,44 +60,11 @@ def mcnemar(a_right: npt.ArrayLike, b_right: npt.ArrayLike) -> Difference:
     return Difference((only_a - only_b) / n, float(low), float(high), float(p))
 
 
-def paired_bootstrap(differences: npt.ArrayLike, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
-    """Give the mean of per-image differences and its percentile bootstrap interval (95 %; Efron 1979).
-
-    For numbers that are no shares: Jacobian norms, gaps, minimal distances. Images are drawn with replacement; their
-    pairing stays.
-
-    Args:
-        differences: (n,), of each image the number of model a minus that of model b; NaN (undefined for one of them) is
-            left out.
-        seed: of the draws.
-        draws: number of samples drawn, at least 100; 2000 settle the ends to about 3 % of the interval's width.
-
-    Returns:
-        Mean, lower end, upper end. The ends are NaN for fewer than two defined values, the mean is NaN for none.
-
-    Raises:
-        SparsityError: if ``differences`` is not (n,), or ``draws`` is below 100.
-
-    Example:
-        >>> mean, low, high = paired_bootstrap(np.arange(101.0) - 40)
-        >>> round(mean), round(low), round(high)
-        (10, 4, 16)
-    """
-    check_count("draws", draws, 100, write=2000)
-    values = _defined("differences", differences)
-    if len(values) < 2:
-        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
-
-
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Adjust p-values for their number by Holm's step-down method (Holm 1979).
 
-    Of those adjusted to 0.05 or less, the chance that even one is a false alarm is at most 5 %, whatever the tests have
-    to do with each other.
+    The chance that even one of those adjusted to 0.05 or less is a false alarm is at most 5 %, however the tests depend on
+    each other.
 
     Args:
         p_values: (k,), of all tests made, each in [0, 1]; NaN is a test that could not be made and does not count.
@@ -128,14 +95,14 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
 
     Args:
         a: one number per seed of method a.
-        b: one number per seed of method b, as many or not; NaN is left out of both.
+        b: one number per seed of method b, not necessarily as many; NaN is left out of both.
 
     Returns:
-        ``difference``: mean of a minus mean of b; its 95 % t interval; the two-sided p-value. Interval and p-value are
-        NaN with fewer than two seeds in a group, or if no number differs within either group.
+        ``difference``: mean of a minus mean of b; its 95 % t interval; the two-sided p-value. Interval and p-value are NaN
+        with fewer than two seeds in a group, or if the numbers are all equal within each group.
 
     Raises:
-        SparsityError: if one is not a row of numbers, or scipy is missing.
+        SparsityError: if ``a`` or ``b`` is not one row of numbers, or scipy is missing.
 
     Example:
         >>> result = welch([0.70, 0.72, 0.74], [0.60, 0.64, 0.62])
@@ -149,7 +116,7 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
     if min(len(first), len(second)) < 2 or (np.ptp(first) == 0 and np.ptp(second) == 0):
         return Difference(difference, math.nan, math.nan, math.nan)
     with warnings.catch_warnings():
-        # Scipy warns of lost precision where one of the groups is constant, which is no loss here.
+        # Scipy warns of lost precision if one of the groups is constant, which does no harm here.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = need("scipy.stats").ttest_ind(first, second, equal_var=False)
         low, high = test.confidence_interval(0.95)

@@ -10,29 +10,23 @@ from lightning_sparse.tables.frames import latest
 if TYPE_CHECKING:
     import pandas as pd
 
-
 LINE = ["data", "model", "method", "sparsity_asked"]
-
-
 QUANTITY = ["chart", "metric", "attack", "norm", "eps", "attribution", "condition"]
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Average every quantity over seeds.
-
-    Args:
-        frame: records as :func:`~lightning_sparse.tables.collect.collect` returns them.
+    """Average every quantity over seeds, from a :class:`~lightning_sparse.tables.collect.Sweep`'s ``frame``.
 
     Returns:
-        One line per data set, model, method, sparsity and quantity. ``mean``, ``low``, ``high`` and ``half`` (half
-        the width) are the 95 % Student-t interval over seeds, NaN for a single seed; ``values`` are the numbers
-        themselves and ``seeds`` how many they are, undefined ones (NaN) left out; ``sparsity`` is the mean achieved,
-        ``n`` the smallest number of images, and ``distrusted`` names the checks of trust that failed for any seed.
+        One line per data set, model, method, sparsity and quantity. ``low``, ``high`` and ``half`` (half the width) are the
+        95 % Student-t interval around the ``mean``, NaN for a single seed; ``values`` are the numbers themselves and
+        ``seeds`` their count, without undefined ones (NaN); ``sparsity`` is the mean achieved, ``n`` the smallest number of
+        images, and ``distrusted`` names the checks of trust that failed for any seed.
     """
     import pandas as pd
 
     lines = []
-    # dropna=False: eps is NaN for all that is not an attack.
+    # dropna=False: eps is NaN without an attack.
     for key, group in latest(frame).groupby(LINE + QUANTITY, dropna=False, sort=True):
         values = [float(value) for value in group["value"].dropna()]
         mean, low, high = interval(values)
@@ -45,7 +39,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and 95 % Student-t interval; the ends are NaN for one value, and everything is for none.
+    """Mean and 95 % Student-t interval; the ends are NaN for one value, and so is the mean for none.
 
     Example:
         >>> interval([0.5])

@@ -1,4 +1,4 @@
-"""Read a sweep's folder: every record of every job, and every job, the failed ones included."""
+"""Read a sweep's folder: every job, including the failed ones, and all their records."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning_sparse.results.records import Record, read
 from lightning_sparse.results.verdicts import failed_checks, has_failed, verdict_of
 from lightning_sparse.tables.frames import frame_of
 from lightning_sparse.tables.levels import with_levels
+from lightning_sparse.tables.method_names import is_dense
 from lightning_sparse.tables.not_started import NOT_STARTED, never_started
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ class Sweep:
     """What a sweep left behind.
 
     Attributes:
-        name: name of the sweep, which is its folder's name.
-        folder: where it lies.
+        name: name of the sweep and of its folder.
+        folder: the folder.
         frame: one line per record, the fields of :class:`~lightning_sparse.results.records.Record` and its ``chart``.
-        members: the jobs, each of which knows its folder. Those that the last launch never came to have the status
-            ``"not started"`` and no folder.
-        superseded: folders of jobs that a newer job of the same method, level and seed stands for.
+        members: the jobs. Those that the last launch never reached have the status ``"not started"`` and no folder.
+        superseded: folders of jobs that a newer job of the same method, level and seed replaces.
         launches: what the launches did, as :func:`~lightning_sparse.results.launches.counts` counts it.
-        missing: in words, what could not be read that a reader looks for.
+        missing: sentences about comparisons that were never made.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Sweep:
 
     @cached_property
     def jobs(self) -> pd.DataFrame:
-        """The jobs as a table: one line each, its fields, and ``folder``: its name, or its path if it lies elsewhere."""
+        """The jobs as a table, one line each: ``folder`` is its name, or its path if it is not in the sweep's folder."""
         import pandas as pd
 
         columns = [field.name for field in fields(Job)]
@@ -57,7 +57,7 @@ class Sweep:
 
     @cached_property
     def averages(self) -> pd.DataFrame:
-        """:func:`~lightning_sparse.tables.averages.over_seeds` of the records, computed once for table and figures."""
+        """:func:`~lightning_sparse.tables.averages.over_seeds` of the records, computed once."""
         from lightning_sparse.tables.averages import over_seeds
 
         return over_seeds(self.frame)
@@ -67,14 +67,19 @@ class Sweep:
         """The jobs that have a folder."""
         return [job for job in self.members if job.status != NOT_STARTED]
 
+    @property
+    def sparse_levels(self) -> list[float]:
+        """Sparsities asked for, of every job that is not dense."""
+        return [job.sparsity_asked for job in self.members if not is_dense(job.method)]
+
 
 def collect(folder: str | Path, read_before: tuple[list[Job], list[Job]] | None = None) -> Sweep:
     """Read the jobs and the records of a sweep.
 
     Args:
-        folder: the sweep's folder. Each of its folders that holds a ``job.json`` is a job; ``records.jsonl`` beside
-            them holds the rows that were computed when the sweep ended.
-        read_before: what :func:`~lightning_sparse.results.jobs.read_jobs` said of the folder, if that is at hand.
+        folder: the sweep's folder. Each folder in it with a ``job.json`` is a job; ``records.jsonl`` beside them holds the
+            rows that were computed when the sweep ended.
+        read_before: what :func:`~lightning_sparse.results.jobs.read_jobs` returned for the folder, if already known.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
@@ -98,7 +103,7 @@ def collect(folder: str | Path, read_before: tuple[list[Job], list[Job]] | None 
 
 
 def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Record]:
-    """Add a failed check of transfer, which is made when the sweep has ended, to the verdicts that it is about.
+    """Add failed checks of transfer, which are made when the sweep has ended, to the verdicts of the jobs' ``rows``.
 
     Example:
         >>> row = Record("robust_accuracy", 0.4, 100, attack="worst", eps=0.1, run="a", trust="failed: single step, noise")
@@ -106,30 +111,26 @@ def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Rec
         >>> distrust_by_transfer([row], [check])[0].trust
         'failed: single step, noise, transfer'
     """
-    failed = {
-        (row.run, row.norm, row.eps) for row in together if row.metric == "trust_transfer" and has_failed(row.trust)
-    }
-
-    def judged(row: Record) -> Record:
-        # A number about the whole curve is decided by every eps.
-        about = {(run, norm) for run, norm, _ in failed} if row.eps is None else failed
-        which = (row.run, row.norm) if row.eps is None else (row.run, row.norm, row.eps)
-        if row.attack != "worst" or which not in about:
-            return row
-        return replace(row, trust=verdict_of([*failed_checks([row.trust]), "transfer"]))
-
-    return [judged(row) for row in rows]
+    checks = [row for row in together if row.metric == "trust_transfer" and has_failed(row.trust)]
+    # A number about the whole curve (its eps is None) depends on every eps.
+    failed = {(check.run, check.norm, eps) for check in checks for eps in (check.eps, None)}
+    return [
+        replace(row, trust=verdict_of([*failed_checks([row.trust]), "transfer"]))
+        if row.attack == "worst" and (row.run, row.norm, row.eps) in failed
+        else row
+        for row in rows
+    ]
 
 
 def by_subject(sweep: Sweep) -> dict[str, Sweep]:
-    """Split a sweep by data set and model, because a mean over two data sets is the mean of nothing.
+    """Split a sweep by data set and model, because a mean over two data sets means nothing.
 
     Returns:
-        ``{"": sweep}`` for a sweep over one data set and one model, else one sweep per pair, named ``"data, model"``.
+        ``{"": sweep}`` for one data set and one model, else one sweep per pair, named ``"data, model"``.
     """
     parts = {}
     for data, model in sorted({(job.data, job.model) for job in sweep.members if job.data and job.model}):
-        # A job that cannot say what it was is shown in every part: twice is better than not at all.
+        # A job whose data or model is unknown is shown in every part: twice is better than not at all.
         jobs = tuple(
             job for job in sweep.members if (job.data, job.model) == (data, model) or not (job.data and job.model)
         )

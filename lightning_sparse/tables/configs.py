@@ -1,33 +1,58 @@
-"""What the jobs of a sweep were configured with, in short: their overrides, and the settings that are not all the same."""
+"""What the jobs of a sweep were configured with: their overrides, and the settings in which they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.results.jobs import Job
+from lightning_sparse.tables.averages import LINE
+from lightning_sparse.tables.not_started import NOT_STARTED
 
-SHOWN_ANYWAY = {"seed", "label", "sparsity.final_sparsity", "sparsity.sparsity"}  # beside the settings, in every line
+if TYPE_CHECKING:
+    from lightning_sparse.tables.collect import Sweep
+
+SHOWN_ANYWAY = {"seed", "label", "sparsity.final_sparsity", "sparsity.sparsity"}  # in columns of their own
 TRACEBACK_AT_MOST = 12_000  # characters: its end says what happened
 LONG = 60  # characters of a value
 
 
+def job_details(sweep: Sweep) -> list[dict[Any, Any]]:
+    """The fields of every started job, with ``overrides``, the ``settings`` that differ in the sweep, and ``traceback``."""
+    settings = differing(sweep.started)
+    return [
+        {
+            **line,
+            "overrides": overrides(job),
+            "settings": settings.get(job.folder, {}),
+            "traceback": traceback_of(job) if job.status == "failed" else "",
+        }
+        for job, line in zip(sweep.members, sweep.jobs.to_dict("records"), strict=True)
+        if job.status != NOT_STARTED
+    ]
+
+
+def jobs_of(line: dict[Any, Any], details: list[dict[Any, Any]]) -> dict[str, Any]:
+    """The ``jobs`` of one line of the table, each with its ``own`` settings, and the ``settings`` that all of them share."""
+    jobs = [
+        job for job in details if all(str(job[name]) == str(line[name]) for name in LINE)
+    ]  # text, because NaN != NaN
+    shared = common([job["settings"] for job in jobs])
+    own = [{name: value for name, value in job["settings"].items() if name not in shared} for job in jobs]
+    return {"jobs": [job | {"own": of_job} for job, of_job in zip(jobs, own, strict=True)], "settings": shared}
+
+
 def overrides(job: Job) -> str:
-    """What was written on the command line for a job; empty if its folder does not tell."""
+    """The command-line overrides of a job; empty if its folder does not have them."""
     found = _yaml(job.folder / ".hydra" / "overrides.yaml")
     return " ".join(str(override) for override in found) if isinstance(found, list) else ""
 
 
 def differing(jobs: Iterable[Job]) -> dict[Path, dict[str, str]]:
-    """Find the settings that are not the same in all jobs of a sweep.
+    """Find the settings that are not the same in all the started jobs of a sweep: dotted names and values, by job folder.
 
-    Args:
-        jobs: those that were started.
-
-    Returns:
-        By folder of a job, dotted names of those settings with their values; a setting that a job does not have is left out.
-        A job without ``.hydra/config.yaml`` is not in it.
+    A setting that a job does not have is left out, and so is a job without ``.hydra/config.yaml``.
     """
     settings = {}
     for job in jobs:
@@ -42,7 +67,7 @@ def differing(jobs: Iterable[Job]) -> dict[Path, dict[str, str]]:
 
 
 def common(settings: list[dict[str, str]]) -> dict[str, str]:
-    """The settings that some jobs share.
+    """The settings that all of these jobs share.
 
     Example:
         >>> common([{"model.lr": "0.1", "end": "0.5"}, {"model.lr": "0.1", "end": "0.7"}])
@@ -64,14 +89,14 @@ def _yaml(path: Path) -> Any:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        # The loader in C takes a tenth of the time, and a sweep has hundreds of jobs.
+        # The C loader is ten times faster, and a sweep has hundreds of jobs.
         return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):  # not there, or torn by a kill
+    except (OSError, ValueError, yaml.YAMLError):  # missing, or torn by a kill
         return None
 
 
 def flat(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Flatten nested mappings; an empty one leaves nothing.
+    """Flatten nested mappings; empty ones disappear.
 
     Example:
         >>> flat({"seed": 0, "data": {"name": "digits", "split": {"test": 0.2}}})

@@ -11,12 +11,11 @@ from lightning_sparse.results.records import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-
 NUMBERS = {"value": float, "low": float, "high": float, "eps": float, "sparsity_asked": float, "sparsity": float}
 
 
 def frame_of(records: list[Record]) -> pd.DataFrame:
-    """Turn records into a DataFrame, one line each; no records give no lines but every column.
+    """Turn records into a DataFrame with one line each, and every column even without records.
 
     Example:
         >>> frame = frame_of([Record("gini", 0.5, 10, attribution="gradient")])
@@ -27,7 +26,7 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
 
     columns = [field.name for field in fields(Record)] + ["chart"]
     frame = pd.DataFrame([asdict(record) | {"chart": record.chart} for record in records], columns=columns)
-    # Without this a column of None alone (no attack was run) is of objects, and an empty frame has no numbers at all.
+    # Else a column of None alone (no attack was run) would hold objects, and an empty frame no numbers at all.
     return frame.astype(NUMBERS)
 
 
@@ -42,12 +41,12 @@ def described(frame: pd.DataFrame, what: str) -> pd.Series[Any]:
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of each job, only the newest row of each quantity: measuring again appends, and must not count twice."""
+    """Keep only the newest row of each quantity of each job: measuring again appends, and must not count twice."""
     return frame.drop_duplicates(["run", "data", "model", "method", "seed", "sparsity_asked", "chart"], keep="last")
 
 
 def lines_of(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    """The lines that hold these values; NaN, a level that is not known, is one too.
+    """The lines with these values; NaN (an unknown level) equals NaN here.
 
     Example:
         >>> frame = frame_of([Record("gini", 0.5, 9, sparsity_asked=float("nan")), Record("gini", 0.4, 9)])

@@ -1,4 +1,4 @@
-"""What a sweep should hold and does not, and what makes its numbers hard to compare."""
+"""What is missing from a sweep, and what makes its numbers hard to compare."""
 
 from __future__ import annotations
 
@@ -13,32 +13,27 @@ if TYPE_CHECKING:
 
     from lightning_sparse.tables.collect import Sweep
 
-EXACT = 1e-3  # rounding to whole connections stays below it, but for the smallest networks
+EXACT = 1e-3  # more than rounding to whole connections, except in the smallest networks
 HOLE = ["data", "model", "method", "sparsity_asked", "seed", "status", "error", "folder"]
 
 
 def holes(sweep: Sweep) -> pd.DataFrame:
-    """List the jobs that failed, did not end, measured nothing, or that the last launch never came to.
-
-    Returns:
-        One line per hole: what the job was to be, its ``status`` and ``error``, and its folder's name.
-    """
+    """List the jobs that failed, did not end, measured nothing, or were never started, one line each."""
     jobs = sweep.jobs.copy()
     silent = (jobs["status"] == "done") & ~jobs["run"].isin(sweep.frame["run"])
     jobs.loc[silent, ["status", "error"]] = ["empty", "it says done but left no records"]
-    unfinished = jobs["status"] == "running"
-    jobs.loc[unfinished & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
+    jobs.loc[(jobs["status"] == "running") & (jobs["error"] == ""), "error"] = "it is still running, or was killed"
     return jobs.loc[jobs["status"] != "done", HOLE].reset_index(drop=True)
 
 
 def missed(lines: pd.DataFrame) -> pd.Series[bool]:
-    """Which lines have another sparsity than was asked for; a small dense network has whole channels, and is not meant to."""
+    """Which lines have another sparsity than was asked for, except small dense networks, which have whole channels."""
     off = (lines["sparsity"] - lines["sparsity_asked"]).abs() > EXACT
     return off & (lines["method"].map(base) != "small_dense")
 
 
 def warnings(sweep: Sweep) -> list[str]:
-    """Say in words what a reader must know before comparing the numbers; empty if there is nothing."""
+    """What a reader must know before comparing the numbers, in sentences."""
     said = [*sweep.missing]
     if sweep.superseded:
         said.append(
@@ -53,8 +48,7 @@ def warnings(sweep: Sweep) -> list[str]:
                 f"{', '.join(sorted(group['run']))}."
             )
     newest = latest(sweep.frame)
-    off = newest[missed(newest)]
-    for run, rows in off.groupby("run"):
+    for run, rows in newest[missed(newest)].groupby("run"):
         asked, achieved = rows["sparsity_asked"].iloc[0], rows["sparsity"].iloc[0]
         said.append(
             f"{run} was asked for sparsity {asked:g} and has {achieved:.4g}: it is drawn where it was asked for."
@@ -63,7 +57,7 @@ def warnings(sweep: Sweep) -> list[str]:
     same = described(newest, "same_images").astype(bool)
     # A sparse network is compared with dense on the same images and settings, or not at all.
     for column, what in (("n", "numbers of images"), ("key", "settings")):
-        # Maps are undefined for some images of some networks, which their rows' details say: n may differ there.
+        # Maps are undefined for some images of some networks, as their details say, so n may differ there.
         comparable = newest if column == "key" else newest[same]
         kinds = comparable.groupby(["data", "chart"])[column].nunique()
         mixed = sorted(set(kinds[kinds > 1].index.get_level_values("chart")))

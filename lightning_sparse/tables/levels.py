@@ -1,4 +1,4 @@
-"""Levels of sparsity: as a reader reads them, and for jobs that do not say what they were asked for."""
+"""Levels of sparsity: rounded for a reader, and measured for jobs that state none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_sparse.results.records import Record
 
 
 def rounded(sparsity: float) -> float:
-    """Round an achieved sparsity to three digits of its density: a network is whole connections, its level is not.
+    """Round an achieved sparsity to three digits of density, because whole connections seldom hit a level exactly.
 
     Example:
         >>> rounded(0.799992), rounded(0.46), rounded(0.99995), rounded(0.0)
@@ -23,9 +23,9 @@ def rounded(sparsity: float) -> float:
 
 
 def with_levels(jobs: Sequence[Job], rows: Sequence[Record]) -> tuple[list[Job], list[Record]]:
-    """Put jobs that do not say which sparsity they were asked for (NaN) at the one that they have, and their rows too.
+    """Give jobs that do not state a sparsity (NaN), and their rows, the level that they achieved.
 
-    Jobs of one training but for the seed have one level, which those of them that left no rows have with them.
+    Jobs that differ only in the seed share one level, also those that left no rows.
 
     Example:
         >>> job = Job("a", "own", "digits", "cnn", 0, float("nan"), training="t")

@@ -1,4 +1,4 @@
-"""Which methods are not sparse training: the dense networks and the controls, also where a sweep's name follows theirs."""
+"""Which methods are not sparse training: dense and the controls, also with a sweep's name behind theirs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-CONTROL_NAMES = (
-    "static",
-    "small_dense",
-)  # held against the methods, beside dense: a random mask; as many weights, dense
+CONTROL_NAMES = ("static", "small_dense")  # a random mask; a dense network with as many weights
 
 
 def base(method: str) -> str:
-    """The method's own name, without that of the sweep which several sweeps on one page are told apart by.
+    """The method's own name, without the sweep's name that a comparison of several sweeps adds.
 
     Example:
         >>> base("gradual_pruning (quick)"), base("dense")
@@ -39,16 +36,14 @@ def is_dense(method: str) -> bool:
 
 
 def is_control(method: str) -> bool:
-    """Whether these are networks that methods are held against, beside dense."""
+    """Whether these are networks that methods are compared with besides dense ones."""
     return base(method) in CONTROL_NAMES
 
 
 def dense_of(method: str, lines: pd.DataFrame) -> str:
-    """The dense networks that a method is compared with: those of its own sweep.
+    """The dense networks of a method's own sweep, which it is compared with.
 
-    Args:
-        method: a method of ``lines``.
-        lines: jobs or records; where they are of several sweeps, a ``run`` begins with its sweep's name and a slash.
+    ``lines`` are jobs or records; if they come from several sweeps, each ``run`` begins with its sweep's name and a slash.
     """
     sweeps = lines["run"].str.rpartition("/")[0]
     own = set(lines.loc[sweeps.isin(set(sweeps[lines["method"] == method])), "method"])

@@ -1,4 +1,4 @@
-"""Jobs that a sweep was asked for and never came to, from the overrides that its last launch wrote down."""
+"""Jobs that a sweep's last launch was asked for and never started, from the overrides that it logged."""
 
 from __future__ import annotations
 
@@ -7,58 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sparse.results.jobs import Job
+from lightning_sparse.results.launches import not_started
 
 NOT_STARTED = "not started"
 IDENTITY = ("data", "model", "method", "sparsity_asked", "seed")
 
 
 def never_started(folder: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Describe the jobs that the last launch never came to, as far as their overrides say what they are.
+    """Describe the jobs that the last launch never started, and that are not among ``jobs`` from an earlier launch.
 
-    What an override does not say is taken from the sweep's jobs where they all agree on it.
-
-    Args:
-        folder: the sweep's folder.
-        jobs: those that there are; a job that an earlier launch did is not missing.
-
-    Returns:
-        For each, what is known of it, with the status ``"not started"``.
+    What their overrides do not say is taken from the sweep's ``jobs`` if these all agree on it.
     """
-    from lightning_sparse.results.launches import not_started
-
-    there = {_identity(job) for job in jobs}
+    existing = {_identity(job) for job in jobs}
     described = (_described(overrides, jobs) for overrides in not_started(folder))
-    return [job for job in described if _identity(job) not in there]
+    return [job for job in described if _identity(job) not in existing]
 
 
 def _identity(job: Job) -> tuple[str, ...]:
-    return tuple(str(getattr(job, name)) for name in IDENTITY)  # as text, because NaN is no NaN's equal
-
-
-def in_words(counts: dict[str, int]) -> str:
-    """Say what the launches of a sweep did; empty if that was not logged.
-
-    Example:
-        >>> in_words({"launches": 2, "trained": 63, "resumed": 3, "measured": 0, "skipped": 80, "failed": 0})
-        '2 launches: 63 jobs trained, 3 resumed, 80 skipped.'
-    """
-    launches = counts.get("launches", 0)
-    if not launches:
-        return ""
-    names = {
-        "trained": "trained",
-        "resumed": "resumed",
-        "measured": "only measured",
-        "skipped": "skipped",
-        "failed": "failed",
-        "failed_before": "failed before and not tried again",
-        "cut": "cut short or still running",
-    }
-    did = [f"{counts[name]} {says}" for name, says in names.items() if counts.get(name, 0) > 0]
-    if did:
-        first, _, rest = did[0].partition(" ")
-        did[0] = f"{first} {'job' if first == '1' else 'jobs'} {rest}"
-    return f"{launches} {'launch' if launches == 1 else 'launches'}: {', '.join(did) or 'nothing done yet'}."
+    return tuple(str(getattr(job, name)) for name in IDENTITY)  # as text, because NaN != NaN
 
 
 def _described(overrides: list[str], jobs: Sequence[Job]) -> Job:

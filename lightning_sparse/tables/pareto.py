@@ -1,4 +1,4 @@
-"""Bits of a network's description against its robust accuracy, and the networks that no other beats in both."""
+"""Bits of a network's description against its robust accuracy, and the networks on the Pareto front."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ LEVEL = ["method", "sparsity_asked"]
 
 
 def pareto(averages: pd.DataFrame) -> list[pd.DataFrame]:
-    """Put bits beside robust accuracy in the worst case.
-
-    Args:
-        averages: :func:`~lightning_sparse.tables.averages.over_seeds` of one data set and model.
+    """Put bits beside worst-case robust accuracy, for one data set and model.
 
     Returns:
-        A table for each size of the perturbation, the smallest first: a line for each method and level, as in ``averages``,
-        with ``kilobits`` and ``front``. Empty if one of the two was not measured.
+        A table for each size of the perturbation, the smallest first: the lines of ``averages`` with ``kilobits`` and
+        ``front``. Empty if one of the two was not measured.
     """
     bits = averages[averages["metric"] == "cost_bits"]
     bits = bits.assign(kilobits=bits["mean"] / 1e3)[[*LEVEL, "kilobits"]]
@@ -31,7 +28,7 @@ def pareto(averages: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def on_front(points: pd.DataFrame) -> pd.Series[bool]:
-    """Mark the lines that no other beats in ``kilobits`` and ``mean``; what has failed a check of trust is none of them.
+    """Mark the lines that no other beats in ``kilobits`` and ``mean``, never one that failed a check of trust.
 
     Example:
         >>> import pandas as pd

@@ -1,4 +1,4 @@
-"""From records to means over seeds, to one line per method and sparsity, and to CSV files."""
+"""The table of a sweep, one line per method and sparsity, and its CSV files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 def summarise(sweep: Sweep) -> pd.DataFrame:
-    """Make the table of a sweep: one line per method and sparsity, and no line lost because its jobs failed.
+    """Make the table of a sweep: one line per method and sparsity, also where every job failed; dense first.
 
     Returns:
-        Columns ``data``, ``model``, ``method``, ``sparsity_asked``, ``density`` and ``sparsity`` (achieved, NaN where
-        nothing was measured), ``seeds`` (how many were measured), then for every quantity a column with its mean and
-        one, ``"<chart> ±"``, with the half width of its 95 % Student-t interval over seeds, and last ``holes``: the
-        missing jobs in words, empty where there are none. Dense first, then by method and sparsity.
+        Columns ``data``, ``model``, ``method``, ``sparsity_asked``, ``density``, ``sparsity`` (achieved, NaN if nothing was
+        measured), ``seeds`` (how many were measured), then for every quantity its mean over seeds and, as ``"<chart> ±"``,
+        the half width of its 95 % Student-t interval, and last ``holes``: the missing jobs in words.
     """
     import pandas as pd
 
@@ -35,10 +34,8 @@ def summarise(sweep: Sweep) -> pd.DataFrame:
     lines = []
     for key in keys[LINE].itertuples(index=False):
         at: dict[str, Any] = dict(zip(LINE, key, strict=True))
-        line = dict(at)
         measured = lines_of(frame, **at)
-        line["density"] = round(1 - line["sparsity_asked"], 9)
-        line["sparsity"] = measured["sparsity"].mean()
+        line = at | {"density": round(1 - at["sparsity_asked"], 9), "sparsity": measured["sparsity"].mean()}
         line["seeds"] = measured["seed"].nunique()
         for average in lines_of(averages, **at).to_dict("records"):
             line[average["chart"]] = average["mean"]
@@ -58,7 +55,7 @@ def write_csv(sweep: Sweep) -> None:
 
 
 def _in_order(averages: pd.DataFrame) -> list[str]:
-    """Clean quantities, then attacks by size with the worst case first, then saliency."""
+    """Charts by group and attribution, attacks with the worst case first."""
     known = averages.drop_duplicates("chart")
     known = known.assign(group=known["chart"].str.split("/").str[0], rank=known["attack"] != "worst")
     return list(known.sort_values(["group", "attribution", "rank", "attack", "eps", "chart"])["chart"])

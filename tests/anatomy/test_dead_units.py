@@ -28,15 +28,15 @@ def test_units_without_incoming_connections():
 def test_units_on_no_path():
     masks = {
         "0.weight": boolean([[1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 1]]),  # 1 has no input
-        "1.weight": boolean(
-            [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]]
-        ),  # 0 reads the dead 1 alone; nobody reads 3 of before
-        "2.weight": boolean([[1, 1, 0], [1, 0, 0]]),  # 1 reads the dead 0 alone; nobody reads 2 of before
+        # 0 reads only the dead 1; no unit reads the previous layer's 3
+        "1.weight": boolean([[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]]),
+        # 1 reads only the dead 0; no unit reads the previous layer's 2
+        "2.weight": boolean([[1, 1, 0], [1, 0, 0]]),
     }
     before = {name: mask.clone() for name, mask in masks.items()}
     assert found(dead_units(MLP, masks, CHAIN)) == {"0.weight": [1, 3], "1.weight": [0, 2], "2.weight": [1]}
     assert all(torch.equal(before[name], mask) for name, mask in masks.items())
-    # A dense layer of the chain has units too, and they may be fed by the dead alone.
+    # A dense layer of the chain has units too, and they may read from dead units only.
     masks["1.weight"][:] = False
     masks["1.weight"][0, 1] = True
     del masks["2.weight"]
@@ -45,7 +45,7 @@ def test_units_on_no_path():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_alive_is_what_lies_on_a_path_from_end_to_end(seed):
-    """The number of paths through each unit, by products of matrices."""
+    """A unit is alive if a path leads through it; products of matrices count the paths."""
     generator = np.random.default_rng(seed)
     sizes = (6, 9, 12, 8, 5)
     net = nn.Sequential(*[nn.Linear(*pair) for pair in pairwise(sizes)])
@@ -62,7 +62,7 @@ def test_alive_is_what_lies_on_a_path_from_end_to_end(seed):
 
 
 def gradient_says_dead(net, chain, inputs):
-    """Which units of a linear network with positive weights do not change, or change nothing: an input's influence."""
+    """Which units of a linear network with positive weights no input changes, or which change no output."""
     seen = {}
     handles = [
         net.get_submodule(name.rpartition(".")[0]).register_forward_hook(

@@ -139,7 +139,7 @@ def test_a_training_by_hand():
     total = {"a": 100, "b": 10}
     flops.set_masks({"a": 50, "b": 5}, total)
     flops.set_cost({"a": LayerFlops(200, 100), "b": LayerFlops(20, 10), "dense": LayerFlops(40, 20)}, 8)
-    flops.set_cost({"a": LayerFlops(1, 1)}, 8)  # one look is enough
+    flops.set_cost({"a": LayerFlops(1, 1)}, 8)  # ignored: the first look has found the cost
     flops.add_batch(8, stepped=False)
     flops.add_batch(8, stepped=True)
     flops.add_batch(4, stepped=False)  # a smaller batch

@@ -156,7 +156,7 @@ def test_residual_networks_have_chains_inside_their_blocks():
         assert found.outputs == (list(net.state_dict())[-2],)
 
 
-def test_a_reshape_to_other_units_is_no_chain():
+def test_a_reshape_to_other_units_is_not_a_chain():
     images = nn.Sequential(
         nn.Linear(4, 2 * 9), nn.Unflatten(1, (2, 3, 3)), nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)
     )
@@ -172,7 +172,7 @@ def test_without_a_loss_nothing_is_certain():
     assert layer_order(net, recorder.calls, []) == LayerOrder()
 
 
-def test_a_tied_weight_is_no_chain():
+def test_a_tied_weight_is_not_a_chain():
     embed, body = nn.Embedding(9, 4), nn.Linear(4, 4)
     head = nn.Linear(4, 9, bias=False)
     head.weight = embed.weight

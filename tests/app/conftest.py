@@ -28,7 +28,7 @@ def command():
     def run(*arguments, cwd, program=None):
         program = program or [sys.executable, "-m", "lightning_sparse"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        # Away from the user's home, where W&B stages what is to be uploaded.
+        # Keep W&B out of the user's home, where it stages what is to be uploaded.
         environment |= {"WANDB_DATA_DIR": str(cwd), "WANDB_CACHE_DIR": str(cwd)}
         environment["PYTHONPATH"] = str(cwd)
         return subprocess.run(

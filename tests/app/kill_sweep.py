@@ -1,9 +1,9 @@
-"""Run a sweep again and again and kill it each time at another moment: `python kill_sweep.py OVERRIDE ...`.
+"""Run a sweep again and again and kill it at a different moment each time: `python kill_sweep.py OVERRIDE ...`.
 
-First it runs in `whole/`, undisturbed. In `killed/` it is killed by `kill -9` as soon as its folder shows what a
-moment waits for (or as it opens or names a file, where that is too short to be seen from outside), launched again for the
-next moment, and at last left alone. It runs in forked processes, so that what is imported here is not imported every time.
-At its end, a line of JSON says how each launch ended.
+First it runs in `whole/`, undisturbed. In `killed/` it is killed by `kill -9` as soon as its folder shows that a
+moment has come (or as it opens or renames a file, if the moment is too short to be seen from outside), launched again for
+the next moment, and in the end left alone. It runs in forked processes, so that nothing has to be imported again. The last
+line of output is JSON that says how each launch ended.
 """
 
 import json
@@ -77,7 +77,7 @@ def launch(reached=None):
         try:
             if callable(reached) and reached():
                 os.kill(child, signal.SIGKILL)
-        except FileNotFoundError:  # it was replaced as it was looked at
+        except FileNotFoundError:  # it was replaced while it was looked at
             pass
         time.sleep(0.0005)
 

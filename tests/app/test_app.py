@@ -239,7 +239,7 @@ class Small(LightningModule):
 """
 
 
-def test_a_module_of_ones_own(command, tiny, tmp_path):
+def test_a_module_of_the_users_own(command, tiny, tmp_path):
     (tmp_path / "mine.py").write_text(OWN)
     optimizer = "+model.optimizer={_target_: torch.optim.Adam, _partial_: true, lr: 0.01}"
     own = ["model=own", "model._target_=mine.Small", "+model.width=32", optimizer]
@@ -254,7 +254,7 @@ def test_a_module_of_ones_own(command, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_what_is_no_classifier_is_refused_before_training_or_costs_none(command, tiny, tmp_path, later):
+def test_a_model_without_logits_is_refused_before_training_or_its_training_is_kept(command, tiny, tmp_path, later):
     spoken = OWN.replace("return self.head(self.net(images))", "return {'scores': self.head(self.net(images))}")
     spoken = spoken.replace("(self(batch[0]), batch[1])", "(self(batch[0])['scores'], batch[1])")
     spoken += (

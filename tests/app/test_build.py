@@ -41,7 +41,7 @@ def test_attacks_are_tried_on_the_gpu_where_there_is_one_that_the_trainer_may_us
 
 
 def test_a_model_is_put_where_its_trainer_would_put_it(job, monkeypatch):
-    """On meta, a device that there is everywhere."""
+    """On meta, a device that exists everywhere."""
     config = job.folder / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("batchnorm: recalibrated", "batchnorm: trained"))
     asked = []

@@ -118,7 +118,7 @@ def test_controls_are_one_flag():
         "hydra.sweeper.max_batch_size=1",
     ],
 )
-def test_results_cannot_be_sent_where_nobody_finds_them(override, capsys):
+def test_results_cannot_be_sent_to_another_folder(override, capsys):
     hydra_parts.refuse_moved_folders(composed(name="quick").hydra)
     with pytest.raises(SystemExit) as left:
         hydra_parts.refuse_moved_folders(composed(override, name="quick").hydra)

@@ -1,4 +1,4 @@
-"""One training has one name, and another training another."""
+"""The same training has the same name, and different trainings have different names."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ SAME = [
     "sparsity._target_=lightning_sparse.callbacks.methods.gradual_pruning.GradualPruning",
     "data._target_=lightning_sparse.data.images.ImageData",
     "model.net._target_=lightning_sparse.models.networks.lenet_300_100",
-    # a default written out, or one that is written out left out
+    # a default that is written out, or one that is left out
     "+sparsity.redistribute=false",
     "~sparsity.allocation",
     "~sparsity.end",
@@ -61,7 +61,7 @@ SAME = [
     "sparsity.initial_sparsity=0",
     "sparsity.begin=0",
     "model.optimizer.momentum=9e-1",
-    # what only looks on
+    # callbacks that only look on
     "~callbacks.monitor",
     "+callbacks.robust={_target_: lightning_sparse.RobustnessMonitor}",
     "+callbacks.keep={_target_: lightning_sparse.callbacks.at_target.CheckpointAtTarget}",
@@ -102,7 +102,7 @@ def test_what_may_change_a_weight_changes_the_name():
     assert len({run(), *map(run, OTHER)}) == 1 + len(OTHER)
 
 
-def test_a_time_in_steps_is_no_share():
+def test_a_time_in_steps_is_not_a_share():
     assert run("sparsity=rigl", "sparsity.every=1") != run("sparsity=rigl", "sparsity.every=1.0")
     assert run("sparsity=rigl", "sparsity.turnover=0") == run("sparsity=rigl", "sparsity.turnover=0.0")
 
@@ -127,7 +127,7 @@ OWN = "sparsity={_target_: lightning_sparse.SparseTraining, sparsity: "
         ),
     ],
 )
-def test_a_schedule_of_ones_own_is_called_by_what_it_ends_at(curve, asked):
+def test_a_schedule_of_the_users_own_is_named_by_its_final_sparsity(curve, asked):
     config = composed("~sparsity", f"+{OWN}{curve}" + "}")
     found = hydra_parts.job_from(config, {"sparsity": "own", "data": "digits", "model": "cnn"})
     assert found.sparsity_asked == asked
@@ -183,7 +183,7 @@ def test_a_name_costs_no_import_of_torch():
 
 
 @pytest.mark.parametrize("arguments", [("-cn", "quick"), ("name=quick",)], ids=["a sweep", "a single job"])
-def test_a_folder_of_earlier_names_is_said_to_be_one_and_left_alone(arguments, command, tmp_path):
+def test_a_folder_of_earlier_names_is_refused_and_left_alone(arguments, command, tmp_path):
     folder = tmp_path / "outputs" / "quick" / "dense-seed0-3e37fc65"
     folder.mkdir(parents=True)
     earlier = {

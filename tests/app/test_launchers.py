@@ -32,7 +32,7 @@ def sweep(command, tiny, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("joblib")
     (cwd / "probe.py").write_text(PROBE)
     axes = ["sparsity=dense,gradual_pruning", "sparsity.final_sparsity=0.5,0.99999", "seed=0"]
-    axes.append("trainer.enable_model_summary=false,true")  # no part of a training: two workers come to each
+    axes.append("trainer.enable_model_summary=false,true")  # not in a job's name: two workers meet each job
     cores = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+callbacks.probe._target_=probe.Threads"]
     # More threads than joblib would give two workers on two cores: a number of the user's own wins.
     program = ["env", "OMP_NUM_THREADS=2", sys.executable, "-m", "lightning_sparse"]
@@ -72,7 +72,7 @@ def test_jobs_of_one_worker_are_runs_of_their_own_in_wandb(sweep):
     told = {file: [name for name in jobs(folder) if name.encode() in content] for file, content in files.items()}
     runs = {names[0]: files[file] for file, names in told.items() if len(names) == 1}
     counted = Counter(names[0] for names in told.values() if len(names) == 1)
-    # What was refused is tried by both of the jobs that are it.
+    # What was refused is tried again by the second job of the same name.
     assert counted == {name: 2 if job["status"] == "failed" else 1 for name, job in jobs(folder).items()}
     for name, job in jobs(folder).items():
         if job["status"] == "done":

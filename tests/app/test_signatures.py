@@ -1,4 +1,4 @@
-"""What is read from source is what Python says of the imported object."""
+"""What is read from source is what Python says about the imported object."""
 
 import inspect
 import re

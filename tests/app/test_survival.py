@@ -1,4 +1,4 @@
-"""What a kill, a full disk, a failure and a second launch cost: nothing that was measured, and nothing is done twice."""
+"""After a kill, a full disk, a failure or a second launch, nothing measured is lost and nothing is done twice."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def stored(folder):
 
 
 def rows(job):
-    """Every number of a job, as often as it stands there."""
+    """Every number of a job, as often as it was written."""
     return Counter((row.run, row.chart, repr(row.value), row.n, row.key) for row in records.read(job / "records.jsonl"))
 
 
@@ -44,7 +44,7 @@ def test_killed_at_many_moments_it_is_the_sweep_that_was_never_killed(command, t
     ends = json.loads(done.stdout.splitlines()[-1])
     assert ends["whole"] == ends["left alone"] == 0
     killed = [moment for moment, status in ends.items() if status == signal.SIGKILL]
-    assert len(killed) >= len(ends) - 4, ends  # a moment may pass between two looks at the folder
+    assert len(killed) >= len(ends) - 4, ends  # a moment may come and go between two looks at the folder
     whole, again = (tmp_path / name / "outputs" / "runs" for name in ("whole", "killed"))
     jobs = stored(whole)
     assert len(jobs) == 2
@@ -118,7 +118,7 @@ def test_a_job_out_of_memory_costs_itself_and_is_tried_again_only_when_asked(com
 
 
 def test_a_full_disk_costs_what_did_not_fit(tmp_path):
-    """No file may grow beyond so many bytes: what the system then says is what a full disk says."""
+    """No file may grow beyond so many bytes: the system then raises the error of a full disk."""
     arguments = [sys.executable, "-m", "lightning_sparse", "--multirun", "model=lenet_300_100", "trainer.max_epochs=2"]
     arguments += ["sparsity.final_sparsity=0.5,0.9", *BARE]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -13,7 +13,7 @@ def test_sparsity_is_counted_in_the_model_and_a_rewritten_weight_is_named():
         counted_sparsity(model, masks)
     masks.apply({"net.weight": model.net.weight})
     assert counted_sparsity(model, masks) == 5 / 8
-    model.net.weight.data[0, 3] = 1e-9  # what an average of weights leaves behind
+    model.net.weight.data[0, 3] = 1e-9  # as an average of weights leaves it
     with pytest.raises(SparsityError, match="1 masked weights"):
         counted_sparsity(model, masks)
     assert counted_sparsity(model, None) == 0.0

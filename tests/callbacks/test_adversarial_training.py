@@ -1,4 +1,4 @@
-"""What the adversarial images are, that training on them helps, and that nothing else is touched."""
+"""The adversarial images are right, training on them helps, and nothing else is touched."""
 
 import copy
 import random
@@ -261,7 +261,7 @@ def test_the_data_set_is_not_written_into(kind, make_trainer):
 
 
 class Again(settings.Module):
-    """With Dropout, whose random state is not ours to save: here it draws by step."""
+    """With Dropout, whose random state the callback does not save: here it is a function of the step."""
 
     def training_step(self, batch, batch_idx):
         torch.manual_seed(self.trainer.global_step)
@@ -278,7 +278,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(at, accumulate, order, make
 
     arguments = {"accumulate_grad_batches": accumulate, "enable_checkpointing": True, "max_epochs": 4}
     loader = settings.batches()
-    if at == "mid":  # a loader that can say where it was
+    if at == "mid":  # a loader whose state can be saved
         loader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader(
             settings.digits(), batch_size=64
         )
@@ -307,7 +307,7 @@ def test_a_run_resumed_with_another_attack_is_refused(module, loader, make_train
     ):
         trainer.fit(module(), loader, ckpt_path=tmp_path / "end.ckpt", **SAFE)
     make_trainer(other).validate(module(), loader, ckpt_path=tmp_path / "end.ckpt", verbose=False, **SAFE)
-    fit(make_trainer, module(), loader, other)  # a fresh training is nobody else's business
+    fit(make_trainer, module(), loader, other)  # a fresh training is not compared with an earlier one
 
 
 def test_the_order_of_callbacks_makes_no_difference(loader, make_trainer):

@@ -1,4 +1,4 @@
-"""Checkpoints and early stopping that wait for the final sparsity, beside the plain ones that do not."""
+"""Checkpoints and early stopping that wait for the final sparsity, compared with Lightning's, which do not."""
 
 import inspect
 
@@ -81,7 +81,7 @@ def test_the_best_file_has_the_sparsity_asked_for_where_a_plain_one_would_be_den
     assert files == [step for step in range(2, 21, 2) if step >= settled]
     assert all(map(holds, (tmp_path / "ours").glob("*.ckpt")))
 
-    # Where there was anything denser on the way, the plain one has chosen it.
+    # If there was anything denser on the way, Lightning's has chosen it.
     assert len(list((tmp_path / "plain").glob("*.ckpt"))) == 10
     assert holds(plain.best_model_path) == (settled == 0)
 
@@ -207,7 +207,7 @@ def test_its_patience_begins_at_the_final_sparsity(make_method, make_trainer):
     run(make_trainer, method, stop)
     settled = method.engine.plan.sparsity.settled
     looks = [step for step in range(2, 21, 2) if step >= settled]
-    assert method.engine.clock == looks[1]  # the first look is the best there will be, the second is one too many
+    assert method.engine.clock == looks[1]  # the first validation is the best of all, the second is one too many
     assert stop.wait_count == 1
     assert settings.exact(method.masks, 0.9)
 
@@ -220,11 +220,11 @@ def test_it_may_look_at_the_end_of_training_epochs(make_trainer):
     assert method.engine.clock == 50
 
 
-# One's own
+# The user's own
 
 
 class Notes(Callback):
-    """What a user may have: it notes when it is called."""
+    """A callback that a user may write: it notes when it is called."""
 
     def __init__(self):
         self.seen = []
@@ -243,7 +243,7 @@ class NotesAtTarget(AtTargetSparsity, Notes):
     pass
 
 
-def test_ones_own_callback_looks_away_until_the_final_sparsity(make_method, make_trainer):
+def test_a_user_defined_callback_waits_for_the_final_sparsity(make_method, make_trainer):
     method, all_of_it, ours = make_method(0.9), Notes(), NotesAtTarget()
     run(make_trainer, method, all_of_it, ours, num_sanity_val_steps=0)
     settled = method.engine.plan.sparsity.settled

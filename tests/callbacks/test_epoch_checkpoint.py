@@ -1,4 +1,4 @@
-"""A training that goes on from an epoch's checkpoint is the one that was never stopped, whatever else the module does."""
+"""A training resumed from an epoch's checkpoint equals the one that was never stopped, whatever else the module does."""
 
 import pytest
 import torch

@@ -120,6 +120,6 @@ def test_the_length_of_one_training():
         ({"final_sparsity": 1.0}, "final_sparsity=1.0"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(arguments, message):
+def test_meaningless_arguments_are_refused(arguments, message):
     with pytest.raises(SparsityError, match=message):
         LotteryTicket(**{"final_sparsity": 0.9, **arguments})

@@ -1,4 +1,4 @@
-"""What is private to Lightning is touched in one file, so that an upgrade is looked at in one place."""
+"""Lightning's private names are used in one file only, so that an upgrade needs a look at one place."""
 
 import ast
 from pathlib import Path
@@ -22,7 +22,7 @@ def imported(tree):
 
 
 def touched(tree):
-    """Private attributes of anything but the object itself and its kind, also those that are asked for by a string."""
+    """Private attributes of other objects than self and its class, including those named by a string."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and private(node.attr):
             if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
@@ -32,7 +32,7 @@ def touched(tree):
 
 
 def defined(tree):
-    """Private names that the file itself gives."""
+    """Private names that the file itself defines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -45,12 +45,12 @@ def knows_lightning(tree):
     return any(name.split(".")[0] == "lightning" for name in names)
 
 
-def test_nobody_else_touches_what_is_private_to_lightning():
-    """The engine and anatomy, which do not import it, know by name what Lightning and Fabric put around a model."""
+def test_lightnings_private_names_are_used_in_one_file():
+    """The engine and anatomy do not import Lightning, and know the wrappers of Lightning and Fabric by name."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         names = set(touched(tree)) - set(defined(tree)) - OTHERS if knows_lightning(tree) else set()
         found[path] = names | set(imported(tree))
-    assert found.pop(HOME) >= {"_MultiProcessingLauncher", "_data_fetcher"}  # this test would see it elsewhere
+    assert found.pop(HOME) >= {"_MultiProcessingLauncher", "_data_fetcher"}  # so it would see others
     assert {path.name: names for path, names in found.items() if names} == {}

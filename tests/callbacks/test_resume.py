@@ -1,4 +1,4 @@
-"""Going on: from a checkpoint, in a second fit, and what may not be changed on the way."""
+"""Resuming from a checkpoint or in a second fit, and what may not be changed in between."""
 
 import pytest
 

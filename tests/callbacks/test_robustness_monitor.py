@@ -1,4 +1,4 @@
-"""When it looks, that what it says is what PGD finds, and that looking changes nothing."""
+"""When it measures, that its numbers are those of PGD, and that measuring changes nothing."""
 
 import csv
 
@@ -49,7 +49,7 @@ def held_out():
 
 
 def robust(model, images, labels, eps=EPS, norm="Linf", seed=0):
-    """The share that PGD of 10 steps leaves of what is right on clean, started from the seed's noise."""
+    """The share of images right on clean that PGD of 10 steps, started from the seed's noise, does not break."""
     with untouched(model, seed):
         right = model(images).argmax(1) == labels
         _, broken = pgd(model, images[right], labels[right], eps=eps, norm=norm, steps=10)
@@ -57,7 +57,7 @@ def robust(model, images, labels, eps=EPS, norm="Linf", seed=0):
 
 
 class Oracle(Callback):
-    """Attacks the model at every epoch's end, by itself."""
+    """Attacks the model at the end of every epoch, without the callback."""
 
     def __init__(self, data, method=None, **arguments):
         self.data, self.method, self.arguments, self.found, self.updates = data, method, arguments, [], []

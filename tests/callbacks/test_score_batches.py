@@ -1,4 +1,4 @@
-"""Scores of the whole network under a Trainer: whose batches they see, and what training sees of it."""
+"""Scores of the whole network under a Trainer: which batches they see, and that training does not notice."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_the_global_generators_are_not_drawn_from():
 
 
 class Stream(IterableDataset):
-    """Gives each image once in its life."""
+    """Gives each image only once, ever."""
 
     def __init__(self):
         self.left = iter(range(640))

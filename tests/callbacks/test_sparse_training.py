@@ -91,7 +91,7 @@ def test_lbfgs_sees_exact_zeros_in_every_evaluation(digits, module, make_trainer
     assert any(update.born for update in callback.history)
 
 
-def test_a_layer_without_gradient_is_said_once_and_costs_no_training(module, loader, make_trainer):
+def test_a_layer_without_gradient_is_reported_once_and_stops_no_training(module, loader, make_trainer):
     class Unused(module):
         def __init__(self):
             super().__init__()

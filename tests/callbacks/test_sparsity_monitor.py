@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 
 
 def hooks(model):
-    """Those of the model's modules, and those that torch calls for every module."""
+    """The hooks of the model's modules, and those that torch calls for every module."""
     everywhere = [kind for name, kind in vars(torch.nn.modules.module).items() if name.startswith("_global")]
     kinds = [*everywhere, *(vars(part).get("_forward_hooks") for part in model.modules())]
     return [hook for kind in kinds if isinstance(kind, dict) for hook in kind]
@@ -373,7 +373,7 @@ def test_a_layer_that_is_never_called_costs_nothing(loader, make_trainer):
 
 
 class Compiled(settings.Module):
-    """Compiles a method: nothing of it is a module."""
+    """Compiles a method, so that no compiled module exists."""
 
     def __init__(self, backend):
         super().__init__()
@@ -432,7 +432,7 @@ def fit_and_catch(callback, make_trainer, loader, tmp_path):
 
 
 def test_a_chain_that_is_cut_is_warned_of_once_for_each_layer(make_trainer, loader, tmp_path):
-    """The first layer keeps its last units, and the second reads the first ones: no layer is empty, and nothing flows."""
+    """The first layer keeps its last units and the second reads the first ones: no layer is empty, but no signal passes."""
     drop = by_row({"body.0.weight": lambda out, into: out, "body.3.weight": lambda out, into: -into})
     callback = SparseTraining(0.97, allocation="uniform", drop=drop, grow="random", turnover=0.01, every=4)
     texts, rows = fit_and_catch(callback, make_trainer, loader, tmp_path)

@@ -1,4 +1,4 @@
-"""The callback against gradients stored beside it: it changes nothing, resumes exactly, and works in other Trainers too."""
+"""The callback against gradients that are stored in full: it changes nothing, resumes exactly, and works in any Trainer."""
 
 import copy
 import csv

@@ -82,7 +82,7 @@ def test_in_every_precision_images_stay_in_the_ball_and_in_their_type(precision,
 
 
 def test_float16_by_autocast_is_left_off_where_small_gradients_would_vanish(make_trainer):
-    """A model this sure has gradients of about 1e-8 at the other classes' logits, which in float16 are 0."""
+    """A model this confident has gradients of about 1e-8 at the other classes' logits, which are 0 in float16."""
 
     class Sure(Seeing):
         def __init__(self):

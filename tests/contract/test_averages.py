@@ -23,7 +23,7 @@ DECAY = 0.8
 
 
 class Watched(settings.Module):
-    """Looks at its weights in every forward pass, and counts those that see others than the last step's."""
+    """Checks its weights in every forward pass, and counts the passes that do not see those of the last step."""
 
     def __init__(self, seed=0):
         super().__init__(seed=seed)
@@ -52,7 +52,7 @@ class Unnormed(Watched):
 
 
 class Record(Callback):
-    """Every weight after every step, and at the start of every epoch; SWA's extra one is none of training."""
+    """Every weight after every step, and at the start of every epoch, without the extra epoch of SWA."""
 
     def __init__(self):
         self.steps, self.starts = [], []
@@ -129,7 +129,7 @@ class DictEma(Callback):
 
 
 class ListEma(DictEma):
-    """Likewise with what nobody can find by name: a list inside an object; it saves the model as it is."""
+    """Likewise with what cannot be found by name, a list inside an object; it saves the model as it is."""
 
     class Shadow:
         def __init__(self, module):

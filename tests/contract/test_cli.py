@@ -59,7 +59,7 @@ def cli(tmp_path, monkeypatch):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        # Lightning calls it by old names: not this library's affair
+        # Lightning uses jsonargparse's old names, which this library cannot change
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
         return LightningCLI(
             Module,
@@ -194,7 +194,7 @@ def test_a_criterion_is_given_as_a_name(criterion, cli, config):
         assert callback.recipe == lightning_sparse.GradualPruning(0.9, criterion=criterion).recipe
 
 
-def test_a_score_of_ones_own_is_given_by_its_class_path(cli, config):
+def test_a_user_defined_score_is_given_by_its_class_path(cli, config):
     momentum = {"class_path": "lightning_sparse.engine.scores.running.Momentum", "init_args": {"decay": 0.5}}
     (callback,) = ours(cli("fit", config(BrainDevelopment={"final_sparsity": 0.9, "growth": momentum})))
     assert repr(callback.recipe.grow) == "Momentum(decay=0.5)"
@@ -222,7 +222,7 @@ def test_steps_stay_steps_and_shares_stay_shares(cli):
     ("given", "instead"),
     [("end=1", "write 1.0 for the whole training"), ("criterion=magnitud", "did you mean 'magnitude'")],
 )
-def test_what_cannot_be_meant_is_refused_in_our_words(given, instead, cli):
+def test_meaningless_arguments_are_refused_in_our_words(given, instead, cli):
     with pytest.raises(ValueError, match=instead):
         cli(
             "--trainer.callbacks+=lightning_sparse.GradualPruning",

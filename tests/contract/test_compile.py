@@ -1,4 +1,4 @@
-"""Every callback with torch.compile: no mask update costs a graph, and the numbers are those of the module as it was."""
+"""Every callback with torch.compile: no mask update compiles a new graph, and the numbers are those of the plain module."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ class Silent(settings.Module):
 
 
 class Wrapped(Silent):
-    """Puts compiled modules in the place of its own, whose parameters get new names with that."""
+    """Replaces its own modules with compiled ones, which gives their parameters new names."""
 
     def __init__(self, backend, **arguments):
         super().__init__(**arguments)
@@ -56,7 +56,7 @@ WAYS = {
 
 
 class Zeros(Callback):
-    """Looks at the dead weights from outside the graphs, where the next one is about to read them."""
+    """Checks the dead weights from outside the graphs, just before the next one reads them."""
 
     def __init__(self, method):
         self.method, self.seen = method, 0
@@ -72,7 +72,7 @@ class Zeros(Callback):
 
 @pytest.fixture
 def graphs():
-    """How many graphs a fit compiled; each count starts afresh."""
+    """How many graphs a fit compiled; each count starts at zero."""
 
     def count(model, trainer, counter):
         torch._dynamo.reset()

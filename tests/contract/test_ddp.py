@@ -17,7 +17,7 @@ from lightning_sparse import BrainDevelopment, GradualPruning, Masks
 
 SCRIPT = Path(settings.__file__).with_name("ddp_script.py")
 CASES = [*settings.METHODS, *settings.RECIPES, "random-drop", "accumulated", "clipped", "lbfgs"]
-# These come back to masks that they have had: all connections.
+# These return to masks that they have had before: all connections.
 RETURNS = ("ACDC", "DenseSparseDense")
 NAMES = ["body.0.weight", "body.3.weight", "head.weight"]
 

@@ -91,7 +91,7 @@ DATA = {
     "the data module's": lambda train: None,
 }
 
-# What a class is tried with, as a function of the data to look at and a folder. AdversarialTraining does more than look.
+# How each class is made, from the data to look at and a folder. AdversarialTraining is not here: it does more than look.
 LOOKS_ON = {
     "SparsityMonitor": lambda data, folder: SparsityMonitor(),
     "CheckpointAtTarget": lambda data, folder: CheckpointAtTarget(folder, monitor="accuracy"),

@@ -44,7 +44,7 @@ class Whole(settings.Module):
 
 
 class Plain(Whole):
-    """Its optimizer remembers nothing, so that a second fit has nothing to forget."""
+    """Its optimizer has no state, so that a second fit loses none."""
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
@@ -84,12 +84,12 @@ def fit(make_method, module, *callbacks, **arguments):
 
 @cache
 def undisturbed(make_method, module=Whole):
-    """The training to compare with; nobody goes on with it."""
+    """The training to compare with; no test continues it."""
     return fit(make_method, module)
 
 
 def same_run(a, b) -> bool:
-    """Whether two pairs of model and callback have gone exactly the same way."""
+    """Whether two pairs of model and callback have had exactly the same training."""
     masks = a[1].masks.checksum() == b[1].masks.checksum()
     return settings.same_state(a[0], b[0]) and masks and a[1].history == b[1].history
 
@@ -247,7 +247,7 @@ def test_a_copy_of_the_module_is_sparse_and_free(make_method, make_trainer):
         assert settings.dead_are_zero(replica, masks)
         assert not hooks_left(replica)
         make_trainer(max_epochs=1, limit_train_batches=2).fit(replica)
-        assert not settings.dead_are_zero(replica, masks)  # nothing of the callback has come along
+        assert not settings.dead_are_zero(replica, masks)  # nothing of the callback was copied with it
     assert settings.dead_are_zero(model, callback.masks)
 
 
@@ -293,7 +293,7 @@ class StopsSlowly(Stops):
 
 
 class HalfStep(torch.optim.SGD):
-    """Fails when the weights have moved and the step is not over: dead ones have moved too."""
+    """Fails after the weights have moved and before the step is over, when dead weights have moved too."""
 
     still = 13
 
@@ -315,7 +315,7 @@ class StopsInAStep(Whole):
 
 @pytest.fixture
 def interrupts():
-    """Lightning takes the handler of SIGINT away when it has caught one."""
+    """Lightning removes the handler of SIGINT after it has caught one."""
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -360,7 +360,7 @@ def test_a_fit_that_fails_leaves_true_masks_and_no_hook_and_can_be_called_again(
     assert settings.exact(callback.masks, 0.9)
     true_and_free(model, callback, trainer)
 
-    again = make_trainer(callback, max_epochs=2)  # a new one starts anew
+    again = make_trainer(callback, max_epochs=2)  # a new one starts from the beginning
     again.fit(model)
     assert callback.engine.clock == 20
     assert settings.exact(callback.masks, 0.9)
@@ -498,7 +498,7 @@ def test_a_learning_rate_finder_before_training_leaves_no_trace_in_it(make_metho
 
 
 def test_after_a_batch_size_finder_training_is_that_of_the_size_found(tmp_path):
-    """Larger batches are fewer steps, and shares are shares of those."""
+    """With larger batches there are fewer steps, and shares are shares of these."""
     finder = BatchSizeFinder(init_val=64, max_trials=2, steps_per_trial=1)
     model, callback = fit(BrainDevelopment, Tuned, finder, default_root_dir=tmp_path)
     assert model.batch_size > 64
@@ -575,7 +575,7 @@ def test_shares_are_shares_of_the_steps_there_will_be(make_method, arguments, st
     assert settings.dead_are_zero(model, callback.masks)
 
 
-def test_a_time_limit_that_ends_training_early_is_said(make_trainer):
+def test_a_time_limit_that_ends_training_early_is_reported(make_trainer):
     model, callback = Whole(), GradualPruning(0.9)
     with pytest.warns(UserWarning, match=r"training stopped at step \d+, before step 7500 "):
         make_trainer(callback, max_epochs=1000, max_time=timedelta(milliseconds=1)).fit(model)

@@ -101,7 +101,7 @@ def test_a_pattern_may_name_a_layer_that_a_hook_makes(kind, make_trainer):
 
 
 class Autoregressive(nn.Linear):
-    """As in MADE: a mask of the architecture's own, in a buffer whose name is what torch's prune uses too."""
+    """As in MADE: the architecture has a mask of its own, in a buffer with the name that torch's prune uses too."""
 
     def __init__(self, inputs, outputs):
         super().__init__(inputs, outputs)
@@ -120,7 +120,7 @@ class WithBuffers(Looking):
         return self.extra(super().forward(x))
 
 
-def test_buffers_whose_names_end_in_mask_are_somebody_elses(make_method, make_trainer):
+def test_buffers_whose_names_end_in_mask_are_left_alone(make_method, make_trainer):
     model, method = WithBuffers(), make_method(0.9)
     fit(make_trainer, method, model)
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight", "extra.weight"])
@@ -198,7 +198,7 @@ def test_frozen_weights_that_are_named_are_masked(make_method, make_trainer):
     for name in BACKBONE:  # and nothing else has happened to them
         living = method.masks[name]
         unmoved = model.get_parameter(name)[living] == before.get_parameter(name)[living]
-        # A connection that died and was born again has lost its value, as any other.
+        # A connection that died and was born again has lost its value, like any other.
         assert bool((unmoved | (model.get_parameter(name)[living] == 0)).all())
         assert bool(unmoved.any())
 
@@ -403,7 +403,7 @@ def test_channels_last_is_another_memory_layout_and_the_same_training(make_metho
 
 
 class Tiny(Looking):
-    """A bottleneck of one: layers of one, two and ten weights behind a large one."""
+    """A bottleneck of one unit: layers of one, two and ten weights after a large one."""
 
     def __init__(self):
         super().__init__()

@@ -56,7 +56,7 @@ def check(net, callback, reached, sparsity=SPARSITY):
 
 
 def check_untouched(net, *callbacks):
-    """No weight that no callback was given has been zeroed (biases and norms may begin at zero)."""
+    """No weight outside the callbacks' reach has been zeroed (biases and norms may begin at zero)."""
     given = {name for callback in callbacks for name in callback.masks}
     others = [p for name, p in net.named_parameters() if name not in given and p.dim() > 1]
     assert all(bool((parameter != 0).all()) for parameter in others)
@@ -132,7 +132,7 @@ def test_an_embedding_with_sparse_gradients_is_refused_by_name(make_method, make
     assert not net.losses
 
 
-def test_an_embedding_with_sparse_gradients_that_is_left_dense_is_no_trouble(make_trainer):
+def test_an_embedding_with_sparse_gradients_that_is_left_dense_does_no_harm(make_trainer):
     method, net = GradualPruning(SPARSITY), networks.Tokens(sparse=True)
     fit(make_trainer, net, method)
     check(net, method, ["head.weight"])

@@ -1,4 +1,4 @@
-"""Every callback however the steps are taken: accumulated, clipped, by hand; and at sparsity 0, not there at all."""
+"""Every callback, however the steps are taken: accumulated, clipped, by hand. At sparsity 0 it changes nothing."""
 
 import random
 
@@ -68,7 +68,7 @@ def test_growth_reads_the_gradient_of_the_whole_window(make_trainer):
 
 
 class Clipped(Watched):
-    """Keeps the dense gradients of a step, its masks, and what the optimizer was given in their place."""
+    """Keeps the dense gradients of a step, its masks, and the gradients that the optimizer was given instead."""
 
     def __init__(self, method):
         super().__init__(method)
@@ -109,7 +109,7 @@ def test_the_norm_that_is_clipped_is_the_norm_of_the_living(by, make_method, mak
         share = min(1.0, NORM / norm(living))
         for name in living:
             torch.testing.assert_close(clipped[name], share * living[name], rtol=1e-4, atol=1e-7)
-    # The test would not see a difference if the dead pulled at little.
+    # The test would see no difference if the gradients of dead connections were small.
     assert max(norm(dense) / norm(living) for dense, living, _ in model.given) > 1.2
     check(model, method, steps=20, looked=20)
 
@@ -136,7 +136,7 @@ def test_clipping_that_never_bites_changes_nothing(algorithm, make_method, make_
 
 
 class Drawing(settings.Module):
-    """Draws random numbers of every kind in every step, so that one more drawn by anybody else shows."""
+    """Draws random numbers of every kind in every step, so that any other draw shows."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -180,7 +180,7 @@ def test_sparsity_zero_is_the_run_without_the_callback_bit_for_bit(name, workers
 
 
 class ByHand(Watched):
-    """Takes its steps itself, one every few batches and one for what an epoch leaves over."""
+    """Takes its steps itself, one every few batches and one for the batches left over at the end of an epoch."""
 
     def __init__(self, method, every=1, raw=False, clip=None):
         super().__init__(method)
@@ -232,7 +232,7 @@ def test_shares_of_steps_by_hand_need_their_number_and_the_error_says_so(name, m
 
 
 def test_clipping_by_hand_sees_the_gradients_of_the_dead_too(make_method, make_trainer):
-    """The callback is told of a step when it is taken, and this is before that: masks are exact all the same."""
+    """The callback hears of a step when it is taken, which is later than here: masks are exact all the same."""
     method = make_method(0.9, total_steps=20)
     model = ByHand(method, clip=NORM)
     make_trainer(method, max_epochs=2).fit(model, settings.batches())

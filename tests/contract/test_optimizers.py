@@ -1,4 +1,4 @@
-"""Every callback with every optimizer of torch: zeros in every forward pass, and newborns that take no leap."""
+"""Every callback with every optimizer of torch: zeros in every forward pass, and no large first step of newborns."""
 
 import pytest
 import torch
@@ -134,13 +134,13 @@ def first_steps(optimizer, growth, make_trainer, clip, steps=120):
 def test_a_newborns_first_step_is_at_most_three_typical_ones(optimizer, growth, clip, make_trainer):
     for newborn, living in first_steps(optimizer, growth, make_trainer, clip).values():
         assert newborn.quantile(0.95) <= 3 * living.quantile(0.95)
-        # ASGD divides by nothing: its step is the gradient, and these were born for the size of theirs.
+        # ASGD does not scale its gradient, and these connections were born because theirs is large.
         if (optimizer, growth) != ("asgd", "gradient"):
             assert newborn.median() <= 3
 
 
 def clean(optimizer, parameter, born, living):
-    """What looks right and is not: everything that the optimizer remembers of a newborn becomes zero."""
+    """What looks right and is wrong: to zero everything that the optimizer remembers about a newborn."""
     for moment in optimizer.state[parameter].values():
         if moment.shape == parameter.shape:
             moment.masked_fill_(born, 0.0)

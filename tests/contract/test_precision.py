@@ -101,7 +101,7 @@ class Planted(settings.Module):
 class Taken(Callback):
     """Counts the steps after which a parameter is not what it was, and keeps the scale where it was.
 
-    It asks the sparsity callback nothing, which may not know yet whether the last steps were taken.
+    It does not ask the sparsity callback, which may not know yet whether the last steps were taken.
     """
 
     def __init__(self, scaler=None, scale=None):
@@ -227,7 +227,7 @@ def test_a_step_by_hand_that_the_scaler_skips_counts_for_nothing(make_method, ma
 @pytest.mark.parametrize("fused", ["head", "body"])
 @pytest.mark.parametrize("first", ["head", "body"])
 def test_of_two_optimizers_each_has_the_scale_taken_off_its_own_gradients(fused, first, make_trainer):
-    """A fused optimizer takes it off within its step, of what the parameters hold; any other before it, of what is read."""
+    """A fused optimizer removes the scale in its step, from the parameters' own gradients; others do before it."""
     read, true = {}, {}
 
     @needs_gradient

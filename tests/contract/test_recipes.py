@@ -104,7 +104,7 @@ def check(model, method, steps=STEPS):
 
 
 def same_run(a, b):
-    """Whether two pairs of model and method have gone exactly the same way."""
+    """Whether two pairs of model and method have had exactly the same training."""
     return same_state(a[0], b[0]) and a[1].masks.checksum() == b[1].masks.checksum() and a[1].history == b[1].history
 
 
@@ -113,7 +113,7 @@ def loss_fn(module, batch):
 
 
 class Look(Callback):
-    """How many connections are dead after each step, and whether that is said to be the end of it."""
+    """How many connections are dead after each step, and whether the engine says that the target is reached."""
 
     def __init__(self, method):
         self.method, self.dead, self.at_target = method, [], []
@@ -140,7 +140,7 @@ def test_a_plain_fit(name, make, make_trainer):
 
 
 class Drawing(settings.Module):
-    """Draws random numbers in every step, so that one more drawn by anybody else shows."""
+    """Draws random numbers in every step, so that any other draw shows."""
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -219,7 +219,7 @@ class ByHand(Watched):
 
 
 class ByTheRawStep(ByHand):
-    """Or by torch's own."""
+    """Takes its steps itself, by torch's own optimizer."""
 
     def stepper(self):
         return self.optimizers().optimizer
@@ -290,7 +290,7 @@ def test_a_run_with_skipped_steps_is_the_run_that_never_saw_their_batches(make, 
 
 
 class Compiled(settings.Module):
-    """Looks from outside the graphs."""
+    """Checks the dead weights from outside the graphs."""
 
     method = None
 
@@ -419,7 +419,7 @@ def test_a_copy_holds_masks_and_history_and_trains_as_if_there_had_been_none(mak
 
 
 class Memoryless(Watched):
-    """Its optimizer remembers nothing, so that a second fit has nothing to forget."""
+    """Its optimizer has no state, so that a second fit loses none."""
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.lr)

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that was never stopped, bit for bit, as far as its loader allows."""
+"""A run that was stopped and resumed equals the run that was never stopped, bit for bit, as far as its loader allows."""
 
 import os
 import signal
@@ -86,7 +86,7 @@ def drop_by_square(layer):
         (drop_by_square, lambda layer: layer.weight.square()),
     ],
 )
-def test_another_score_of_ones_own_is_seen_as_another_argument(saved, resumed, make_trainer, tmp_path):
+def test_another_user_defined_score_is_another_argument(saved, resumed, make_trainer, tmp_path):
     trainer = make_trainer(GradualPruning(0.9, criterion=saved), max_epochs=1)
     trainer.fit(Module(), batches())
     trainer.save_checkpoint(Path(tmp_path) / "one.ckpt")

@@ -16,14 +16,14 @@ from lightning_sparse import SparsityError
 
 
 def deepspeed():
-    """The real one where its package is installed; else as much of it as there is."""
+    """The real strategy where its package is installed; otherwise as much of it as can be made."""
     if importlib.util.find_spec("deepspeed"):
         return DeepSpeedStrategy()
     return DeepSpeedStrategy.__new__(DeepSpeedStrategy)
 
 
 class Mine(FSDPStrategy):
-    """Somebody's own on top of one."""
+    """A user's own subclass of one."""
 
 
 def theirs():
@@ -41,7 +41,7 @@ SHARDED = {
 
 
 class Untouched(settings.Module):
-    """Looked at by nobody: a shard may not even have shapes."""
+    """A model that must not be looked at: a shard may not even have shapes."""
 
     def named_parameters(self, *arguments, **keywords):
         raise AssertionError("the weights were looked at before the strategy was")

@@ -85,13 +85,13 @@ def test_a_rewritten_weight_that_is_left_out_is_trained_as_before(make_method, w
 
 @wrapped
 def test_its_halves_are_enough_to_leave_a_layer_out(wrap, halves, make_trainer):
-    """The bias is not asked for anyway, so nobody should have to name it."""
+    """The bias is not made sparse anyway, so a user should not have to name it."""
     model, method = module(wrap), GradualPruning(0.9, exclude=[f"body.3.{half}" for half in halves])
     fit(make_trainer, method, model)
     check(model, method, ["body.0.weight", "head.weight"])
 
 
-def test_a_weight_whose_bias_is_rewritten_is_a_weight_as_any(make_trainer):
+def test_a_weight_whose_bias_is_rewritten_is_like_any_other(make_trainer):
     model, method = settings.Module(), GradualPruning(0.9)
     parametrize.register_parametrization(model.body[3], "bias", Doubled())
     prune.random_unstructured(model.head, "bias", amount=0.5)
@@ -99,7 +99,7 @@ def test_a_weight_whose_bias_is_rewritten_is_a_weight_as_any(make_trainer):
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight"])
 
 
-def test_what_torchs_prune_has_made_permanent_is_a_weight_as_any(make_method, make_trainer):
+def test_a_weight_that_torchs_prune_made_permanent_is_like_any_other(make_method, make_trainer):
     model, method = settings.Module(), make_method(0.9)
     prune.l1_unstructured(model.head, "weight", amount=0.5)
     prune.remove(model.head, "weight")
@@ -231,7 +231,7 @@ def test_quantised_layers_are_no_weights_to_make_sparse(make_method, quantizatio
 
 
 def test_quantisation_aware_layers_see_exact_zeros(make_method, quantization, make_trainer):
-    """What they round is a weight still, and they round zero to zero."""
+    """What they round is still a weight, and they round zero to zero."""
 
     class Aware(settings.Module):
         def __init__(self):

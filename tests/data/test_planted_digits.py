@@ -1,4 +1,4 @@
-"""Planted digits: the truth is where it is said to be, patches tell what they are said to tell, and networks learn both."""
+"""Planted digits: the truth is where the masks say, patches give away the class they should, and networks learn both."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Two choices that differ have two names in a checkpoint, and one choice has one name in every process."""
+"""Different choices have different names in a checkpoint, and a choice has the same name in every process."""
 
 import os
 import subprocess

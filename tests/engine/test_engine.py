@@ -187,7 +187,7 @@ def test_a_sparsity_that_would_empty_a_layer_is_refused_with_the_most_that_fits(
         attach(OPTIMIZERS["sgd"](model.parameters()), model, Recipe(Curve(0.95)))
 
 
-def test_a_score_of_ones_own_with_and_without_gradient():
+def test_a_user_defined_score_with_and_without_gradient():
     from lightning_sparse.engine.scores.of_layer import needs_gradient
 
     @needs_gradient

@@ -73,11 +73,11 @@ def test_a_rule_scales_with_the_sparsity_of_the_network():
         80,
     ]
     assert rules({}, dense(), 600) == {"stem.weight": 57, "a.weight": 230, "b.weight": 173, "head.weight": 140}
-    assert LayerRules("uniform", last=0.6)({}, dense(), 600)["head.weight"] == 80  # from the start, where nobody says
+    assert LayerRules("uniform", last=0.6)({}, dense(), 600)["head.weight"] == 80  # from the start, by default
 
 
 def by_removing(weights, living, keep):
-    """One ranking, the lowest first, of layers that stop at what they keep."""
+    """One ranking, the lowest first; a layer loses none of those that it has to keep."""
     entries = [
         (place, name, at, w) for place, (name, t) in enumerate(weights.items()) for at, w in enumerate(t.view(-1))
     ]
@@ -186,7 +186,10 @@ def test_a_gradual_schedule_in_units_ends_where_the_rules_say(base, granularity)
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (LayerRules(sparsity={"hed.*": 0.5}), r"sparsity\['hed\.\*'\] matches nothing .*did you mean 'head.weight'\?"),
+        (
+            LayerRules(sparsity={"hed.*": 0.5}),
+            r"sparsity\['hed\.\*'\] matches no parameter .*did you mean 'head.weight'\?",
+        ),
         (LayerRules(sparsity={"*.weight": 0.5}), "a rule for every layer"),
         (LayerRules(sparsity={"a.*": 0.5, "[ab].*": 0.6}), r"'a.weight' has two rules, .*=0.5 and .*=0.6: leave one"),
         (
@@ -198,7 +201,7 @@ def test_a_gradual_schedule_in_units_ends_where_the_rules_say(base, granularity)
         # a, b and the head keep 9, so that 191 are left for the stem's 100
         (
             LayerRules(sparsity={"[abh]*": 0.99}),
-            r"9 are in .* leaves 191 for 1 others, .* hold 100 .* from 0\.891 to 0\.99,",
+            r"9 are in .* leaves 191 for 1 others, .* have 100 .* from 0\.891 to 0\.99,",
         ),
         (LayerRules(first=0.0, floor=0.2), r"leaves 100 for 3 others, .* keep at least 180 \(floor=0.2\).* to 0\.72,"),
     ],
@@ -231,7 +234,7 @@ def test_moving_connections_between_ruled_layers_is_refused():
     [
         ({"base": "globl"}, "did you mean 'global'"),
         ({"sparsity": {"a": 90}}, r"sparsity\['a'\]=90 .*write 0.9 for 90 percent"),
-        ({"sparsity": 0.5}, "sparsity=0.5 is no mapping"),
+        ({"sparsity": 0.5}, "sparsity=0.5 is not a mapping"),
         ({"first": 1.0}, r"first=1.0 .*\[0, 1\)"),
         ({"last": -0.1}, "last=-0.1"),
         ({"floor": 1.5}, "floor=1.5"),

@@ -63,7 +63,7 @@ def test_updates_that_only_prune_need_no_more_bytes():
         mask[step] = False
         lifetimes.update({"w": mask}, step)
     assert lifetimes._born["w"].dtype == torch.int8
-    assert len(lifetimes.state_dict()["born"]["w"]) == 2  # never, not any more, since the beginning
+    assert len(lifetimes.state_dict()["born"]["w"]) == 2  # never lived, lives no more, lives since the beginning
     assert lifetimes.ages(1000) == {1000: 1000}
     assert lifetimes.ever_lived == 2000 - 1  # the first to die had died before the first look
 

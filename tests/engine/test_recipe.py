@@ -63,7 +63,7 @@ def test_plain_tells_recipes_apart_and_names_functions():
         ({"drop": "magnitud"}, "did you mean 'magnitude'"),
         ({"grow": "magnitude"}, "grow='magnitude' does not exist"),
         ({"allocation": "ERK"}, r"allocation='ERK' does not exist.*allowed: erk, global, uniform"),
-        ({"every": 0}, "no interval"),
+        ({"every": 0}, "not an interval"),
         ({"drop": 3}, "neither a name"),
         ({"total_steps": 0}, "total_steps=0 is not an integer of at least 1"),
     ],

@@ -26,7 +26,7 @@ def run(recipe, steps, seed=0, optimizer=torch.optim.Adam):
 
 
 @pytest.mark.parametrize("to", [0, 3])
-def test_after_pruning_everything_is_as_it_was_at_that_step_but_the_dead(to):
+def test_after_pruning_all_but_the_dead_is_as_it_was_at_that_step(to):
     stairs = Curve(0.0).then(10).then(20, 0.5).then(20, 0.75)
     _, engine, states, memory = run(Recipe(stairs, rewind=Rewind(to)), 25)
     for step in (10, 20):

@@ -21,7 +21,7 @@ def test_int_is_steps_and_float_is_a_share(value, step):
         ("half", "not a time"),
     ],
 )
-def test_what_is_no_time_is_refused_with_advice(value, advice):
+def test_anything_but_a_time_is_refused_with_advice(value, advice):
     with pytest.raises(SparsityError, match="end=") as error:
         check_time("end", value)
     assert advice in str(error.value)

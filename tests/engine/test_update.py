@@ -12,7 +12,7 @@ from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups
 from lightning_sparse.engine.update import allocate, next_masks
 from lightning_sparse.errors import SparsityError
 
-# The global ranking chooses connections and counts at once; an allocation of one's own gives counts alone.
+# The global ranking chooses connections and counts at once; an allocation of the user's own gives only counts.
 CHOICES = {**ALLOCATIONS, "counts": lambda scores, masks, living: global_(scores, masks, living)}
 SHAPES = {"first": (12, 9), "second": (7, 12), "head": (5, 7)}
 
@@ -75,7 +75,7 @@ def test_turnover_beyond_the_vacancies_is_a_shortfall():
 
 
 class Unread(dict):
-    """Scores that nobody may ask for."""
+    """Scores that must not be asked for."""
 
     def __missing__(self, name):
         raise AssertionError(f"the scores of {name} were read")

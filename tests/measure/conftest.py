@@ -65,7 +65,7 @@ def three_digits() -> Digits:
 
 
 class Times(nn.Module):
-    """A model whose logits are another's, times a number."""
+    """A model whose logits are those of another, times a factor."""
 
     def __init__(self, model: nn.Module, factor: float) -> None:
         super().__init__()

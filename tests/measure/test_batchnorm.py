@@ -67,6 +67,12 @@ def test_a_small_rest_does_not_count_as_a_full_batch():
     assert recalibrate_batchnorm(flat, (images, labels), batch_size=50)  # BatchNorm1d refuses a batch of 1
 
 
+def test_an_odd_number_of_images_in_twos_leaves_no_image_alone():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))  # which knows no variance of one image
+    recalibrate_batchnorm(model, (torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.long)), batch_size=2)
+    assert model[1].num_batches_tracked == 2
+
+
 def test_only_the_first_so_many_images_of_a_loader():
     images, labels = some()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=16)

@@ -1,4 +1,4 @@
-"""What is not pixels, classes or logits is refused with what to write instead."""
+"""Anything but pixels, classes or logits is refused, with what to write instead."""
 
 import pytest
 import torch

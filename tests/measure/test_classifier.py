@@ -76,7 +76,7 @@ def test_channels_that_do_not_fit_are_refused(digits):
         measure_accuracy(as_classifier(digits.model, mean=[0.5, 0.5, 0.5]), (digits.images, digits.labels))
 
 
-def test_what_is_no_module_is_refused():
+def test_anything_but_a_module_is_refused():
     with pytest.raises(SparsityError, match="model=function is not a torch"):
         as_classifier(check_nothing)
 

@@ -1,4 +1,4 @@
-"""Measuring leaves no trace: on the model, the random states and the modes, also when it fails."""
+"""Measuring leaves no trace on the model, the random states and the modes, even when it fails."""
 
 import random
 

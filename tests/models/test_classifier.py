@@ -114,13 +114,13 @@ def test_a_narrow_resnet18_starts_as_torchvisions_does():
 
 
 @pytest.mark.parametrize("width", [0, -1, True, "half", float("nan"), float("inf")])
-def test_what_is_no_width_is_refused(width):
+def test_anything_but_a_width_is_refused(width):
     with pytest.raises(SparsityError, match=r"width=.* is not a factor above 0: write 0\.5"):
         small_cnn((1, 8, 8), 10, width)
 
 
 @pytest.mark.parametrize(("make", "shape"), NETS)
-def test_what_is_no_shape_of_an_image_is_refused(make, shape):
+def test_anything_but_the_shape_of_an_image_is_refused(make, shape):
     for wrong in (shape[1:], (*shape, 1), (0, 32, 32), "1x28x28", 28):
         with pytest.raises(SparsityError, match=r"shape=.* is not \(channels, height, width\)"):
             make(wrong, 10)

@@ -231,7 +231,7 @@ def test_07_one_gets_what_one_asked_for(loader, make_trainer):
     half = ModelPruning("l1_unstructured", parameter_names=["weight"], amount=0.5)
     make_trainer(half, at_epoch_end(look), max_epochs=5).fit(model, loader)
     assert shares == pytest.approx([0.5, 0.75, 0.875, 0.9375, 0.96875], abs=1e-3), REPAIRED
-    assert off[0] == 0.0, REPAIRED  # one epoch of training is thrown away, and nobody asked for that
+    assert off[0] == 0.0, REPAIRED  # one epoch of training is thrown away without being asked for
 
     callback, shares, off = GradualPruning(0.5), [], []
 
@@ -342,7 +342,7 @@ def test_12_random_masks_are_the_same_on_every_rank(tmp_path):
         return [torch.cat([weight.flatten() for weight in weights.values()]) for weights in (one, two)]
 
     one, two = both("theirs")
-    # DDP hands rank 0's masks on at the next training step; after the last pruning there is none.
+    # DDP broadcasts rank 0's masks at the next training step; after the last pruning there is none.
     assert ((one == 0) != (two == 0)).float().mean() == pytest.approx(0.5, abs=0.05), REPAIRED
 
     one, two = both("ours")

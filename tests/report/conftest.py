@@ -1,4 +1,4 @@
-"""A sweep's folder written by code, with numbers by formula so that a test can work the means out by hand."""
+"""A sweep's folder written by code, with numbers from a formula, so that a test can work out the means by hand."""
 
 import json
 from collections.abc import Callable

@@ -51,7 +51,7 @@ def test_at_most_four_of_a_class_and_every_class_before_a_second_of_any():
     assert "24 of the 60 images" in figure.get_label()
 
 
-def test_nothing_forgotten_is_no_figure():
+def test_without_forgotten_images_there_is_no_figure():
     labels = np.arange(3)
     assert gallery(pictures(3), labels, labels, np.array([0, 1, -1]), "same") is None
 

@@ -84,7 +84,7 @@ def test_every_figure_holds_the_numbers_of_over_seeds_and_is_one_that_plotly_kno
     assert curve["y"][0] == pytest.approx(0.95 - 0.05 * 0.98)
 
 
-def test_the_exact_sparsity_is_said_of_a_point(make_sweep):
+def test_a_point_says_its_exact_sparsity(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.8,), seeds=(0,))
     rows = folder / "gradual-0.8-s0" / "records.jsonl"
     rows.write_text(rows.read_text().replace('"sparsity": 0.8', '"sparsity": 0.7999924530'))

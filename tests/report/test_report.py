@@ -1,4 +1,4 @@
-"""The report as a reader meets it: one page that opens offline, and the files beside it."""
+"""The report as a reader sees it: one page that opens offline, and the files beside it."""
 
 import json
 import subprocess
@@ -105,7 +105,7 @@ def test_the_headline_says_what_the_numbers_say(make_sweep):
         "clean \N{MINUS SIGN}9.8 [\N{MINUS SIGN}9.8, \N{MINUS SIGN}9.8], "
         "robust \N{MINUS SIGN}29.4 [\N{MINUS SIGN}29.4, \N{MINUS SIGN}29.4]."
     )
-    assert "eps = 0.1 (of 0.05, 0.1, 0.2 the middle one)" in said[-1]
+    assert "eps = 0.1 (the middle one of 0.05, 0.1, 0.2)" in said[-1]
     assert "100 test images still correct under every one of apgd-dlr, fgsm, pgd" in said[-1]
     assert "over 3 seeds" in said[-1]
 

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_sparse.app.report_command import main
 from lightning_sparse.report.figure_contents import FIGURES
-from lightning_sparse.tables.several import together
+from lightning_sparse.tables.combined_sweeps import combine
 
 
 def test_a_sweep_is_reported_while_it_runs(make_sweep, write_job, capsys):
@@ -79,7 +79,7 @@ def test_several_sweeps_on_one_page(make_sweep, write_job, tmp_path, monkeypatch
     assert (output / "figures" / "robustness.svg").exists()
     assert (output / "figures" / "maps_gradual-quick_gradient.png").exists()
     assert {path: path.stat().st_mtime_ns for path in [*quick.rglob("*"), *long.rglob("*")]} == before
-    assert len(together([quick, long], output).jobs) == 12  # its own report does not stand in the way
+    assert len(combine([quick, long], output).jobs) == 12  # its own report does not stand in the way
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_several_sweeps_on_one_page(make_sweep, write_job, tmp_path, monkeypatch
         (["quick", "--output", "x"], "is for several sweeps"),
         (["quick", "nowhere"], "does not exist"),
         (["quick", "long", "--output", "quick"], "is a sweep"),
-        (["quick", "long", "--output", "pictures"], "holds something else"),
-        (["quick", "long", "--output", "pictures/mine.png"], "holds something else"),
+        (["quick", "long", "--output", "pictures"], "holds something other"),
+        (["quick", "long", "--output", "pictures/mine.png"], "holds something other"),
         ([], "FOLDER"),
     ],
 )

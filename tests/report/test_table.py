@@ -10,6 +10,7 @@ import pytest
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.report.headline import headline
+from lightning_sparse.report.trust_table import trust_table
 from lightning_sparse.results.records import Record, append, read
 from lightning_sparse.tables.averages import over_seeds
 from lightning_sparse.tables.collect import by_subject, collect
@@ -116,7 +117,7 @@ def test_measuring_again_replaces_and_does_not_count_twice(make_sweep):
     assert found["values"] == [0.123]
 
 
-def test_undefined_values_are_left_out_and_told(make_sweep):
+def test_undefined_values_are_left_out_and_reported(make_sweep):
     folder = make_sweep(methods=("gradual",), levels=(0.5,))
     job = {"run": "gradual-0.5-s2", "method": "gradual", "data": "digits", "model": "cnn", "seed": 2}
     dead = Record(
@@ -131,7 +132,7 @@ def test_undefined_values_are_left_out_and_told(make_sweep):
     assert [said for said in warnings(sweep) if "undefined for gradual-0.5-s2" in said]
 
 
-def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
+def test_what_makes_numbers_incomparable_is_reported(make_sweep, write_job):
     folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
     assert warnings(collect(folder)) == []
     job = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "seed": 0}
@@ -145,6 +146,18 @@ def test_what_makes_numbers_incomparable_is_told(make_sweep, write_job):
     assert "different numbers of images: clean/accuracy" in said
     assert "failed the check of losses agree: gradual-0.5-s0" in said
     assert "failed the check of noise: gradual-0.5-s0" in said
+
+
+def test_a_check_that_some_networks_never_had_leaves_their_cells_empty(make_sweep):
+    folder = make_sweep(methods=("gradual",), levels=(0.5,), seeds=(0,))
+    owner = {"run": "gradual-0.5-s0", "method": "gradual", "data": "digits", "model": "cnn", "sparsity_asked": 0.5}
+    checks = [Record("trust_noise", 0.2, 100, trust="failed: noise", key="saliency-0", **owner)]
+    owner |= {"run": "dense-0-s0", "method": "dense", "sparsity_asked": 0.0}
+    checks.append(Record("trust_transfer", 0.01, 100, trust="passed", key="saliency-0", **owner))
+    append(folder / "records.jsonl", checks)
+    dense, gradual = trust_table(collect(folder).frame)["lines"]
+    assert [cell["shown"] for cell in dense["cells"]] == ["", "0.01"]
+    assert gradual["cells"] == [{"shown": "0.2", "failed": 1, "of": 1}, {"shown": "", "failed": 0, "of": 0}]
 
 
 def test_of_two_jobs_in_one_place_the_last_asked_for_counts(make_sweep, write_job):
@@ -223,7 +236,7 @@ def test_folders_that_are_no_sweep_are_refused(tmp_path):
         collect(tmp_path)
 
 
-def test_a_mean_over_seeds_that_were_trained_otherwise_is_said(tmp_path, write_job):
+def test_a_mean_over_seeds_that_were_trained_differently_is_reported(tmp_path, write_job):
     folder = tmp_path / "mixed"
     for seed, training in enumerate(["one", "one", "other"]):
         write_job(folder, "gradual", 0.5, seed, training=training)

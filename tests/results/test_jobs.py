@@ -1,4 +1,4 @@
-"""A sweep's jobs are read once, those that cannot be read too."""
+"""A sweep's jobs are read once, including those whose files are torn."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def test_of_two_the_last_asked_for_counts(tmp_path):
     assert read_jobs(tmp_path) == ([new], [old])
 
 
-def test_what_is_no_sweep_is_refused(tmp_path):
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(SparsityError, match="does not exist"):
         read_jobs(tmp_path / "nothing")
     with pytest.raises(SparsityError, match="holds no job"):

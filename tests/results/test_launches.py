@@ -1,10 +1,9 @@
-"""The log of a sweep's launches, and what its progress line makes of it."""
+"""The log of a sweep's launches, and the progress line made from it."""
 
 import json
 
 from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
-from lightning_sparse.tables.not_started import in_words
 
 ASKED = [[f"seed={seed}"] for seed in range(4)]
 
@@ -28,7 +27,7 @@ def test_what_all_launches_did_is_counted(tmp_path):
     assert launches.counts(tmp_path) == {
         "launches": 3, "trained": 1, "resumed": 1, "measured": 0, "skipped": 1, "failed": 1, "failed_before": 1, "cut": 1
     }  # fmt: skip
-    said = in_words(launches.counts(tmp_path))
+    said = launches.launches_in_words(launches.counts(tmp_path))
     assert said.startswith("3 launches: 1 job trained, 1 resumed, 1 skipped, 1 failed, 1 failed before and not tried")
 
 
@@ -51,7 +50,7 @@ def test_plain_lines_say_what_is_done_running_and_left(tmp_path, capsys):
     events = [json.loads(line) for line in log.read_text().splitlines()]
     events[-1]["at"] = events[1]["at"] + 60
     log.write_text("".join(json.dumps(event) + "\n" for event in events))
-    launches.launch(tmp_path, ASKED)  # another launch's jobs are not of this one
+    launches.launch(tmp_path, ASKED)  # another launch's jobs are not counted in this one
     launches.tell(tmp_path, "done", 3, "z", how="skipped", says="done before")
     progress.end()
     # Two and a half jobs of a minute are left, and two have run at once.

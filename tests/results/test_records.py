@@ -33,7 +33,7 @@ def test_rows_of_a_later_version_are_read_by_what_is_known(tmp_path):
     assert read(path) == [Record("gini", 0.5, 3)]
 
 
-def test_no_file_is_no_rows(tmp_path):
+def test_a_missing_file_has_no_rows(tmp_path):
     assert read(tmp_path / "none.jsonl") == []
 
 

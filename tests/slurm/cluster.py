@@ -65,7 +65,7 @@ StorageUser=root
 
 
 def until(holds: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Ask four times a second, and say what never came."""
+    """Ask four times a second; on a timeout, raise with what was waited for."""
     end = time.monotonic() + seconds
     while not (found := holds()):
         if time.monotonic() > end:
@@ -75,7 +75,7 @@ def until(holds: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 def told(*command: str) -> str:
-    """What a command prints; nothing where it fails."""
+    """What a command prints; an empty string if it fails."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 

@@ -74,7 +74,7 @@ def test_a_job_that_is_cancelled_is_finished_by_the_same_command(cluster, tmp_pa
     assert first.returncode == 1, output
     assert "CANCELLED" in output
     assert (folder / "report.html").exists()
-    # The launch ends with its first job that is lost; those behind it go on in Slurm.
+    # The launch ends with the first job that is lost; later jobs go on in Slurm.
     until(lambda: not told("squeue", "--noheader"), 300, "the end of the other jobs")
     cancelled, *others = jobs(folder)
     assert status(cancelled) == "running"

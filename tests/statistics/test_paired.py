@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.statistics.paired import holm, mcnemar, paired_bootstrap, welch
+from lightning_sparse.statistics.paired import holm, mcnemar, welch
 
 
 def answers(both, only_a, only_b, neither):
@@ -68,31 +68,9 @@ def test_pairing_is_worth_its_while():
         ([], [], "booleans"),
     ],
 )
-def test_what_is_no_pair_of_answers_is_refused(a, b, said):
+def test_anything_but_a_pair_of_answers_is_refused(a, b, said):
     with pytest.raises(SparsityError, match=said):
         mcnemar(a, b)
-
-
-def test_the_bootstrap_is_scipys():
-    values = np.random.default_rng(3).exponential(size=80) - 0.8
-    mean, low, high = paired_bootstrap(values, draws=20_000)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile").confidence_interval
-    assert mean == values.mean()
-    assert (low, high) == pytest.approx(tuple(expected), abs=0.01)
-    assert paired_bootstrap(values, seed=1) == paired_bootstrap(values, seed=1) != paired_bootstrap(values, seed=2)
-
-
-def test_the_bootstrap_leaves_out_what_is_undefined():
-    values = [1.0, float("nan"), 3.0, 2.0]
-    assert paired_bootstrap(values) == paired_bootstrap([1.0, 3.0, 2.0])
-    assert paired_bootstrap([4.0])[0] == 4
-    assert np.isnan(paired_bootstrap([4.0])[1:]).all()
-    assert np.isnan(paired_bootstrap([])).all()
-    for wrong in (10, 2000.0, True):
-        with pytest.raises(SparsityError, match="draws="):
-            paired_bootstrap(values, draws=wrong)
-    with pytest.raises(SparsityError, match="one row"):
-        paired_bootstrap([[1.0]])
 
 
 def test_holm_by_hand():
@@ -120,6 +98,8 @@ def test_tests_that_were_not_made_do_not_count():
     assert holm([0.01, float("nan"), 0.04]) == pytest.approx([0.02, float("nan"), 0.04], nan_ok=True)
     with pytest.raises(SparsityError, match="not all in"):
         holm([0.5, 5.0])
+    with pytest.raises(SparsityError, match="one row"):
+        holm([[0.5]])
 
 
 def test_welch_by_hand():

@@ -67,12 +67,7 @@ def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
     kinds = {*(described.group for described in QUANTITIES), "maps", "adversarial"}
     assert {"clean", "robust", "saliency", "cost", "vog", "shortcut"} < kinds
     assert {drawn[f"{kind}/*"] for kind in kinds} == {"sparsity"}
-    curves = (
-        "*",
-        "sparsity",
-        "robust/monitor/*",
-        "vog/rank_stability",
-    )  # of the training, which look on while it lasts
+    curves = ("*", "sparsity", "robust/monitor/*", "vog/rank_stability")  # drawn during the training
     assert {drawn[name] for name in curves} == {"trainer/global_step"}
 
     trained = [(point["trainer/global_step"], point["train/loss"]) for point in history(told) if "train/loss" in point]
@@ -125,7 +120,7 @@ def test_a_trainer_writes_what_the_masks_do_into_the_jobs_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")  # nor do four batches need them
-def test_a_trainer_of_ones_own_writes_into_the_jobs_run(tmp_path):
+def test_a_trainer_of_the_users_own_writes_into_the_jobs_run(tmp_path):
     from lightning.pytorch import Trainer
     from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -286,7 +281,7 @@ def test_online_without_an_account_says_what_to_do(tmp_path, monkeypatch):
 
 def test_without_wandb_the_message_says_what_to_install(tmp_path):
     code = (
-        "import sys; sys.modules['wandb'] = None\n"  # what an import of a package that is not there meets
+        "import sys; sys.modules['wandb'] = None\n"  # what importing a missing package raises
         "from lightning_sparse.tracking import job_run\n"
         "job_run(name='a', project='p', group='g', folder='.')\n"
     )

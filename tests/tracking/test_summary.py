@@ -156,7 +156,7 @@ def test_a_slider_goes_through_the_levels(sweep, told):
     assert bright[0] > bright[2]
 
 
-def test_the_same_numbers_again_are_no_new_run_and_others_go_on_under_its_id(sweep, told, tmp_path):
+def test_the_same_numbers_make_no_new_run_and_others_continue_under_its_id(sweep, told, tmp_path):
     folder = shutil.copytree(sweep, tmp_path / "quick")
     summary_run(collect(folder), project=PROJECT)  # a copy elsewhere is another sweep
     assert len(folders(folder)) == 2

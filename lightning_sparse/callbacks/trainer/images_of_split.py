@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.gathering import gathered
+from lightning_sparse.measure.images_and_labels import images_and_labels
 
 
 def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) -> tuple[Tensor, Tensor]:
@@ -23,4 +23,4 @@ def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) ->
             f"write {argument}=(images, labels), or a loader of such batches"
         )
     with fork_random_states(0):
-        return gathered(split(name, most))
+        return images_and_labels(split(name, most))

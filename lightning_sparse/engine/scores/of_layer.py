@@ -1,7 +1,7 @@
 """Drop and grow scores: which connections die first, and which missing ones are born first.
 
 A score is a function of one :class:`Layer` that returns a tensor of the weight's shape. The living connections with the
-lowest drop score die; the missing ones with the highest grow score are born. Your own is a function too::
+lowest drop scores die; the missing ones with the highest grow scores are born. You can write your own::
 
     @needs_gradient
     def taylor(layer: Layer) -> Tensor:
@@ -32,8 +32,8 @@ class Layer:
     Attributes:
         name: the parameter's name in the model.
         weight: the parameter; zero where the connection is dead.
-        dense_gradient: gradient of the loss for every connection, dead ones too; None if nobody asked for it.
-        generator: the run's own CPU generator: draw from it, and from nothing else.
+        dense_gradient: gradient of the loss for every connection, dead ones too; None if it was not read.
+        generator: the run's own CPU generator; draw random numbers from this one only.
     """
 
     name: str
@@ -43,11 +43,7 @@ class Layer:
 
     @property
     def gradient(self) -> Tensor:
-        """The dense gradient.
-
-        Raises:
-            SparsityError: if there is none.
-        """
+        """The dense gradient; a SparsityError if there is none."""
         if self.dense_gradient is None:
             raise SparsityError(
                 f"{self.name!r} has no gradient at a mask update whose score needs one: exclude it "
@@ -58,7 +54,7 @@ class Layer:
 
 if TYPE_CHECKING:
     Score = Callable[[Layer], Tensor]
-else:  # LightningCLI would take the true type for something that makes Tensors, and refuse a score of one's own
+else:  # LightningCLI would take the true type for something that makes Tensors, and refuse a user's own score
     Score = Callable[[Layer], Any]
 S = TypeVar("S", bound=Score)
 
@@ -112,7 +108,7 @@ def taylor(layer: Layer) -> Tensor:
     """``|w dL/dw|`` of the last accumulated batch: the first-order change of the loss if the connection dies.
 
     Mozer & Smolensky 1989, "Skeletonization" (NeurIPS 1); Molchanov et al. 2017 (arXiv 1611.06440). One pass, and no extra
-    backward; :func:`~lightning_sparse.engine.scores.of_network.snip` is the same before training, on batches of its own.
+    backward; :func:`~lightning_sparse.engine.scores.of_network.snip` is the same before training, on separate batches.
 
     Example:
         >>> taylor(Layer("w", torch.tensor([2.0, -1.0]), torch.tensor([-3.0, 1.0]), torch.Generator())).tolist()

@@ -1,7 +1,7 @@
-"""Scores of the whole network, from batches and a loss: they need no training step, so they can prune at birth.
+"""Scores of the whole network, from batches and a loss: they need no training step, so they can prune before the first.
 
-Such a score is a function of one :class:`Network` that returns a tensor for each of its parameters; like any drop score,
-the lowest die. Your own is marked by :func:`of_network`.
+Such a score is a function of one :class:`Network` that returns a tensor for each of its parameters; the lowest die, as with
+any drop score. Mark your own with :func:`of_network`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Network:
 
         def product(batch: Any) -> dict[str, Tensor]:
             found = hessian_product(self.loss(self.model, batch), list(weights.values()), [vector[n] for n in weights])
-            return {} if found is None else dict(zip(weights, found, strict=True))  # linear in the weights: zero
+            return {} if found is None else dict(zip(weights, found, strict=True))  # None: the loss is linear
 
         return self._mean(product)
 
@@ -95,7 +95,7 @@ def looking_at(
 ) -> Iterator[Network]:
     """Yield the network for scores to look at, and leave no trace on it.
 
-    Compiled modules run uncompiled, and attention by its plain kernel: compiled and fused kernels have no second
+    Compiled modules run uncompiled, and attention runs its plain kernel: compiled and fused kernels have no second
     derivative.
     """
     with as_it_was(model), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
@@ -121,9 +121,9 @@ def snip(network: Network) -> dict[str, Tensor]:
 def grasp(network: Network) -> dict[str, Tensor]:
     """``w (H g)``: gradient flow, Wang et al. 2020, GraSP (arXiv 2002.07376).
 
-    Their score is its negative, -w (H g), the change of the squared gradient norm if the weight is removed, and the highest
-    die; here the lowest die. One forward and backward, and one double backward a batch. (Their code also divides the logits
-    by 200, which a loss of your own can do.)
+    Their score is the negative, -w (H g), the change of the squared gradient norm if the weight is removed, of which the
+    highest die; here the lowest die. One forward and backward, and one double backward a batch. (Their code also divides the
+    logits by 200, which your own loss can do.)
 
     Example:
         >>> net = nn.Linear(1, 1, bias=False)
@@ -140,9 +140,9 @@ def grasp(network: Network) -> dict[str, Tensor]:
 def synflow(network: Network) -> dict[str, Tensor]:
     """``|w dR/dw|``, with R the output for an input of ones under absolute weights: Tanaka et al. 2020 (arXiv 2006.05467).
 
-    Data-free: a batch is read for its shape alone. In many rounds (``rounds=100``) it keeps layers from collapsing. Modules
-    are in eval mode, numbers double (R is a sum over all paths), and what adds to a layer's output (biases, running means) is
-    left out, because it feeds connections that no path reaches. One forward and backward.
+    It needs no data: only the shape of a batch is used. Many rounds (``rounds=100``) keep layers from collapsing. Modules are
+    in eval mode, numbers are double (R is a sum over all paths), and what adds to a layer's output (biases, running means)
+    is zero, because it feeds connections that no path reaches. One forward and backward.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 2, bias=False))

@@ -10,7 +10,7 @@ from lightning_sparse.errors import check_share
 
 
 class _Running:
-    """One tensor a layer, made of what every optimizer step brought; 4 bytes a weight and one pass a step."""
+    """One tensor a layer, updated at every optimizer step; 4 bytes a weight and one pass a step."""
 
     needs_gradient = True
 
@@ -18,7 +18,7 @@ class _Running:
         self._kept: dict[str, Tensor] = {}
 
     def kept(self, layer: Layer) -> Tensor:
-        """What is remembered of a layer, zeros at first; a checkpoint's is on the CPU."""
+        """What is remembered of a layer, zeros at first; moved to its device, as a checkpoint's is on the CPU."""
         if layer.name not in self._kept:
             self._kept[layer.name] = torch.zeros_like(layer.weight, dtype=torch.float32)
         self._kept[layer.name] = self._kept[layer.name].to(layer.weight.device)
@@ -36,7 +36,7 @@ class _Running:
 class Momentum(_Running):
     """``|running mean of dL/dw|``: Dettmers & Zettlemoyer 2019, SNFS (arXiv 1907.04840).
 
-    It keeps its own mean of the dense gradient, so that it works with any optimizer and under clipping.
+    It keeps its own mean of the dense gradient, so that it works with any optimizer and with clipping.
     Cost: 4 bytes a weight, and one pass over the gradients a step.
 
     Args:
@@ -73,7 +73,7 @@ class Fisher(_Running):
     """``w^2 F / 2``, with F the running mean of squared gradients: what the loss gains if the connection dies.
 
     The diagonal of optimal brain damage (LeCun et al. 1989, "Optimal brain damage", NeurIPS 2), with the empirical Fisher
-    information in the place of the Hessian (Theis et al. 2018, arXiv 1801.05787; Singh & Alistarh 2020, arXiv
+    information in place of the Hessian (Theis et al. 2018, arXiv 1801.05787; Singh & Alistarh 2020, arXiv
     2004.14340). The gradients are those of batches, not of single examples. Cost: 4 bytes a weight, one pass a step.
 
     Args:
@@ -108,7 +108,7 @@ class Movement(_Running):
     """``-sum of w dL/dw`` over all steps: weights that training pulls towards zero die, however large they are.
 
     Sanh et al. 2020, "Movement pruning" (arXiv 2005.07683), equation 5 without its constant factor. Meant for fine-tuning a
-    trained model. The weight is the one that the step has started from. Cost: 8 bytes a weight, two passes a step.
+    trained model. The weight is the one before the step. Cost: 8 bytes a weight, two passes a step.
 
     Example:
         >>> score = Movement()
@@ -119,10 +119,10 @@ class Movement(_Running):
     """
 
     def observe(self, layer: Layer) -> None:
-        """Take in one optimizer step; the first only shows where the next will start."""
+        """Take in one optimizer step; the first only shows where the next one starts."""
         start = self._kept.get(f"{layer.name}, as the next step finds it")
         if layer.dense_gradient is not None and start is not None:
-            alive = layer.weight != 0  # what has died since starts from nothing if it is born again
+            alive = layer.weight != 0  # what has died starts from zero if it is born again
             kept = self.kept(layer)
             kept.sub_(start.to(kept.device) * layer.dense_gradient.float()).mul_(alive)
         self._kept[f"{layer.name}, as the next step finds it"] = layer.weight.float().clone()

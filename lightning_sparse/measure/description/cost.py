@@ -17,7 +17,7 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
 from lightning_sparse.measure.description.storage import storage_formats
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
 
@@ -39,7 +39,7 @@ def measure_cost(
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: images and labels; the first ``batch_size`` are used, the labels not at all.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
-        batch_size: images in the one batch whose memory is measured. More than 1, or BatchNorm may have nothing to train on.
+        batch_size: images in the one batch whose memory is measured; more than 1, or BatchNorm may be unable to train.
         progress: show a bar over the four parts.
 
     Returns:
@@ -58,7 +58,7 @@ def measure_cost(
         >>> [(row.metric, row.value) for row in found.records[:4]]
         [('cost_parameters', 650), ('cost_living', 170), ('cost_flops_dense', 1280.0), ('cost_flops', 320.0)]
     """
-    images, labels = gathered(data, check_count("batch_size", batch_size, write=64))
+    images, labels = images_and_labels(data, check_count("batch_size", batch_size, write=64))
     check_images(images, labels)
     classifier = as_classifier(model)
     model = classifier.model
@@ -87,29 +87,26 @@ def _parameters(model: nn.Module, counts: Mapping[str, tuple[int, int]]) -> list
 def _flops(
     classifier: nn.Module, model: nn.Module, counts: Mapping[str, tuple[int, int]], images: Tensor
 ) -> list[Record]:
-    dense, sparse, seen = 0.0, 0.0, set()
+    dense = sparse = 0.0
     eager = torch.compiler.set_stance("force_eager")  # calls inside a compiled graph cannot be seen
     with untouched(classifier), torch.no_grad(), eager, CallRecorder(model) as recorder:
         (batch,) = next(batches(len(images), device_of(classifier), images))
-        with (
-            warnings.catch_warnings()
-        ):  # that the hook fires for the shell of a compiled module too, which is not counted
-            warnings.filterwarnings(
-                "ignore", r"Using `torch\.compile\(module\)` when there are global hooks", UserWarning
-            )
+        with warnings.catch_warnings():
+            # The hook also fires for the shell of a compiled module, which is not counted.
+            message = r"Using `torch\.compile\(module\)` when there are global hooks"
+            warnings.filterwarnings("ignore", message, UserWarning)
             classifier(batch)
     for call in recorder.calls:
         living, total = counts.get(call.name, (1, 1))
-        dense, sparse = dense + call.flops / len(images), sparse + call.flops / len(images) * living / total
-        seen.add(call.name)
+        dense += call.flops / len(images)
+        sparse += call.flops / len(images) * living / total
     detail = "of one image, forward pass, two a multiply-add of the weights"
-    if unseen := sorted(counts.keys() - seen):
+    if unseen := sorted(counts.keys() - {call.name for call in recorder.calls}):
         detail += f"; without {', '.join(unseen)}, used by no layer that can be seen"
+    alone = f"{detail}; living connections only, which no dense kernel saves"
     return [
         Record("cost_flops_dense", dense, len(images), detail=detail),
-        Record(
-            "cost_flops", sparse, len(images), detail=f"{detail}; living connections only, which no dense kernel saves"
-        ),
+        Record("cost_flops", sparse, len(images), detail=alone),
     ]
 
 
@@ -124,10 +121,7 @@ def _peak(classifier: nn.Module, images: Tensor, training: bool) -> Record:
             f"the model cannot train on 1 image ({error}): give 2 images or more, batch_size=64"
         ) from error
     passes = "forward and backward, no optimizer" if training else "forward in eval mode, no gradients"
-    on = (
-        "torch's allocator on CUDA"
-        if device_of(classifier).type == "cuda"
-        else "tensors alive, kernels' workspaces unseen"
-    )
+    cuda = device_of(classifier).type == "cuda"
+    on = "torch's allocator on CUDA" if cuda else "tensors alive, kernels' workspaces unseen"
     detail = f"bytes, batch size {len(images)}, {passes}; {on}; dead weights take their place like living ones"
     return Record(f"cost_peak_memory_{name}", value, len(images), detail=detail)

@@ -20,7 +20,7 @@ from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
 
@@ -40,18 +40,18 @@ def measure_description_length(
 ) -> Measured:
     """Measure the two-part code of the training labels: the network, and then the labels given network and images.
 
-    The shortest description that explains the data is the one to believe (Rissanen 1978; for networks Hinton & van Camp
-    1993; measured on modern ones by Blier & Ollivier 2018, arXiv 1802.07044, who find codes of this kind far from the best
-    known). Per layer of N connections with k living ones:
+    The shortest description that explains the data is the best (Rissanen 1978; for networks Hinton & van Camp 1993; measured
+    on modern ones by Blier & Ollivier 2018, arXiv 1802.07044, who find codes of this kind far from the best known). Per layer
+    of N connections with k living ones:
 
     - mask: log2 C(N, k) + log2(N + 1) bits. A dense layer still pays the second term, for saying that k = N;
     - values: k H(q) + 32 * 2^b, where q are the living values rounded to 2^b levels evenly spaced from the smallest to the
-      largest of the layer, and H their empirical entropy. The codebook's 32 bits a level pay for how often each occurs;
-      the layer's two ends, 64 bits, are not counted;
+      largest of the layer, and H their empirical entropy. The 32 bits a level state how often it occurs; the layer's two
+      ends, 64 bits, are not counted;
     - b is one number for the whole network: the smallest at which the mean loss on ``train_data`` rises by no more than one
-      standard error of that mean. If no b up to ``max_bits`` does, the values cost 32 bits each;
+      standard error of that mean. If no b up to ``max_bits`` is enough, the values cost 32 bits each;
     - everything else that a checkpoint holds as floats (biases, norms, statistics): 16 bits each, and rounded to that;
-    - labels: the sum of -log2 p(label | image) under the network so rounded, on training images.
+    - labels: the sum of -log2 p(label | image) under the rounded network, on training images.
 
     The architecture is not counted: it is the same at every sparsity.
 
@@ -60,15 +60,15 @@ def measure_description_length(
         train_data: training images and labels, without augmentation: all of them, or a sample.
         masks: by parameter name, True where a connection lives; without them zeros of sparsifiable weights are dead.
         max_bits: the largest b to try, in [1, 16].
-        train_size: number of training images, if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
+        train_size: number of training images if ``train_data`` is a sample of them: the labels' bits are scaled up to it.
         batch_size: images per forward pass.
-        seed: of random states inside.
+        seed: of the random states inside.
         progress: show a bar over the values of b.
 
     Returns:
         Records, in bits: ``cost_bits`` (the sum), ``cost_bits_mask``, ``cost_bits_values``, ``cost_bits_other``,
-        ``cost_bits_labels``; and ``cost_value_bits``, which is b, or 32. Those with labels in them have an interval if
-        ``train_data`` is a sample. Arrays: ``label_bits`` (n,), the bits of each image's label, float32.
+        ``cost_bits_labels``; and ``cost_value_bits``, which is b, or 32. ``cost_bits`` and ``cost_bits_labels`` have an
+        interval if ``train_data`` is a sample. Arrays: ``label_bits`` (n,), the bits of each image's label, float32.
 
     Raises:
         SparsityError: if an argument does not fit, or masks or images are not what they should be.
@@ -80,7 +80,7 @@ def measure_description_length(
         >>> round(found["cost_bits_mask"], 2), found["cost_bits_other"]  # log2(128 + 1), and two biases
         (7.01, 32.0)
     """
-    images, labels = gathered(train_data)
+    images, labels = images_and_labels(train_data)
     n = len(labels)
     _check(n, max_bits, train_size)
     size = train_size or n
@@ -116,13 +116,12 @@ def measure_description_length(
     of_all = (
         f"mask + values + other + labels; {found.words}; {sample}; without a network the labels take {alone:.0f} bits"
     )
+    of_alone = f"-log2 p(label) under the rounded net; {sample}"
     return Measured(
         [
             Record("cost_bits", network + of_labels, n, network + low, network + high, detail=of_all),
             *(Record(f"cost_bits_{part}", bits[part], n, detail=detail) for part, detail in details.items()),
-            Record(
-                "cost_bits_labels", of_labels, n, low, high, detail=f"-log2 p(label) under the rounded net; {sample}"
-            ),
+            Record("cost_bits_labels", of_labels, n, low, high, detail=of_alone),
             Record("cost_value_bits", float(found.width), n, detail=found.words),
         ],
         {"label_bits": label_bits.astype(np.float32)},
@@ -152,7 +151,7 @@ def _shortest(
                 levels, rounded = quantise(original.double().cpu().numpy(), width)
                 value_bits += code_bits(levels, 2**width)
                 weight.data[alive] = torch.from_numpy(rounded).to(weight)
-            else:  # nothing coarser would do: the values as they are
+            else:  # no coarser rounding is good enough: the values as they are
                 value_bits += 32.0 * len(original)
                 weight.data[alive] = original
         after = losses()
@@ -172,7 +171,7 @@ def _in_16_bits(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _put_back(tensors: list[Tensor]) -> Iterator[None]:
-    """Put tensors back bit for bit; through ``.data``, so that no autograd graph takes notice."""
+    """Restore tensors bit for bit afterwards, through ``.data``, so that autograd does not see it."""
     saved = [tensor.clone() for tensor in tensors]
     try:
         yield

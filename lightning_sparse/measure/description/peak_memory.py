@@ -20,16 +20,16 @@ from lightning_sparse.measure.classifier import batches
 def peak_memory(model: nn.Module, images: Tensor, *, training: bool = False) -> int:
     """Find the highest number of bytes alive at once while a batch goes through a model.
 
-    Counted are parameters, buffers, the batch itself and every tensor that the pass makes, from its birth to its death, with
-    views of one storage once. In training these include gradients, but no optimizer (SGD with momentum holds 4 bytes more a
-    parameter, Adam 8).
+    It counts parameters, buffers, the batch itself and every tensor that the pass makes while it is alive, with views of one
+    storage once. In training these include gradients, but no optimizer (SGD with momentum holds 4 bytes more a parameter,
+    Adam 8).
 
-    On a CPU each operation's results are watched as they come and go, so that the number does not depend on the kernels;
-    what an operation needs while it runs is not seen. Linear layers need nothing more; a CPU's convolutions copy their input
-    and weights into layouts of their own (64 images: LeNet-5 70 % more in inference, ResNet-20 29 %; training 19 % and 1 %).
-    On CUDA it is what torch's allocator says, workspaces included, in its units of 512 bytes; that resets
-    ``torch.cuda.max_memory_allocated``. Dense kernels hold dead weights like living ones: masks change nothing here, fewer
-    channels would.
+    On a CPU the results of each operation are watched as they come and go, so the number does not depend on the kernels, and
+    does not include what an operation needs while it runs. Linear layers need nothing more; a CPU's convolutions copy their
+    input and weights into layouts of their own (64 images: LeNet-5 70 % more in inference, ResNet-20 29 %; training 19 % and
+    1 %). On CUDA it is what torch's allocator says, workspaces included, in its units of 512 bytes; that resets
+    ``torch.cuda.max_memory_allocated``. Dense kernels hold dead weights like living ones: masks do not change the number,
+    fewer channels would.
 
     Args:
         model: called as ``model(images)``; it is left as it was.
@@ -51,7 +51,7 @@ def peak_memory(model: nn.Module, images: Tensor, *, training: bool = False) -> 
     if not isinstance(images, Tensor) or images.dim() == 0 or len(images) == 0:
         raise SparsityError("images is not a batch: give a tensor (n, ...) with n >= 1, such as next(iter(loader))[0]")
     device = device_of(model)
-    # What torch.compile made would be seen as nothing by the watcher, so it runs as it was written.
+    # Eagerly, because the watcher does not see inside compiled modules.
     with as_it_was(model) if training else untouched(model), torch.compiler.set_stance("force_eager"):
         model.train(training)
         (batch,) = next(batches(len(images), device, images))
@@ -60,7 +60,7 @@ def peak_memory(model: nn.Module, images: Tensor, *, training: bool = False) -> 
         def work() -> None:
             with torch.set_grad_enabled(training):
                 if training:
-                    # Nothing but the loss has a name, as after a training step that has returned it.
+                    # Only the loss has a name, so that the logits are freed as in a training step that returns the loss.
                     loss = F.cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long, device=device))
                     loss.backward()  # type: ignore[no-untyped-call]
                 else:
@@ -79,7 +79,7 @@ def _peak_watched(work: Callable[[], None], held: Iterable[Tensor]) -> int:
 
 
 def _peak_on_cuda(work: Callable[[], None], held: Iterable[Tensor], device: torch.device) -> int:
-    work()  # once before, because the libraries' own workspaces stay from the first call on
+    work()  # once before, because the libraries keep their workspaces from the first call on
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in held}
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
@@ -91,8 +91,8 @@ def _peak_on_cuda(work: Callable[[], None], held: Iterable[Tensor], device: torc
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follow storages from the operation that makes them to the moment the last tensor on them dies.
 
-    Torch's own trackers of this kind are private (``torch.distributed._tools``), and its profiler, which is public, cannot
-    run inside another: a Trainer may have one. The base class is what ``torch.utils.flop_counter`` stands on.
+    Torch's own trackers of this kind are private (``torch.distributed._tools``), and its public profiler cannot run inside
+    another, such as a Trainer's. The base class is the one that ``torch.utils.flop_counter`` uses.
     """
 
     def __init__(self) -> None:

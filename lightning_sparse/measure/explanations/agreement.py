@@ -8,7 +8,7 @@ import torch
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
-from lightning_sparse.measure.explanations.maps import Maps, flat, mean_record, quotient, ranks
+from lightning_sparse.measure.explanations.maps import Maps, attribution_row, magnitudes, quotient, ranks
 from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
@@ -32,9 +32,8 @@ def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
         >>> rank_agreement(a, 10 * a**3), rank_agreement(a, 1 / a)
         (array([1.]), array([-1.]))
     """
-    a, b = _both(maps_a, maps_b)
     rankdata = need("scipy.stats").rankdata
-    ranks_a, ranks_b = (rankdata(values, axis=1) for values in (a, b))
+    ranks_a, ranks_b = (rankdata(values, axis=1) for values in _both(maps_a, maps_b))
     ranks_a -= ranks_a.mean(axis=1, keepdims=True)
     ranks_b -= ranks_b.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
@@ -42,17 +41,17 @@ def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
 
 
 def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Compute how far two models' most important tenth of the pixels is the same: intersection over union.
+    """Compute how much two models' most important tenths of the pixels overlap: intersection over union.
 
     Args:
         maps_a: (n, H, W).
         maps_b: (n, H, W), of the same images in the same order.
-        seed: of the order of equal values, drawn for each map apart: pixels that neither model tells from others agree
+        seed: of the order of equal values, drawn separately for each map: pixels that neither model distinguishes agree
             only by chance.
 
     Returns:
-        (n,), in [0, 1]: of k chosen pixels of d, 1 if both choose the same; NaN where one map is constant. Orders drawn at
-        random come to about k / (2 d - k), which is 0.05.
+        (n,), in [0, 1]; 1 if both choose the same pixels, NaN where one map is constant. With k of d pixels chosen, random
+        orders come to about k / (2 d - k), which is 0.05.
 
     Raises:
         SparsityError: if the shapes differ.
@@ -66,12 +65,10 @@ def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[n
     """
     a, b = _both(maps_a, maps_b)
     most = max(1, round(_TOP * a.shape[1]))
-    chosen_a, chosen_b = (
-        (ranks(torch.from_numpy(values), tie_seed) < most).numpy() for values, tie_seed in ((a, seed), (b, seed + 1))
-    )
-    result: npt.NDArray[np.float64] = (chosen_a & chosen_b).sum(axis=1) / (chosen_a | chosen_b).sum(axis=1)
-    result[_constant(a) | _constant(b)] = np.nan
-    return result
+    chosen_a = ranks(torch.from_numpy(a), seed).numpy() < most
+    chosen_b = ranks(torch.from_numpy(b), seed + 1).numpy() < most
+    varied = (a.max(axis=1) > a.min(axis=1)) & (b.max(axis=1) > b.min(axis=1))
+    return quotient((chosen_a & chosen_b).sum(axis=1), (chosen_a | chosen_b).sum(axis=1), varied)
 
 
 def agreement_records(
@@ -79,15 +76,14 @@ def agreement_records(
 ) -> list[Record]:
     """Record how far a model's maps agree with those of the dense model.
 
-    The ceiling is the same comparison between two dense models of different seeds: a sparse model that agrees as much
-    with its dense parent as these do with each other has changed no more than a new seed does.
+    The ceiling is the same comparison between two dense models of different seeds: a sparse model that agrees with its dense
+    parent as much as these do with each other has changed no more than a new seed changes a model.
 
     Args:
         maps_a: (n, H, W), the model's.
         maps_b: (n, H, W), the dense model's, of the same images.
         attribution: the method that made both, for the record.
-        keep: (n,), which images to take, as :func:`~lightning_sparse.measure.same_images` gives them; None takes
-            all.
+        keep: (n,), which images to use, from :func:`~lightning_sparse.measure.same_images`; None uses all.
         seed: see :func:`top_agreement`.
 
     Returns:
@@ -114,17 +110,12 @@ def agreement_records(
         chosen = values if keep is None else values[keep]
         if keep is not None:
             detail += f"; {len(chosen)} of {len(values)} images"
-        rows.append(mean_record(metric, chosen, attribution, detail))
+        rows.append(attribution_row(metric, chosen, attribution, detail))
     return rows
 
 
 def _both(maps_a: Maps, maps_b: Maps) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    a, b = np.abs(flat("maps_a", maps_a)), np.abs(flat("maps_b", maps_b))
+    a, b = magnitudes("maps_a", maps_a), magnitudes("maps_b", maps_b)
     if np.shape(maps_a) != np.shape(maps_b):
         raise SparsityError(f"maps_a {np.shape(maps_a)} and maps_b {np.shape(maps_b)} differ: give the same images")
     return a, b
-
-
-def _constant(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    constant: npt.NDArray[np.bool_] = ~(values.max(axis=1) > values.min(axis=1))
-    return constant

@@ -26,32 +26,20 @@ _NOISE = 0.15  # standard deviation, as a share of the pixels' range; Smilkov et
 
 def _gradient(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     saliency = need("captum.attr").Saliency(classifier)
-    # Asked for here, because captum warns when it has to do it.
-    maps: Tensor = saliency.attribute(images.requires_grad_(True), target=targets, abs=False)
-    return maps, _no_sum(images)
+    # requires_grad_ here, because captum warns when it has to set it.
+    return saliency.attribute(images.requires_grad_(True), target=targets, abs=False), _no_deltas(images)
 
 
 def _integrated_gradients(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    maps: Tensor
-    deltas: Tensor
-    maps, deltas = (
-        need("captum.attr")
-        .IntegratedGradients(classifier)
-        .attribute(
-            images,
-            baselines=0.0,
-            target=targets,
-            n_steps=_STEPS,
-            internal_batch_size=_INTERNAL_BATCH,
-            return_convergence_delta=True,
-        )
-    )
+    integrated = need("captum.attr").IntegratedGradients(classifier)
+    settings = {"n_steps": _STEPS, "internal_batch_size": _INTERNAL_BATCH, "return_convergence_delta": True}
+    maps, deltas = integrated.attribute(images, baselines=0.0, target=targets, **settings)
     return maps, deltas
 
 
 def _smoothgrad(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    # captum's NoiseTunnel draws other noise for an image in another place of the batch. Here all images get the same, so
-    # that neither chunks nor a slightly moved image (max-sensitivity) change anything but what is asked.
+    # captum's NoiseTunnel draws different noise for each place in the batch. Here all images get the same, so that neither
+    # the chunks nor a slight move of an image (max-sensitivity) change anything else.
     noise = _NOISE * torch.randn((_SAMPLES, *images.shape[1:]), generator=torch.Generator().manual_seed(seed))
     noise = noise.to(images.device)
     size = _INTERNAL_BATCH // _SAMPLES
@@ -60,14 +48,14 @@ def _smoothgrad(classifier: nn.Module, images: Tensor, targets: Tensor, seed: in
         noisy = (part.unsqueeze(1) + noise).flatten(0, 1)
         maps, _ = _gradient(classifier, noisy, wanted.repeat_interleave(_SAMPLES), seed)
         parts.append(maps.detach().view(len(part), _SAMPLES, *part.shape[1:]).mean(dim=1))
-    return torch.cat(parts), _no_sum(images)
+    return torch.cat(parts), _no_deltas(images)
 
 
 def _grad_cam(classifier: nn.Module, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    return grad_cam(classifier, images, targets), _no_sum(images)
+    return grad_cam(classifier, images, targets), _no_deltas(images)
 
 
-def _no_sum(images: Tensor) -> Tensor:
+def _no_deltas(images: Tensor) -> Tensor:
     return torch.full((len(images),), float("nan"))
 
 
@@ -79,25 +67,16 @@ ATTRIBUTIONS: dict[str, Attribution] = {
 }
 """All attribution methods by name, each of the target class's logit.
 
-``gradient`` (Simonyan et al. 2014) has no input in it, so it shows the model; ``integrated_gradients`` (Sundararajan et
-al. 2017; zero baseline, 50 steps) sums to the difference of the logits at image and baseline; ``smoothgrad`` (Smilkov et
-al. 2017) is the mean gradient of 25 copies of the image with normal noise of standard deviation 0.15; ``grad_cam``
+``gradient`` (Simonyan et al. 2014) does not contain the input, so it shows the model; ``integrated_gradients`` (Sundararajan
+et al. 2017; zero baseline, 50 steps) sums to the difference between the logits at image and baseline; ``smoothgrad`` (Smilkov
+et al. 2017) is the mean gradient of 25 copies of the image with normal noise of standard deviation 0.15; ``grad_cam``
 (Selvaraju et al. 2017) is coarser, and only for networks with convolutions: see
 :func:`~lightning_sparse.measure.explanations.grad_cam.grad_cam_layer`.
 """
 
 
 def maps_of(classifier: nn.Module, images: Tensor, targets: Tensor, method: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Attribute one batch, on its device, inside ``untouched``: what :func:`attribute` does for many.
-
-    Returns:
-        Maps (n, H, W), channels summed and then absolute, and convergence deltas (n,).
-
-    Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> maps_of(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1]), "smoothgrad", seed=0)[0].shape
-        torch.Size([5, 2, 2])
-    """
+    """Attribute one batch on the classifier's device, inside ``untouched``, as :func:`attribute` does for many."""
     with torch.enable_grad():
         raw, missed = ATTRIBUTIONS[method](classifier, images.detach(), targets, seed)
     return raw.detach().sum(dim=1).abs().float(), missed.detach().float()
@@ -116,13 +95,13 @@ def attribute(
         seed: of the noise of ``"smoothgrad"``, which is the same for every image.
 
     Returns:
-        Maps (n, H, W), float32 on the CPU: channels summed, then the absolute value; and the convergence delta of each
-        image (n,), in logits: what the attributions miss of the difference they should sum to, NaN for all but
-        ``"integrated_gradients"``, since the others promise no sum.
+        Maps (n, H, W), float32 on the CPU: channels summed, then the absolute value. And each image's convergence delta (n,),
+        in logits: how far the attributions' sum misses what it should be; NaN for all but ``"integrated_gradients"``, since
+        the others promise no sum.
 
     Raises:
-        SparsityError: if the method does not exist, captum is missing, images or targets do not pass the checks, or
-            ``"grad_cam"`` is asked of a model without a convolution to show.
+        SparsityError: if the method does not exist, captum is missing, images or targets fail the checks, or
+            ``"grad_cam"`` is asked of a model without a suitable convolution.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))

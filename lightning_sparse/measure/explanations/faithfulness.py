@@ -13,24 +13,22 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.explanations.maps import ranks
 
-# Odd, so that no count falls on a half and rounding is the same from either end; the curves have one point more.
-_INTERVALS = 29
+_INTERVALS = 29  # odd, so that no count of pixels is a half and rounding is the same from either end
 _ROWS = 512  # images per forward pass
 
 
 def insertion_deletion_gap(
     classifier: nn.Module, images: Tensor, labels: Tensor, maps: Tensor, *, temperature: float, seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Measure how much better than a random order a map's order of pixels is (Petsiuk et al. 2018, RISE).
+    """Measure how much better a map's order of pixels is than a random one (Petsiuk et al. 2018, RISE).
 
-    Insertion: the area under the true class's probability as pixels are added to a black image, highest first.
-    Deletion: the same as they are blackened, highest first. A faithful map has high insertion and low deletion; the
-    gap is insertion minus deletion. Both areas alone move with a model's confidence, so the probabilities are
-    calibrated (``temperature``).
+    Insertion is the area under the true class's probability as pixels are added to a black image, highest first; deletion
+    the same as they are blackened, highest first. The gap is insertion minus deletion: a faithful map has high insertion and
+    low deletion. Each area alone moves with a model's confidence, so the probabilities are calibrated (``temperature``).
 
-    No random order is run, because its gap is 0 by symmetry: adding in one order passes the same images as blackening
-    in the reverse order, which is as likely. The fractions are mirrored, so that this holds exactly for any order and
-    its reverse, and a random draw subtracted here would only add noise.
+    No random order is run, because its gap is 0 by symmetry: adding in one order passes through the same images as
+    blackening in the reverse order, which is as likely. The fractions of pixels are symmetric about a half, so that this
+    holds exactly for any order and its reverse; subtracting a random draw would only add noise.
 
     Args:
         classifier: pixels in [0, 1] to logits; it is left as it was.
@@ -38,10 +36,10 @@ def insertion_deletion_gap(
         labels: (n,), integers in [0, classes): the class whose probability is followed.
         maps: (n, H, W), higher is more important. All channels of a pixel go together.
         temperature: of the softmax, from :func:`~lightning_sparse.measure.fit_temperature`.
-        seed: ties in a map are ordered at random from this seed.
+        seed: of the random order of equal values in a map.
 
     Returns:
-        (n,), each in (-1, 1), 0 for an order no better than random; NaN for a constant map, which is no order.
+        (n,), each in (-1, 1), 0 for an order no better than random; NaN for a constant map, which orders nothing.
 
     Raises:
         SparsityError: if the shapes do not fit, or ``temperature`` is not positive.
@@ -62,22 +60,20 @@ def insertion_deletion_gap(
         raise SparsityError(
             f"maps have shape {tuple(maps.shape)}, not {(len(images), *images.shape[2:])}: give one value per pixel"
         )
-    pixels = images.shape[2] * images.shape[3]
-    counts, weights = _grid(pixels)
+    counts, weights = _grid(images.shape[2] * images.shape[3])
     flat = maps.detach().flatten(1).double().cpu()
-    order = ranks(flat, seed)
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
         device = device_of(classifier)
-        kept_first = counts.to(device)
+        counts = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
-        for part, wanted, rank in batches(chunk, device, images, labels, order):
-            first = (rank.unsqueeze(1) < kept_first.unsqueeze(1)).view(len(part), len(counts), 1, *part.shape[2:])
+        for part, wanted, rank in batches(chunk, device, images, labels, ranks(flat, seed)):
+            first = (rank.unsqueeze(1) < counts.unsqueeze(1)).view(len(part), len(counts), 1, *part.shape[2:])
             inserted, deleted = part.unsqueeze(1) * first, part.unsqueeze(1) * ~first
-            curves = [
+            insertion, deletion = (
                 _probability(classifier, masked.flatten(0, 1), wanted, temperature) for masked in (inserted, deleted)
-            ]
-            gaps.append(((curves[0] - curves[1]).cpu() * weights).sum(dim=1))
+            )
+            gaps.append(((insertion - deletion).cpu() * weights).sum(dim=1))
     result = torch.cat(gaps)
     result[~(flat.amax(dim=1) > flat.amin(dim=1))] = float("nan")
     return result.numpy()
@@ -92,9 +88,9 @@ def _probability(classifier: nn.Module, images: Tensor, labels: Tensor, temperat
 
 
 def _grid(pixels: int) -> tuple[Tensor, Tensor]:
-    """Numbers of pixels at which the curves are read, ends left out, and their weights in the trapezoidal area.
+    """Numbers of pixels at which the curves are read, and their weights in the trapezoidal area.
 
-    The ends are the whole and the black image in either curve, and cancel in the difference.
+    The ends are left out: there both curves see the whole and the black image, which cancel in the difference.
     """
     intervals = min(_INTERVALS, pixels)
     counts = torch.tensor([round(step * pixels / intervals) for step in range(intervals + 1)])

@@ -10,21 +10,12 @@ from torch import Tensor, nn
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 
-_SMALLEST = 2
-
 
 def grad_cam_layer(classifier: nn.Module, image: Tensor) -> nn.Module:
-    """Find the last convolution that runs and gives a map of at least 2x2.
-
-    Args:
-        classifier: pixels in [0, 1] to logits, in eval mode.
-        image: (1, C, H, W), on its device.
-
-    Returns:
-        The layer, an ``nn.Conv2d``.
+    """Find the last ``nn.Conv2d`` that gives a map of at least 2x2, for a classifier in eval mode and an image (1, C, H, W).
 
     Raises:
-        SparsityError: if there is none, or none that runs once in a forward pass (captum cannot say which of several
+        SparsityError: if there is none, or none that runs exactly once in a forward pass (captum cannot say which of several
             calls it attributes to).
 
     Example:
@@ -46,7 +37,7 @@ def grad_cam_layer(classifier: nn.Module, image: Tensor) -> nn.Module:
             handle.remove()
     calls = [id(module) for module, _ in ran]
     for module, size in reversed(ran):
-        if min(size) >= _SMALLEST and calls.count(id(module)) == 1:
+        if min(size) >= 2 and calls.count(id(module)) == 1:
             return module
     sizes = ", ".join(f"{height}x{width}" for _, (height, width) in ran)
     found = f"its convolutions give maps of {sizes}" if ran else "it has no nn.Conv2d that runs"
@@ -59,16 +50,9 @@ def grad_cam_layer(classifier: nn.Module, image: Tensor) -> nn.Module:
 def grad_cam(classifier: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of the target class's logit.
 
-    The layer's channels are summed, each weighted by the mean of its gradient, negative sums become zero, and the coarse
-    map is stretched to the image (bilinear).
-
-    Args:
-        classifier: pixels in [0, 1] to logits, inside ``untouched``.
-        images: (n, C, H, W), on the classifier's device.
-        targets: (n,), integers in [0, classes).
-
-    Returns:
-        (n, 1, H, W), at least 0.
+    The layer's channels are summed, each weighted by the mean of its gradient; negative sums become zero; the coarse map is
+    stretched to the image (bilinear). The classifier is inside ``untouched``, the images (n, C, H, W) are on its device. The
+    maps are (n, 1, H, W), at least 0.
 
     Raises:
         SparsityError: as :func:`grad_cam_layer`, or if captum is missing.
@@ -80,11 +64,9 @@ def grad_cam(classifier: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """
     attr = need("captum.attr")
     layer = grad_cam_layer(classifier, images[:1])
+    # The input needs a gradient, or there is no graph to the layer where the parameters ask for none.
     coarse: Tensor = attr.LayerGradCam(classifier, layer).attribute(
-        # Without a gradient of the input there is no graph to the layer where parameters ask for none.
-        images.requires_grad_(True),
-        target=targets,
-        relu_attributions=True,
+        images.requires_grad_(True), target=targets, relu_attributions=True
     )
     stretched: Tensor = attr.LayerAttribution.interpolate(
         coarse.detach(), tuple(images.shape[2:]), interpolate_mode="bilinear"

@@ -1,4 +1,4 @@
-"""Localisation: where it is known which pixels decide the class, does the map point at them?"""
+"""Localisation: if it is known which pixels decide the class, does the map point at them?"""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import Maps, flat, quotient, ranks
+from lightning_sparse.measure.explanations.maps import Maps, magnitudes, quotient, ranks
 
 Masks = Tensor | npt.NDArray[np.bool_]
 
 
 def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Compute the relevance rank accuracy (Arras et al. 2022, arXiv 2003.07258): of the highest pixels, how many are true.
+    """Compute the relevance rank accuracy (Arras et al. 2022, arXiv 2003.07258).
 
-    With K true pixels, the share of the map's K highest ones that are among them.
+    It is the share of the map's K highest pixels that are among the K true ones.
 
     Args:
         maps: (n, H, W), absolute values are taken.
@@ -42,7 +42,7 @@ def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.
 
 
 def mass_accuracy(maps: Maps, masks: Masks) -> npt.NDArray[np.float64]:
-    """Compute the relevance mass accuracy (Arras et al. 2022, arXiv 2003.07258): how much of the map lies on true pixels.
+    """Compute the relevance mass accuracy (Arras et al. 2022, arXiv 2003.07258): the share of the map on true pixels.
 
     Args:
         maps: (n, H, W), absolute values are taken.
@@ -65,28 +65,19 @@ def mass_accuracy(maps: Maps, masks: Masks) -> npt.NDArray[np.float64]:
 
 
 def chance(masks: Masks) -> npt.NDArray[np.float64]:
-    """Compute what a map that is drawn at random comes to in both measures: the share of true pixels.
-
-    Args:
-        masks: (n, H, W), booleans.
-
-    Returns:
-        (n,), in (0, 1]; NaN for a mask without a pixel.
+    """Compute what a random map scores in both measures: the share of true pixels, (n,); NaN for a mask without a pixel.
 
     Example:
         >>> chance(np.array([[[True, False], [False, False]]]))
         array([0.25])
     """
-    share: npt.NDArray[np.float64] = flat("masks", masks).mean(axis=1)
+    share: npt.NDArray[np.float64] = magnitudes("masks", masks).mean(axis=1)
     share[share == 0] = np.nan
     return share
 
 
 def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
     """Refuse masks that are not booleans, or not one for each map.
-
-    Raises:
-        SparsityError: naming what is wrong.
 
     Example:
         >>> check_masks("masks", np.ones((1, 2, 2)), (1, 2, 2))
@@ -102,6 +93,6 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
 
 
 def _both(maps: Maps, masks: Masks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    values = np.abs(flat("maps", maps))
+    values = magnitudes("maps", maps)
     check_masks("masks", masks, tuple(maps.shape))
-    return values, flat("masks", masks) > 0
+    return values, magnitudes("masks", masks) > 0

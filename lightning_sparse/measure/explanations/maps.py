@@ -1,4 +1,4 @@
-"""What can be said of a stack of saliency maps by itself: how concentrated, how complex, which pixels come first."""
+"""Measures of saliency maps that need no model: how concentrated, how complex, which pixels come first."""
 
 from __future__ import annotations
 
@@ -18,33 +18,30 @@ Maps = Tensor | npt.NDArray[np.floating] | npt.NDArray[np.bool_]
 _BINS = 100
 
 
-def flat(name: str, maps: Maps) -> npt.NDArray[np.float64]:
-    """Return maps (n, H, W) as rows (n, H * W) of numpy's floats.
-
-    Raises:
-        SparsityError: if the shape is another; ``name`` is what the message calls them.
+def magnitudes(name: str, maps: Maps) -> npt.NDArray[np.float64]:
+    """Return the absolute values of maps (n, H, W) as rows (n, H * W); ``name`` is for the message if the shape is wrong.
 
     Example:
-        >>> flat("maps", torch.ones(2, 3, 4)).shape
+        >>> magnitudes("maps", torch.ones(2, 3, 4)).shape
         (2, 12)
     """
     array = maps.detach().cpu().numpy() if isinstance(maps, Tensor) else np.asarray(maps)
     if array.ndim != 3:
         raise SparsityError(f"{name} has shape {array.shape}, not (n, H, W): give one map per image")
-    return array.reshape(len(array), -1).astype(np.float64)
+    return np.abs(array.reshape(len(array), -1).astype(np.float64))
 
 
 def gini(maps: Maps) -> npt.NDArray[np.float64]:
     """Compute the Gini index of each map's absolute values: how few pixels hold it (Hurley & Rickard 2009).
 
     With the d values sorted ascending, ``G = sum_k (2k - d - 1) a_k / (d sum a)``: 0 if all are equal, (d - 1) / d if
-    one holds everything. It does not depend on the map's scale.
+    all but one are zero. It does not depend on the map's scale.
 
     Args:
         maps: (n, H, W).
 
     Returns:
-        (n,), in [0, 1); NaN for a map of zeros, as a dead network gives.
+        (n,), in [0, 1); NaN for a map of zeros, which a dead network gives.
 
     Raises:
         SparsityError: if ``maps`` is not (n, H, W).
@@ -53,7 +50,7 @@ def gini(maps: Maps) -> npt.NDArray[np.float64]:
         >>> gini(np.array([[[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, -3.0]], [[0.0, 0.0], [0.0, 0.0]]]))
         array([0.  , 0.75,  nan])
     """
-    values = np.sort(np.abs(flat("maps", maps)), axis=1)
+    values = np.sort(magnitudes("maps", maps), axis=1)
     d = values.shape[1]
     total = values.sum(axis=1)
     weighted = (values * (2 * np.arange(1, d + 1) - d - 1)).sum(axis=1)
@@ -63,27 +60,19 @@ def gini(maps: Maps) -> npt.NDArray[np.float64]:
 def complexity(maps: Maps) -> npt.NDArray[np.float64]:
     """Compute the entropy of the histogram of each map's absolute values (after Hedstrom et al. 2024, arXiv 2401.06465).
 
-    The histogram has 100 equal bins from the map's smallest to its largest value, so that the scale does not matter.
-
-    Args:
-        maps: (n, H, W).
-
-    Returns:
-        (n,), in [0, log 100], in nats; NaN for a constant map, which has no range to divide.
-
-    Raises:
-        SparsityError: if ``maps`` is not (n, H, W).
+    The histogram has 100 equal bins from the map's smallest to its largest value, so that the scale does not matter. The
+    entropies (n,) are in [0, log 100], in nats; NaN for a constant map, which has no range to divide.
 
     Example:
         >>> two_levels = np.array([[[0.0, 0.0], [1.0, 1.0]]])
         >>> complexity(two_levels), np.log(2)
         (array([0.69314718]), np.float64(0.6931471805599453))
     """
-    values = np.abs(flat("maps", maps))
+    values = magnitudes("maps", maps)
     result = np.full(len(values), np.nan)
     for i, row in enumerate(values):
         if row.max() > row.min():
-            # Divided first: bins of a range as small as a float's spacing could not be told apart.
+            # Scaled first: if the range is as small as the spacing of floats, its bins would have the same edges.
             share = np.histogram((row - row.min()) / (row.max() - row.min()), _BINS, (0.0, 1.0))[0] / len(row)
             result[i] = -(share[share > 0] * np.log(share[share > 0])).sum()
     return result
@@ -104,14 +93,7 @@ def quotient(
 
 
 def ranks(values: Tensor, seed: int) -> Tensor:
-    """Rank each row's values, 0 for the highest; equal ones in an order drawn from ``seed``.
-
-    Args:
-        values: (n, d).
-        seed: of the order of ties. It is drawn for each row, so that no place is favoured.
-
-    Returns:
-        (n, d), each row a permutation of 0 to d - 1.
+    """Rank each row's values (n, d), 0 for the highest; equal ones in an order drawn for each row, so no place is favoured.
 
     Example:
         >>> ranks(torch.tensor([[0.5, 2.0, 1.0]]), seed=0)
@@ -122,11 +104,11 @@ def ranks(values: Tensor, seed: int) -> Tensor:
     return shuffle.gather(1, order).argsort(dim=1)
 
 
-def mean_record(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
-    """Make a row of one number per image: the mean where it is defined, and a count in words where it is not.
+def attribution_row(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:
+    """Record the mean of one number per image where it is defined, and say for how many images it is not.
 
     Example:
-        >>> mean_record("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail
+        >>> attribution_row("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail
         'of the gradient; undefined for 1 of 3 images, left out'
     """
     mean, low, high = mean_interval(values)

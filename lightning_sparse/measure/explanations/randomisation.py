@@ -1,4 +1,4 @@
-"""The randomisation check: a map that shows what a network has learned must change when that is destroyed."""
+"""The randomisation check: a map that shows what a network has learned must change when the weights are shuffled."""
 
 from __future__ import annotations
 
@@ -17,22 +17,15 @@ from lightning_sparse.measure.explanations.maps import complexity, quotient
 from lightning_sparse.results.verdicts import verdict_of
 
 LIMIT = 0.5
-"""A method passes on a model if the mean similarity of its maps before and after stays below this."""
+"""A method passes on a model if the mean similarity of its maps before and after is below this."""
 
 
 @contextmanager
 def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Inside, each parameter's values that are not zero have changed places; afterwards they are back, bit for bit.
+    """Shuffle each parameter's nonzero values among their places inside this context; afterwards they are back, bit for bit.
 
-    What was learned is gone, and each layer's distribution of weights, its sparsity and its mask are what they were. Done
-    in place, because a copy of a Lightning module takes its Trainer along.
-
-    Args:
-        model: the model.
-        seed: of the new places.
-
-    Yields:
-        Nothing.
+    What was learned is gone; each layer's distribution of weights, its sparsity and its mask stay. Done in place, because a
+    copy of a Lightning module would copy its Trainer too.
 
     Example:
         >>> layer = nn.Linear(3, 1, bias=False)
@@ -64,9 +57,9 @@ def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
 def randomisation_check(
     classifier: nn.Module, images: Tensor, targets: Tensor, maps: Tensor, method: str, *, seed: int = 0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Compare maps with those of the same network after its weights have changed places.
+    """Compare maps with those of the same network after its weights are shuffled.
 
-    Similarity is that of Adebayo et al. 2018 (arXiv 1810.03292), all layers at once; the rise of complexity that of
+    Similarity is that of Adebayo et al. 2018 (arXiv 1810.03292), all layers at once; the rise of complexity is that of
     Hedstrom et al. 2024 (arXiv 2401.06465).
 
     Args:
@@ -75,12 +68,11 @@ def randomisation_check(
         targets: (n,), integers in [0, classes).
         maps: (n, H, W), of the trained network, by the same method and seed.
         method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`.
-        seed: of the new places and of SmoothGrad's noise.
+        seed: of the shuffling and of SmoothGrad's noise.
 
     Returns:
-        Similarity (n,), Spearman's correlation of the absolute maps, in [-1, 1], where a good method is near 0; and the
-        rise of complexity (n,), relative: (after - before) / before, where a good method is above 0. NaN where either
-        map is constant.
+        Similarity (n,): Spearman's correlation of the absolute maps, in [-1, 1], near 0 for a good method. And the relative
+        rise of complexity (n,): (after - before) / before, above 0 for a good method. NaN where either map is constant.
 
     Raises:
         SparsityError: as :func:`~lightning_sparse.measure.attribute`.
@@ -93,7 +85,7 @@ def randomisation_check(
         >>> similarity.shape, rise.shape
         ((5,), (5,))
     """
-    # untouched is outside, so that buffers and modes are back only after the weights are.
+    # untouched is the outer one, so that buffers and modes are restored after the weights.
     with untouched(classifier, seed), shuffled_weights(classifier, seed):
         after, _ = attribute(classifier, images, targets, method, seed=seed)
     before = complexity(maps)
@@ -101,7 +93,7 @@ def randomisation_check(
 
 
 def verdict(similarity: float) -> str:
-    """Judge a method on a model from the mean similarity: passed, failed, or nothing where it is undefined.
+    """Judge a method on a model by the mean similarity: passed, failed, or nothing if it is undefined.
 
     Example:
         >>> verdict(0.1), verdict(0.8), verdict(float("nan"))

@@ -1,4 +1,4 @@
-"""Saliency of a trained classifier: how concentrated its maps are, how faithful, how steady, and where they point."""
+"""Saliency of a trained classifier: how concentrated, faithful and stable its maps are, and where they point."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
 from lightning_sparse.measure.explanations.localisation import check_masks
 from lightning_sparse.measure.explanations.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
 from lightning_sparse.measure.explanations.saliency_rows import Arrays, records_over
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
 _SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
@@ -39,30 +39,30 @@ def measure_saliency(
     seed: int = 0,
     progress: bool = False,
 ) -> Measured:
-    """Measure the saliency maps of the true class on these images, right and wrong ones alike.
+    """Measure the saliency maps of the true class on all images, rightly and wrongly classified ones alike.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
-        methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. ``"grad_cam"`` of a model without
-            a convolution to show gives rows of NaN that say why, and no array.
+        methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. For ``"grad_cam"`` and a model without a suitable
+            convolution there are rows of NaN that say why, and no array.
         measures: names from ``MEASURES`` of ``map_numbers.py``. ``"max_sensitivity"`` costs eleven more attributions of each
             image, ``"randomisation"`` one more, the others none.
-        truth: masks (n, H, W), booleans, by name: which pixels are known to matter. Without any, nothing is localised.
-        calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
-            None fits it on the measured ones.
+        truth: by name, masks (n, H, W), booleans: the pixels known to matter. Without masks nothing is localised.
+        calibration: images and labels to fit the temperature on, best neither measured nor trained on; None fits it on the
+            measured ones.
         batch_size: images per forward pass where there is no gradient.
-        seed: orders ties in the maps, and draws the noise of SmoothGrad, the moves of max-sensitivity and the new places of
-            the weights.
+        seed: of the order of equal values in the maps, SmoothGrad's noise, the moves of max-sensitivity and the shuffling of
+            weights.
         progress: show a bar on stderr.
 
     Returns:
         Rows for each method, means over the ``n`` images where they are defined, with normal intervals: ``gini``;
         ``insertion_deletion_gap``; ``max_sensitivity``; ``convergence_delta`` for integrated gradients alone;
         ``localisation_rank_NAME`` and ``localisation_mass_NAME`` for each mask; ``randomisation_similarity``, whose
-        ``trust`` is the verdict, and ``randomisation_complexity_rise``. As lines of reference, ``gini`` and localisation
-        of the images themselves (attribution ``"input"``), and ``localisation_chance_NAME`` (``"uniform"``).
+        ``trust`` is the verdict, and ``randomisation_complexity_rise``. For reference, ``gini`` and localisation of the
+        images themselves (attribution ``"input"``), and ``localisation_chance_NAME`` (``"uniform"``).
 
         Arrays, first axis the image: ``images`` (float16, NCHW), ``labels``, ``prediction``, ``confidence`` (float32:
         calibrated probability of the prediction), ``temperature`` (float64, the same for all); for each method its maps
@@ -82,7 +82,7 @@ def measure_saliency(
     """
     methods = check_choices("methods", methods, ATTRIBUTIONS)
     measures = check_choices("measures", measures, MEASURES)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     masks = truth if truth and "localisation" in measures else {}
     for name, mask in masks.items():
         check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
@@ -108,15 +108,7 @@ def measure_saliency(
             maps, deltas = attribute(classifier, images, labels, method, seed=seed)
             found = numbers_of_maps(maps, measures, masks, seed)
             found |= numbers_of_model(
-                classifier,
-                images,
-                labels,
-                method,
-                maps,
-                deltas,
-                measures=measures,
-                temperature=temperature,
-                seed=seed,
+                classifier, images, labels, method, maps, deltas, measures=measures, temperature=temperature, seed=seed
             )
             arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
     records = []
@@ -138,17 +130,17 @@ def measure_saliency(
 def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
     """Find the images that all of several models classify correctly.
 
-    Maps of images that a model has wrong explain a class that it did not choose, and each model has others wrong: compare
-    on these. Their number shrinks as models get worse, and what is left is the easy ones: say how many.
+    The map of a wrongly classified image explains a class that the model did not choose, and each model errs on different
+    ones: compare on these images. The worse the models, the fewer and easier they are: say how many.
 
     Args:
-        several: arrays of :func:`measure_saliency`, one of each model, of the same images.
+        several: the arrays of :func:`measure_saliency` for each model, of the same images.
 
     Returns:
         (n,), true where all are right.
 
     Raises:
-        SparsityError: if there is none, or images or labels differ.
+        SparsityError: if ``several`` is empty, or images or labels differ.
 
     Example:
         >>> images, labels = np.zeros((3, 1, 2, 2)), np.array([0, 1, 1])
@@ -170,7 +162,7 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
 
 
 def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
-    """Why the model has no Grad-CAM, or nothing."""
+    """Say why the model has no Grad-CAM; empty if it has."""
     try:
         grad_cam_layer(classifier, next(batches(1, device_of(classifier), images))[0])
     except SparsityError as error:

@@ -1,4 +1,4 @@
-"""From the numbers of single images to rows: means over all of them, or over those that several models have right."""
+"""Rows from the numbers of single images: means over all, or over those that several models classify correctly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import mean_record
+from lightning_sparse.measure.explanations.maps import attribution_row
 from lightning_sparse.measure.explanations.randomisation import LIMIT, verdict
 from lightning_sparse.measure.explanations.sensitivity import RADIUS, SAMPLES
 from lightning_sparse.results.records import Record
@@ -32,7 +32,7 @@ DETAILS = {
     "randomisation_complexity_rise": "relative rise of the entropy of the map's histogram (100 bins) after each layer's "
     "weights are shuffled; above 0 where there was structure to lose",
 }
-"""What decides the number of each metric, in words; those of localisation go on with the name of the mask."""
+"""What determines each metric's number, in words; the name of the mask is added to those of localisation."""
 
 
 def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, models: int = 1) -> list[Record]:
@@ -40,11 +40,11 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
 
     Args:
         arrays: of one model.
-        keep: (n,), which images; from :func:`same_images`. None takes all.
-        models: how many models are right on these images, for the detail.
+        keep: (n,), which images to use, from :func:`same_images`; None uses all.
+        models: how many models classify these images correctly, for the detail.
 
     Returns:
-        The rows, as they come in the arrays.
+        The rows, in the order of the arrays.
 
     Raises:
         SparsityError: if ``keep`` is not (n,) booleans.
@@ -74,6 +74,6 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
             detail += f"; temperature {arrays['temperature'][0]:.4g}"
         if keep is not None:
             detail += f"; images right for all {models} models: {len(chosen)} of {n}"
-        row = mean_record(metric, chosen, attribution, detail)
+        row = attribution_row(metric, chosen, attribution, detail)
         rows.append(replace(row, trust=verdict(row.value)) if metric == "randomisation_similarity" else row)
     return rows

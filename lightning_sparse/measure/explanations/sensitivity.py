@@ -1,4 +1,4 @@
-"""Max-sensitivity: how much does a map change when the image hardly does?"""
+"""Max-sensitivity: how much does a map change when the image hardly changes?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, map
 
 RADIUS = 0.02  # of the pixels' range
 SAMPLES = 10
-_ROWS = 256  # images at once, moved ones counted
+_ROWS = 256  # moved images at once
 
 
 def max_sensitivity(
@@ -25,9 +25,9 @@ def max_sensitivity(
     """Measure the largest relative change of each map under ten small random moves of its image.
 
     ``max_k ||a(x + d_k) - a(x)|| / ||a(x)||`` (Yeh et al. 2019, arXiv 1901.09392), with L2 norms, each ``d_k`` uniform
-    within 0.02 of every pixel, and the target class kept. It is a lower bound of what an attacker could do to the map. The
-    same ten moves serve all images and all models, so that a difference between two models is not one of luck. The moved
-    images are not clipped to [0, 1].
+    within 0.02 of every pixel, and the target class kept. It is a lower bound on what an attacker could do to the map. All
+    images and models get the same ten moves, so that luck makes no difference between two models. The moved images are not
+    clipped to [0, 1].
 
     Args:
         classifier: pixels in [0, 1] to logits; it is left as it was.
@@ -60,10 +60,10 @@ def max_sensitivity(
         moves = moves.to(device)
 
         def explain(inputs: Tensor | tuple[Tensor, ...], target: Tensor) -> tuple[Tensor]:
-            # captum gives the images in a tuple and their moved copies without one, and wants a tuple back.
+            # captum gives the images in a tuple and their moved copies without one, and expects a tuple back. It does not
+            # repeat a single target.
             part = inputs[0] if isinstance(inputs, tuple) else inputs
-            if len(target) == 1:  # which captum does not repeat
-                target = target.expand(len(part))
+            target = target.expand(len(part)) if len(target) == 1 else target
             return (maps_of(classifier, part, target, method, seed)[0],)
 
         def moved(inputs: Tensor, radius: float) -> Tensor:

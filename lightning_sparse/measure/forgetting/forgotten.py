@@ -1,4 +1,4 @@
-"""What pruning forgets: images that sparse networks, taken together, call something else than dense ones do."""
+"""What pruning forgets: images that most sparse networks put into a different class than most dense ones do."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
     call an image pruning-identified if the class that most sparse models give it is not the one that most dense models
     give it. An image with a tie for most is left out, and counted.
 
-    Two groups of dense models disagree on some images too: ``measure_forgotten(dense[:5], dense[5:], labels)`` says on how
-    many.
+    Two groups of dense models disagree too: ``measure_forgotten(dense[:5], dense[5:], labels)`` says on how many images.
 
     Args:
-        sparse_predictions: (K1, n), integers: the class that each of K1 models of one sparsity gives each image.
+        sparse_predictions: (K1, n), integers: the class that each of K1 models of one sparsity gives to each image.
         dense_predictions: (K2, n), of dense models, for the same images.
         labels: (n,), integers in [0, classes).
 
     Returns:
         Records: ``forgotten_share``, in [0, 1], of the images without a tie, with its Wilson interval;
         ``forgotten_dense_accuracy`` and ``forgotten_dense_accuracy_elsewhere``, of single dense models, on forgotten
-        images and on those that are not; ``forgotten_agreement``, the share of images to which a sparse and a dense model
-        give the same class, mean over all pairs of them; ``forgotten_recall_shift`` for each class (condition
-        ``"class 3"``), mean recall of the sparse models minus that of the dense ones, with Welch's interval over models.
+        images and on the others; ``forgotten_agreement``, the share of images that a sparse and a dense model put into the
+        same class, mean over all pairs of them; ``forgotten_recall_shift`` for each class (condition ``"class 3"``), mean
+        recall of the sparse models minus that of the dense ones, with Welch's interval over models.
         Arrays: ``forgotten``, (n,) bool; ``sparse_mode`` and ``dense_mode``, (n,), the class that most models give, -1 for
         a tie.
 
@@ -57,26 +56,23 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
         (array([False,  True, False, False]), 0.25)
     """
     truth = _classes("labels", labels, 1)
-    sparse, dense = (
-        _classes(name, values, 2)
-        for name, values in (("sparse_predictions", sparse_predictions), ("dense_predictions", dense_predictions))
-    )
+    sparse = _classes("sparse_predictions", sparse_predictions, 2)
+    dense = _classes("dense_predictions", dense_predictions, 2)
     for name, values in (("sparse_predictions", sparse), ("dense_predictions", dense)):
         if values.shape[1] != len(truth):
             raise SparsityError(
                 f"{name} are of {values.shape[1]} images, and labels of {len(truth)}: give the same images"
             )
     count = int(max(sparse.max(), dense.max(), truth.max())) + 1
-    votes = [_votes(values, count) for values in (sparse, dense)]
-    modes = [_mode(part) for part in votes]
-    tied = (modes[0] < 0) | (modes[1] < 0)
-    changed = ~tied & (modes[0] != modes[1])
+    sparse_votes, dense_votes = _votes(sparse, count), _votes(dense, count)
+    sparse_mode, dense_mode = _mode(sparse_votes), _mode(dense_votes)
+    tied = (sparse_mode < 0) | (dense_mode < 0)
+    changed = ~tied & (sparse_mode != dense_mode)
     right = dense == truth
-    agreement = (votes[0] * votes[1]).sum(axis=1) / (len(sparse) * len(dense))
+    agreement = (sparse_votes * dense_votes).sum(axis=1) / (len(sparse) * len(dense))
     how = f"{len(sparse)} sparse and {len(dense)} dense models{_warning(len(sparse), len(dense))}"
-    what = (
-        f"images whose modal class over the sparse models is not that over the dense ones; {tied.sum()} tied, left out"
-    )
+    tie = f"{tied.sum()} tied, left out"
+    what = f"images whose modal class over the sparse models is not that over the dense ones; {tie}"
     hits, n = int(changed.sum()), int((~tied).sum())
     records = [
         share_row("forgotten_share", hits, n, detail=f"{what}; {how}"),
@@ -85,10 +81,10 @@ def measure_forgotten(sparse_predictions: Numbers, dense_predictions: Numbers, l
         _share(
             "forgotten_agreement",
             (sparse == dense) if len(sparse) == len(dense) == 1 else agreement[np.newaxis],
-            f"same class from a sparse and a dense model, all pairs{_among_dense(votes[1], len(dense))}; {how}",
+            f"same class from a sparse and a dense model, all pairs{_among_dense(dense_votes, len(dense))}; {how}",
         ),
     ]
-    arrays = {"forgotten": changed, "sparse_mode": modes[0], "dense_mode": modes[1]}
+    arrays = {"forgotten": changed, "sparse_mode": sparse_mode, "dense_mode": dense_mode}
     return Measured(records + _recall_shifts(sparse == truth, right, truth, how), arrays)
 
 
@@ -96,15 +92,14 @@ def vog_overlap(vog: Numbers, forgotten: Numbers) -> Record:
     """Ask whether the images that pruning forgets are those with a high variance of gradients.
 
     Args:
-        vog: (n,), scores of the same images from a network that was not among those compared, or one of the dense ones;
+        vog: (n,), scores of the same images from a network that was not among those compared, or from one of the dense ones;
             raw, or normalised by class. NaN is left out, and counted.
         forgotten: (n,), bool, from :func:`measure_forgotten`.
 
     Returns:
-        ``vog_forgotten_overlap``: the share that is forgotten of the tenth of images (rounded up) with the highest scores,
-        in [0, 1], with its Wilson interval; the detail holds the share over all images, which is expected if the two have
-        nothing to do with each other, and the one-sided p-value of Fisher's exact (hypergeometric) test. Of equal scores
-        the earlier image is in the tenth.
+        ``vog_forgotten_overlap``: of the tenth of images (rounded up) with the highest scores, the share that is forgotten,
+        in [0, 1], with its Wilson interval. Of equal scores the earlier image is in the tenth. The detail has the share over
+        all images, expected if the two are unrelated, and the one-sided p-value of Fisher's exact (hypergeometric) test.
 
     Raises:
         SparsityError: if the two are not of the same images.
@@ -149,7 +144,7 @@ def _mode(votes: Classes) -> Classes:
 
 
 def _share(metric: str, right: npt.NDArray[Any], detail: str) -> Record:
-    """The mean over models and images; its interval is over images: Wilson's for one model, normal for shares of models."""
+    """The mean over models and images, with an interval over images: Wilson's for one model, normal for several."""
     n = right.shape[1]
     if not n:
         return Record(metric, math.nan, 0, detail=f"undefined, there is no such image; {detail}")
@@ -175,9 +170,7 @@ def _recall_shifts(
     overall = f"overall accuracy shifts by {sparse.mean() - dense.mean():+.4f}; {how}"
     records = []
     for c, shift, p in zip(classes, found, adjusted, strict=True):
-        verdict = (
-            f"{'significant' if p < 0.05 else 'not significant'} at 0.05, Holm-adjusted p = {p:.3g} of {tests} tests"
-        )
+        verdict = f"{'' if p < 0.05 else 'not '}significant at 0.05, Holm-adjusted p = {p:.3g} of {tests} tests"
         if math.isnan(p):
             verdict = "no test: fewer than two models on a side, or models of a side do not differ"
         records.append(

@@ -1,4 +1,4 @@
-"""The variance of gradients (VOG): how much a class's gradient in the pixels changes while the network is trained."""
+"""The variance of gradients (VOG): how much the true class's gradient in the pixels changes during training."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ from lightning_sparse.results.records import Record
 Floats = npt.NDArray[np.float64]
 
 
-def true_class_gradients(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    batch_size: int = 256,
-) -> Tensor:
+def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> Tensor:
     """Compute the gradient of each image's true-class logit in its pixels, in eval mode. The model is left as it was.
 
     Args:
@@ -38,8 +32,8 @@ def true_class_gradients(
         batch_size: images per pass.
 
     Returns:
-        (n, H, W), float32 on the CPU, in logits per unit of [0, 1] pixels: the mean over channels, which Agarwal et al.'s
-        own ImageNet script takes too. Signs are kept.
+        (n, H, W), float32 on the CPU, in logits per unit of [0, 1] pixels: the mean over channels, as in Agarwal et al.'s
+        own ImageNet script. Signs are kept.
 
     Raises:
         SparsityError: if images, labels or the model's outputs are not what they should be.
@@ -72,14 +66,14 @@ class GradientVariance:
     image's score is the mean over its pixels of ``sqrt(sum_k (S_k - mean)^2 / K)``, S_k being its gradient
     (:func:`true_class_gradients`) at the k-th of K checkpoints. They call it a variance; it is a standard deviation.
 
-    Mean and sum of squares are updated in place of keeping gradients (Welford 1962): 8 bytes a pixel, however many
+    Instead of keeping gradients, it updates their mean and sum of squares (Welford 1962): 8 bytes a pixel, however many
     checkpoints there are.
 
     Args:
         batch_size: images per pass.
 
     Attributes:
-        count: at how many checkpoints it has looked.
+        count: the number of checkpoints that it has looked at.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -105,7 +99,7 @@ class GradientVariance:
         self.add(true_class_gradients(model, images, labels, batch_size=self.batch_size))
 
     def add(self, gradients: Tensor) -> None:
-        """Take in gradients (n, H, W) that were computed elsewhere."""
+        """Add gradients (n, H, W) that were computed elsewhere."""
         if self.count == 0:
             self._mean = self._squares = torch.zeros_like(gradients)
         if gradients.shape != self._mean.shape:
@@ -114,7 +108,7 @@ class GradientVariance:
                 "give the same images, in the same order, at every checkpoint"
             )
         self.count += 1
-        # Not in place: a state that was handed out stays as it was.
+        # Not in place, so that a state_dict given out earlier stays as it was.
         step = gradients - self._mean
         self._mean = self._mean + step / self.count
         self._squares = self._squares + step * (gradients - self._mean)
@@ -130,11 +124,11 @@ class GradientVariance:
         return int(((self._mean == 0) & (self._squares == 0)).flatten(1).all(dim=1).sum()) if self.count else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been followed so far: a number and two tensors, loadable with ``weights_only=True``."""
+        """Return the state so far: a number and two tensors, loadable with ``weights_only=True``."""
         return {"count": self.count, "mean": self._mean, "squares": self._squares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` gave."""
         self.count = int(state["count"])
         self._mean, self._squares = state["mean"].cpu(), state["squares"].cpu()
 
@@ -142,15 +136,15 @@ class GradientVariance:
 def class_normalised(scores: Sequence[float] | Floats, labels: Sequence[int] | Tensor | npt.NDArray[Any]) -> Floats:
     """Compare every image's score with those of its class: ``(score - mean of the class) / deviation of the class``.
 
-    Classes differ in how large their gradients are, and so do networks; this removes both, as the paper does.
+    This removes the differences in the size of gradients between classes and between networks, as the paper does.
 
     Args:
         scores: (n,), from :meth:`GradientVariance.scores`.
         labels: (n,).
 
     Returns:
-        (n,), 0 for an image as difficult as its class on average, in units of the class's standard deviation (dividing
-        by its number of images); NaN in a class of one image, or of equal scores.
+        (n,), in units of the class's standard deviation (dividing by its number of images): 0 for an image as difficult as
+        its class on average, NaN in a class of one image or of equal scores.
 
     Raises:
         SparsityError: if there are not as many labels as scores.
@@ -172,14 +166,7 @@ def class_normalised(scores: Sequence[float] | Floats, labels: Sequence[int] | T
 
 
 def rank_stability(before: Floats, after: Floats) -> float:
-    """Correlate the order of the images by two looks' scores (Spearman).
-
-    Args:
-        before: (n,), scores after one look.
-        after: (n,), after the next.
-
-    Returns:
-        In [-1, 1], 1 where both put the images in the same order; NaN where a score is, or where all are equal.
+    """Compute Spearman's correlation of two looks' scores (n,); NaN if a score is NaN, or if all of one look are equal.
 
     Example:
         >>> rank_stability(np.array([1.0, 2.0, 3.0]), np.array([1.0, 20.0, 21.0]))
@@ -201,7 +188,7 @@ def stability_record(value: float, n: int, epochs: Sequence[int]) -> Record:
     return Record("vog_rank_stability", value, n, detail=detail)
 
 
-def mean_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
+def vog_record(following: GradientVariance, epochs: Sequence[int]) -> Record:
     """Record the mean of the scores over images, with its normal interval, from looks made after these epochs."""
     scores = following.scores()
     detail = (

@@ -1,13 +1,13 @@
-"""Adversarial attacks in the L-inf and L2 balls: our own PGD, and torchattacks behind an adapter that makes it honest.
+"""Adversarial attacks in the L-inf and L2 balls, each checked: our own PGD, and the others from torchattacks (Kim 2020).
 
-torchattacks (Kim 2020) is the provider of everything but PGD: its PGD goes on attacking images that it has already
-broken, which is where most of the time goes.
+The PGD of torchattacks goes on attacking images that it has already broken, which takes most of its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,19 +16,12 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.robustness.balls import (
-    check_eps,
-    check_norm,
-    check_reach,
-    distance,
-    tolerance,
-    uniform_point,
-)
+from lightning_sparse.measure.robustness.balls import check_eps, check_reach, distance, tolerance, uniform_point
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
 from lightning_sparse.measure.robustness.pgd import pgd
 
 QUERIES_PER_STEP = 50
-"""Square's queries for one gradient step of the others, so that 100 steps stand beside the published 5000 queries."""
+"""Square's queries for each step of the other attacks: 100 steps correspond to the published 5000 queries."""
 
 
 class _Setting(NamedTuple):
@@ -45,14 +38,10 @@ _Method = Callable[[nn.Module, Tensor, Tensor, _Setting], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack that checks what goes in and what comes out, and leaves no trace: one of :data:`ATTACKS`.
+    """One of :data:`ATTACKS`: it checks its inputs and its result, and leaves the model and random states as they were.
 
-    Called, it returns adversarial images, like ``images``, and which of them the classifier gets wrong, (n,), bool. What an
-    attack has no use for (FGSM has one step) it leaves alone.
-
-    Attributes:
-        name: in messages.
-        method: what it does.
+    A call returns adversarial images, like ``images``, and which of them the classifier gets wrong, (n,), bool. An attack
+    ignores the settings that it has no use for: FGSM always takes one step.
     """
 
     name: str
@@ -73,7 +62,7 @@ class Attack:
     ) -> tuple[Tensor, Tensor]:
         """Attack the images."""
         check_images(images, labels)
-        radius = check_eps("eps", eps, check_norm(norm))
+        radius = check_eps("eps", eps, norm)
         check_count("steps", steps, write=20)
         check_count("restarts", restarts)
         check_reach(radius, images, norm)
@@ -91,7 +80,7 @@ class Attack:
         if not (excess <= tolerance(radius, norm) and low >= 0 and high <= 1):
             raise SparsityError(
                 f"attack {self.name!r} left its ball: {excess:g} beyond eps={eps:g} in {norm}, pixels in [{low:g}, "
-                f"{high:g}]: its number would mean nothing"
+                f"{high:g}]: the result would mean nothing"
             )
         return adversarial, broken
 
@@ -100,20 +89,16 @@ def _fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -
     return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, steps=1, step_size=at.eps, random_start=False)
 
 
-def _pgd(loss: Literal["ce", "margin"]) -> _Method:
-    def run(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-        walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
-        return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss=loss, **walks)
+def _pgd(
+    loss: Literal["ce", "margin"], classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting
+) -> tuple[Tensor, Tensor]:
+    walks: dict[str, Any] = {"steps": at.steps, "restarts": at.restarts, "start": at.start}
+    return pgd(classifier, images, labels, eps=at.eps, norm=at.norm, loss=loss, **walks)
 
-    return run
 
-
-def _published(name: str) -> _Method:
-    def run(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
-        steps = at.steps * QUERIES_PER_STEP if name == "square" else at.steps
-        return published(name, classifier, images, labels, eps=at.eps, norm=at.norm, steps=steps, seed=at.seed)
-
-    return run
+def _published(name: str, classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
+    steps = at.steps * QUERIES_PER_STEP if name == "square" else at.steps
+    return published(name, classifier, images, labels, eps=at.eps, norm=at.norm, steps=steps, seed=at.seed)
 
 
 def _fab(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) -> tuple[Tensor, Tensor]:
@@ -137,13 +122,11 @@ def _noise(classifier: nn.Module, images: Tensor, labels: Tensor, at: _Setting) 
 
 _METHODS: dict[str, _Method] = {
     "fgsm": _fgsm,
-    "pgd": _pgd("ce"),
-    "pgd-margin": _pgd("margin"),
-    "apgd-ce": _published("apgd-ce"),
-    "apgd-dlr": _published("apgd-dlr"),
-    "apgd-t": _published("apgd-t"),
+    "pgd": partial(_pgd, "ce"),
+    "pgd-margin": partial(_pgd, "margin"),
+    **{name: partial(_published, name) for name in ("apgd-ce", "apgd-dlr", "apgd-t")},
     "fab-t": _fab,
-    "square": _published("square"),
+    "square": partial(_published, "square"),
     "noise": _noise,
 }
 
@@ -154,28 +137,18 @@ ATTACKS: dict[str, Attack] = {name: Attack(name, method) for name, method in _ME
 ``apgd-ce`` and ``apgd-dlr`` are Auto-PGD on cross-entropy and on the scale-free DLR loss, ``apgd-t`` the same on targeted
 DLR towards each of the 9 likeliest other classes (Croce & Hein 2020a; DLR needs 4 classes or more); ``fab-t`` looks for
 the nearest adversarial image in those directions (Croce & Hein 2020b); ``square`` sees logits only (Andriushchenko et al.
-2020), 50 queries for each step; ``noise`` draws ``steps`` uniform points of the ball. Only ``pgd`` and ``pgd-margin`` make
-use of ``restarts`` and ``start``.
+2020), 50 queries for each step; ``noise`` draws ``steps`` uniform points of the ball. Only ``pgd`` and ``pgd-margin`` use
+``restarts`` and ``start``.
 """
 
 
 def attack_name(name: str, classes: int) -> str:
-    """Say which attack runs where ``name`` is asked for: DLR needs 4 classes, the margin loss stands in below that.
-
-    Example:
-        >>> attack_name("apgd-dlr", classes=10), attack_name("apgd-dlr", classes=3)
-        ('apgd-dlr', 'pgd-margin')
-    """
+    """Give the attack that runs when ``name`` is asked for: PGD on the margin instead of DLR, which needs 4 classes."""
     return "pgd-margin" if name in ("apgd-dlr", "apgd-t") and classes < 4 else name
 
 
 def attack_detail(name: str, *, norm: str, steps: int, restarts: int, seed: int, classes: int) -> str:
-    """Describe an attack of ``ATTACKS`` in words, for a record.
-
-    Example:
-        >>> attack_detail("pgd", norm="Linf", steps=20, restarts=1, seed=0, classes=10)
-        'Linf, PGD on cross-entropy, 20 steps of 2.5*eps/20, 1 random start, seed 0, broken images left out'
-    """
+    """Describe an attack of ``ATTACKS`` in words, for a record."""
     starts = f"{restarts} random start{'s' if restarts > 1 else ''}"
     walk = f"{steps} steps of 2.5*eps/{steps}, {starts}, seed {seed}, broken images left out"
     adaptive = f"steps of adaptive size, 1 restart, seed {seed}"

@@ -1,4 +1,4 @@
-"""Attack after attack from the smallest eps up, each on what nothing has broken yet; then the checks of what is left."""
+"""One attack after another from the smallest eps up, each on the images that still stand; then checks of what is left."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_sparse.measure.robustness import trust_checks
+from lightning_sparse.measure.robustness import artefact_checks
+from lightning_sparse.measure.robustness.attacked_model import CONTINUED, AttackedModel
 from lightning_sparse.measure.robustness.attacks import attack_detail, attack_name
 from lightning_sparse.measure.robustness.known import Known
 from lightning_sparse.measure.robustness.sample_count import Samples
 from lightning_sparse.measure.robustness.tiers import Tier
-from lightning_sparse.measure.robustness.victim import CONTINUED, Victim
 from lightning_sparse.measure.rows import share_row
 from lightning_sparse.results.records import Record
 
 
 def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:
-    """Map the attacks that run, each once, to the one asked for: with few classes another stands in for DLR.
+    """Map each attack that runs to the first one asked for that it stands for, see :func:`attack_name`.
 
     Example:
         >>> attack_names(["pgd", "apgd-dlr", "apgd-t"], classes=3)
@@ -34,7 +34,7 @@ def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:
 
 
 def cascade(
-    victim: Victim,
+    attacked: AttackedModel,
     correct: Tensor,
     radii: Sequence[float],
     tier: Tier,
@@ -43,26 +43,17 @@ def cascade(
     progress: bool,
     known: Known,
 ) -> tuple[list[Record], Tensor, list[list[int]]]:
-    """Run every attack at every eps.
+    """Run the attacks, from :func:`attack_names`, at every eps of the ascending ``radii``.
 
-    Args:
-        victim: what is attacked.
-        correct: (n,), bool, right on clean.
-        radii: eps, ascending.
-        tier: steps and restarts.
-        names: attacks that run, and what each was asked for as.
-        samples: the running count.
-        progress: show a bar.
-        known: what is known at other eps.
-
-    Returns:
-        Rows; which images are left at each eps (n, radii), bool; and how many are left after each attack at each eps.
+    ``correct`` (n,), bool, says which images are right on clean. Returns the rows; which images are left at each eps
+    (n, radii), bool; and how many are left after each attack, for each eps.
     """
     standing = correct.clone()
     survives: list[Tensor] = []
     counts: list[list[int]] = []
     rows: list[Record] = []
     n, order = len(correct), " > ".join(names)
+    walks = {"steps": tier.steps, "restarts": tier.restarts}
     with tqdm(total=len(radii) * len(names), desc="attacks", disable=not progress, leave=False) as bar:
         for radius in radii:
             counts.append([])
@@ -71,39 +62,31 @@ def cascade(
             for name, wanted in names.items():
                 bar.set_postfix_str(f"{name} at {radius:.4g}, {int(standing.sum())} of {n} left")
                 places = standing.nonzero().squeeze(1)
-                walks = {"steps": tier.steps, "restarts": tier.restarts}
-                broken = victim.broken_by(name, places, eps=radius, onward=name in CONTINUED, **walks)
+                broken = attacked.broken_by(name, places, eps=radius, onward=name in CONTINUED, **walks)
                 standing[places[broken]] = False
-                detail = attack_detail(
-                    name,
-                    norm=victim.norm,
-                    steps=tier.steps,
-                    restarts=tier.restarts,
-                    seed=victim.seed,
-                    classes=victim.classes,
-                )
+                detail = attack_detail(name, norm=attacked.norm, seed=attacked.seed, classes=attacked.classes, **walks)
                 detail += f"; what survives it and all before it in {order}, at this and every smaller eps of this call"
                 if name in CONTINUED:
                     detail += "; at a larger eps the first start is where the walk at the smaller one ended"
                 if name != wanted:
-                    detail += f"; in place of {wanted}, which needs 4 classes, not {victim.classes}"
+                    detail += f"; in place of {wanted}, which needs 4 classes, not {attacked.classes}"
                 if name == "fab-t":
                     detail += "; run once, at the smallest eps: the distances that it finds answer for every eps"
                 counts[-1].append(int(standing.sum()))
-                rows.append(_row(victim, name, radius, counts[-1][-1], n, samples.since(), detail))
+                rows.append(_row(attacked, name, radius, counts[-1][-1], n, samples.since(), detail))
                 bar.update()
             survives.append(standing.clone())
             detail = (
-                f"{victim.norm}, per image worst of {order} at this and every smaller eps of this call, {tier.steps} steps, "
-                f"seed {victim.seed}; the last attack's row again, so it cost nothing of its own"
+                f"{attacked.norm}, per image worst of {order} at this and every smaller eps of this call, "
+                f"{tier.steps} steps, seed {attacked.seed}; the last attack's row again, at no cost of its own"
             )
             detail += known.in_words(radius, standing)
-            rows.append(_row(victim, "worst", radius, counts[-1][-1], n, 0, detail))
+            rows.append(_row(attacked, "worst", radius, counts[-1][-1], n, 0, detail))
     return rows, torch.stack(survives, dim=1), counts
 
 
 def checked(
-    victim: Victim,
+    attacked: AttackedModel,
     correct: Tensor,
     radii: Sequence[float],
     survives: Tensor,
@@ -113,23 +96,11 @@ def checked(
     progress: bool,
     known: Known,
 ) -> list[Record]:
-    """Make every check of :mod:`~lightning_sparse.measure.robustness.trust_checks` that was not made before.
+    """Make every check of :mod:`~lightning_sparse.measure.robustness.artefact_checks` that was not made before.
 
     Square runs at the eps whose robust accuracy is nearest half of clean: again only if that is one of ``radii``.
-
-    Args:
-        victim: what was attacked.
-        correct: (n,), bool, right on clean.
-        radii: eps, ascending.
-        survives: (n, radii), bool, what the cascade left.
-        counts: how many are left after each attack at each eps.
-        tier: what the cascade ran.
-        samples: the running count.
-        progress: show a bar.
-        known: what is known at other eps.
-
-    Returns:
-        One ``trust_`` row for each check, at each eps where it is of one eps.
+    ``survives`` and ``counts`` are what :func:`cascade` returned. Returns one ``trust_`` row for each check and eps, or one
+    in all for a check of the whole model.
     """
     rows = []
     left = [column.nonzero().squeeze(1) for column in survives.T]
@@ -145,19 +116,25 @@ def checked(
             bar.update()
 
         for radius, survivors, count in zip(radii, left, counts, strict=True):
-            add(trust_checks.single_step(victim, survivors, radius))
-            add(trust_checks.noise(victim, survivors, radius))
-            add(trust_checks.losses_agree(victim, list(tier.attacks), count, radius))
-            add(trust_checks.steps_converge(victim, survivors, radius, tier))
+            add(artefact_checks.single_step(attacked, survivors, radius))
+            add(artefact_checks.noise(attacked, survivors, radius))
+            add(artefact_checks.losses_agree(attacked, list(tier.attacks), count, radius))
+            add(artefact_checks.steps_converge(attacked, survivors, radius, tier))
         if middle in here and ("trust_black_box", middle) not in made:
-            add(trust_checks.black_box(victim, here[middle], middle, tier))
+            add(artefact_checks.black_box(attacked, here[middle], middle, tier))
         if ("trust_to_zero", None) not in made:
-            add(trust_checks.zero_gradients(victim, correct.nonzero().squeeze(1)))
-            add(trust_checks.deterministic(victim))
-            add(trust_checks.to_zero(victim, left[-1], tier))
+            add(artefact_checks.zero_gradients(attacked, correct.nonzero().squeeze(1)))
+            add(artefact_checks.deterministic(attacked))
+            add(artefact_checks.to_zero(attacked, left[-1], tier))
     return rows
 
 
-def _row(victim: Victim, attack: str, eps: float, robust: int, n: int, samples: int, detail: str) -> Record:
-    setting: dict[str, Any] = {"attack": attack, "norm": victim.norm, "eps": eps, "samples": samples, "detail": detail}
+def _row(attacked: AttackedModel, attack: str, eps: float, robust: int, n: int, samples: int, detail: str) -> Record:
+    setting: dict[str, Any] = {
+        "attack": attack,
+        "norm": attacked.norm,
+        "eps": eps,
+        "samples": samples,
+        "detail": detail,
+    }
     return share_row("robust_accuracy", robust, n, **setting)

@@ -1,6 +1,6 @@
-"""torchattacks' own classes with every setting written out: the parts of AutoAttack as published, one at a time.
+"""The parts of AutoAttack, one at a time, by torchattacks' classes with the published settings.
 
-Its class of that name is never used: it runs 10 steps where the publication runs 100, and Square on another schedule.
+Its class ``AutoAttack`` is never used: it runs 10 steps where the paper runs 100, and Square on another schedule.
 """
 
 from __future__ import annotations
@@ -19,50 +19,34 @@ from lightning_sparse.measure.robustness.balls import distance
 SQUARE_NEEDS = 5
 """Pixels a side that Square needs in L2: its windows are a fifth of the image."""
 
-_TARGETS = 9  # as AutoAttack has it, however many classes there are
+_TARGETS = 9  # as in AutoAttack, however many classes there are
 
 
 def published(
-    name: str,
-    classifier: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    steps: int,
-    seed: int,
+    name: str, classifier: nn.Module, images: Tensor, labels: Tensor, *, eps: float, norm: str, steps: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Run APGD, its targeted form or Square.
+    """Run ``"apgd-ce"``, ``"apgd-dlr"``, ``"apgd-t"`` or ``"square"``, inside ``untouched``.
 
-    Args:
-        name: ``"apgd-ce"``, ``"apgd-dlr"``, ``"apgd-t"`` or ``"square"``.
-        classifier: pixels in [0, 1] to logits, inside ``untouched``.
-        images: (n, C, H, W), float32 in [0, 1], on the classifier's device.
-        labels: (n,), integers in [0, classes).
-        eps: radius of the ball.
-        norm: ``"Linf"`` or ``"L2"``.
-        steps: gradient steps, for each target where there are targets; queries for Square.
-        seed: of its random starts.
-
-    Returns:
-        Adversarial images, the clean one where the attack failed; and which are misclassified, (n,), bool.
+    ``images`` (n, C, H, W) are float32 in [0, 1] on the classifier's device; ``steps`` are gradient steps, for each target
+    where there are targets, or queries for Square. Returns adversarial images, the clean one where the attack failed; and
+    which are misclassified, (n,), bool.
 
     Raises:
         SparsityError: if there are too few classes for DLR, or the images are too small for Square's L2 windows.
     """
-    own: dict[str, tuple[str, dict[str, Any]]] = {
+    attacks: dict[str, tuple[str, dict[str, Any]]] = {
         "apgd-ce": ("APGD", {"steps": steps, "loss": "ce", "eot_iter": 1, "rho": 0.75}),
         "apgd-dlr": ("APGD", {"steps": steps, "loss": "dlr", "eot_iter": 1, "rho": 0.75}),
         "apgd-t": ("APGDT", {"steps": steps, "eot_iter": 1, "rho": 0.75}),
         "square": ("Square", {"n_queries": steps, "p_init": 0.8, "loss": "margin", "resc_schedule": False}),
     }
-    kind, settings = own[name]
+    kind, settings = attacks[name]
     if name in ("apgd-dlr", "apgd-t"):
         classes = _class_count(classifier, images)
         if classes < 4:
             raise SparsityError(f"attack {name!r} needs at least 4 classes, and there are {classes}: use 'pgd-margin'")
-        settings |= {"n_classes": min(classes, _TARGETS + 1)} if name == "apgd-t" else {}
+        if name == "apgd-t":
+            settings["n_classes"] = min(classes, _TARGETS + 1)
     if name == "square" and norm == "L2" and min(images.shape[2:]) < SQUARE_NEEDS:
         raise SparsityError(
             f"attack 'square' in L2 works on windows of a fifth of the image, and images of {tuple(images.shape[2:])} "
@@ -81,7 +65,7 @@ def published(
         adversarial: Tensor = attack(images, labels)
     finally:
         handle.remove()
-    # All of them start with the clean images, and hand back unchanged what they could not break.
+    # All of them classify the clean images first, and return unchanged what they could not break.
     return adversarial, (first[0] != labels) | (adversarial != images).flatten(1).any(dim=1)
 
 
@@ -90,35 +74,16 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """Look for the adversarial image nearest to each image: FAB towards each of the likeliest other classes.
 
-    FAB knows no eps and, without random starts, draws nothing: one run answers for every eps at once. torchattacks
-    throws the distances away, so its loop over targets is written here around its walk towards one target.
+    FAB uses no eps and, without random starts, draws nothing: one run answers for every eps. torchattacks does not return
+    the distances, so the loop over targets is written here, around its walk towards one target.
 
-    Args:
-        classifier: pixels in [0, 1] to logits, inside ``untouched``.
-        images: (n, C, H, W), float32 in [0, 1], on the classifier's device.
-        labels: (n,), integers in [0, classes).
-        norm: ``"Linf"`` or ``"L2"``.
-        steps: for each target.
-        enough: an image with an adversarial one this near is not taken to further targets.
-
-    Returns:
-        The nearest ones found; and how far they are, (n,), infinite where none was found, 0 for what is wrong already.
+    Inputs are as in :func:`published`; an image whose adversarial one is within ``enough`` is not taken to more targets.
+    Returns the nearest ones found; and their distances, (n,), infinite where none was found, 0 for what is wrong already.
     """
-    classes = _class_count(classifier, images)
-    attack = _made(
-        "FAB",
-        classifier,
-        images,
-        norm=norm,
-        steps=steps,
-        eps=enough,
-        seed=0,
-        multi_targeted=True,
-        n_classes=min(classes, _TARGETS + 1),
-        alpha_max=0.1,
-        eta=1.05,
-        beta=0.9,
-    )
+    published_settings = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9, "multi_targeted": True}
+    classes = min(_class_count(classifier, images), _TARGETS + 1)
+    walk = {"norm": norm, "steps": steps, "eps": enough, "seed": 0, "n_classes": classes}
+    attack = _made("FAB", classifier, images, **walk, **published_settings)
     with torch.no_grad():
         wrong = classifier(images).argmax(dim=1) != labels
     found, away = images.clone(), torch.where(wrong, 0.0, torch.inf).double()
@@ -130,13 +95,13 @@ def nearest(
         with torch.no_grad():
             candidates: Tensor = attack.attack_single_run_targeted(images[active], labels[active])
         far = distance(candidates, images[active], norm)
-        nearer = (far > 0) & (far < away[active])  # it hands back the clean image where it found none
+        nearer = (far > 0) & (far < away[active])  # it returns the clean image where it found none
         found[active[nearer]], away[active[nearer]] = candidates[nearer], far[nearer]
     return found, away
 
 
 def _made(kind: str, classifier: nn.Module, images: Tensor, **settings: Any) -> Any:
-    # It prints when a model has no parameters to tell the device by; so the device is set here.
+    # torchattacks prints a warning if the model has no parameters that show its device; so the device is set here.
     with redirect_stdout(io.StringIO()):
         attack = getattr(need("torchattacks"), kind)(classifier, n_restarts=1, verbose=False, **settings)
         attack.set_device(images.device)

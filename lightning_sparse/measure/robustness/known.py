@@ -1,4 +1,4 @@
-"""What was found before at other eps, so that one more eps attacks no more than it must."""
+"""What an earlier call found at other eps, so that a new eps repeats no attack that is not needed."""
 
 from __future__ import annotations
 
@@ -13,43 +13,32 @@ from lightning_sparse.results.records import Measured, Record
 
 @dataclass(frozen=True)
 class Known:
-    """What an earlier call found of the same model, images and settings.
-
-    Attributes:
-        survives: by eps, which images nothing had broken, (n,), bool, on the CPU.
-        rows: its rows.
-    """
+    """What an earlier call found: its rows and, by eps, which images nothing had broken, (n,), bool, on the CPU."""
 
     survives: dict[float, Tensor] = field(default_factory=dict)
     rows: list[Record] = field(default_factory=list)
 
     def standing(self, eps: float) -> list[Tensor]:
-        """Which images stood, at each smaller eps: what breaks in a ball is broken in every larger one."""
+        """Give which images stood at each smaller eps: what breaks in a ball is broken in every larger one."""
         return [survives for radius, survives in self.survives.items() if radius < eps]
 
     def in_words(self, eps: float, survives: Tensor) -> str:
-        """What the numbers found before have to do with that at ``eps``, which left ``survives`` (n,).
+        """Say how the earlier numbers bear on the one at ``eps``, which left ``survives`` (n,).
 
-        Attacks may break in a small ball what they could not break in a larger one. The number found there stays, and this
-        one says by how much it is too high.
+        Attacks may break in a small ball what they could not break in a larger one before. That number stays as it is, and
+        the new row says by how much it is too high.
         """
         smaller = [f"{radius:.4g}" for radius in sorted(self.survives) if radius < eps]
         said = f"; what broke before at eps {', '.join(smaller)} is broken here and was not attacked" if smaller else ""
         for radius in sorted(self.survives):
             missed = int((self.survives[radius] & ~survives).sum())
             if radius > eps and missed:
-                said += (
-                    f"; {missed} broken here stood before at eps {radius:.4g}, whose number is so many images too high"
-                )
+                said += f"; {missed} broken here stood before at eps {radius:.4g}, whose number is too high by as many"
         return said
 
 
 def read_known(found: Measured | None, labels: Tensor) -> Known:
-    """Read what :func:`~lightning_sparse.measure.measure_robustness` returned before; nothing for None.
-
-    Raises:
-        SparsityError: if it is of other images.
-    """
+    """Read what :func:`~lightning_sparse.measure.measure_robustness` returned before; raise if it is of other images."""
     if found is None:
         return Known()
     arrays = found.arrays

@@ -1,4 +1,4 @@
-"""Projected gradient ascent that spends its steps on the images that still stand."""
+"""Projected gradient ascent that takes steps only for the images that still stand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.errors import check_choice, check_count
-from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, steepest
+from lightning_sparse.measure.robustness.balls import check_eps, project, steepest
 from lightning_sparse.measure.robustness.balls import random_start as draw_start
 
 
@@ -31,12 +31,12 @@ def pgd(
 ) -> tuple[Tensor, Tensor]:
     """Attack by projected gradient ascent in the L-inf or L2 ball (Madry et al. 2018).
 
-    An image counts as broken as soon as any iterate is misclassified; it then leaves the loop with that iterate and is
-    never looked at again. What still stands after the last step is looked at once more, and attacked from a new random
-    start if there are any left. With ``keep_broken`` it equals ``torchattacks.PGD`` and ``torchattacks.PGDL2``.
+    An image is broken as soon as any iterate is misclassified: it leaves the loop with that iterate and is never looked at
+    again. What still stands after the last step is looked at once more, and then attacked from the next random start. With
+    ``keep_broken`` it equals ``torchattacks.PGD`` and ``torchattacks.PGDL2``.
 
-    It draws its random start from torch's global generator and wants the model in eval mode: call it inside
-    :func:`~lightning_sparse.untouched`, or use ``ATTACKS["pgd"]``, which does both.
+    It draws random starts from torch's global generator and needs the model in eval mode: call it inside
+    :func:`~lightning_sparse.untouched`, or use ``ATTACKS["pgd"]``, which takes care of both.
 
     Args:
         classifier: pixels in [0, 1] to logits.
@@ -44,16 +44,16 @@ def pgd(
         labels: (n,), integers in [0, classes).
         eps: radius of the ball: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
         norm: ``"Linf"``, with steps along the sign of the gradient, or ``"L2"``, along the gradient divided by its norm.
-        steps: number of gradient steps of each start.
+        steps: gradient steps of each start.
         step_size: in the units of eps; None is 2.5 * eps / steps, which scales with eps and reaches the ball's far side.
         restarts: number of starts, at least 1.
         loss: ``"ce"`` (cross-entropy) or ``"margin"`` (largest other logit minus the true one), whose gradient does
             not vanish when logits are large.
         random_start: start at a random point of the ball instead of at the image.
-        start: like ``images``: where the first walk begins instead, projected into the ball. Where a walk in a smaller ball
-            has ended is most of the way already.
-        keep_broken: go on attacking broken images and return the last iterate, as torchattacks does. More work for a
-            weaker attack: for comparison only.
+        start: like ``images``: where the first walk begins instead, projected into the ball, such as the end of a walk in a
+            smaller ball.
+        keep_broken: go on attacking broken images and return the last iterate, as torchattacks does: slower and weaker,
+            for comparison only.
 
     Returns:
         Adversarial images, like ``images``, within eps of them and in [0, 1]; and which of them the classifier gets
@@ -71,7 +71,7 @@ def pgd(
         >>> torch.equal(model(adversarial).argmax(1) != labels, broken)
         True
     """
-    eps, steps = check_eps("eps", eps, check_norm(norm)), check_count("steps", steps, write=20)
+    eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     restarts = check_count("restarts", restarts)
     objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
     size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
@@ -79,7 +79,7 @@ def pgd(
     images = images.detach()
     result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
     for walk in range(restarts):
-        # The images still attacked, by their place in the batch. `point` is theirs alone, so the work shrinks with them.
+        # The images still attacked, by their place in the batch. `point` holds only theirs, so each step costs less.
         active = (~broken).nonzero().squeeze(1)
         if len(active) == 0:
             break

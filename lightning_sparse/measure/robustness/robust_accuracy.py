@@ -1,4 +1,4 @@
-"""Adversarial robustness as an honest worst case: per image, over all attacks and all smaller perturbations."""
+"""Adversarial robustness as a worst case: for each image, over all attacks and all smaller perturbations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_choices, check_count
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.attacks import ATTACKS
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, check_reach
 from lightning_sparse.measure.robustness.cascade import attack_names, cascade, checked
@@ -21,7 +22,6 @@ from lightning_sparse.measure.robustness.known import read_known
 from lightning_sparse.measure.robustness.sample_count import counted
 from lightning_sparse.measure.robustness.tiers import check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
-from lightning_sparse.measure.robustness.victim import Victim
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record
 
@@ -45,9 +45,9 @@ def measure_robustness(
 ) -> Measured:
     """Measure robust accuracy: the share of all images that are right on clean and under every attack.
 
-    The attacks are a cascade. From the smallest eps up, and at each eps in their order, each attack gets only the images
-    that are right on clean and that nothing has broken yet: what breaks in a ball is broken in every larger one. So the
-    row of an attack says what is left after it and all before it, and the last one's is the worst case.
+    From the smallest eps up, and at each eps in their order, each attack gets only the images that are right on clean and
+    not broken yet: what breaks in a ball is broken in every larger one. So an attack's row says what is left after it and
+    all before it, and the last attack's row is the worst case.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
@@ -56,24 +56,25 @@ def measure_robustness(
         eps: radii: in (0, 1] for L-inf, in units of [0, 1]; positive for L2.
         norm: ``"Linf"`` or ``"L2"``.
         tier: ``"monitor"``, ``"sweep"`` or ``"reference"``, see :data:`~lightning_sparse.measure.TIERS`.
-        attacks: names from :data:`~lightning_sparse.measure.ATTACKS` in place of the tier's. Keep two losses among
-            them: large logits alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4
-            classes ``"pgd-margin"`` stands in for attacks on DLR, and the record says so.
+        attacks: names from :data:`~lightning_sparse.measure.ATTACKS` in place of the tier's. Include two losses: large
+            logits alone make cross-entropy's gradient vanish, which looks like robustness. With fewer than 4 classes
+            ``"pgd-margin"`` replaces attacks on DLR, and the record says so.
         steps: gradient steps in place of the tier's.
         restarts: random starts of PGD in place of the tier's.
         batch_size: images per batch; 128 to 256 is fastest on a CPU.
         seed: of the random starts and samples.
         progress: show a bar on stderr.
-        known: what this function returned for the same model, images and settings at other eps. There nothing is attacked
-            again, and the rows stay as they are. At a new eps, what broke at a smaller known one is broken without an attack,
-            and PGD starts anew. Checks of the model are not repeated, but for Square if a new eps is nearest half of clean.
+        known: what this function returned for the same model, images and settings at other eps. Nothing is attacked again
+            at those, and their rows stay as they are. At a new eps, what broke at a smaller known one counts as broken
+            without an attack, and PGD starts anew. Checks of the model are not repeated, except Square where a new eps is
+            the one whose robust accuracy is nearest half of clean.
 
     Returns:
         Records: for each eps, ascending, a ``robust_accuracy`` of each attack and one of ``attack="worst"``, with Wilson
         intervals; ``robust_curve_area``, the area under the worst case over eps from 0 (clean) to the largest, divided by
         the largest, with a normal interval; ``robust_eps_half``, the eps at which the worst case falls to half of clean,
-        interpolated, NaN if it does not; and the ``trust_`` rows of the checks. ``trust`` of every number says what they
-        came to. The sum of ``samples`` is all that went through the model. Arrays: ``labels`` (n,), ``correct`` (n,),
+        interpolated, NaN if it does not; and the ``trust_`` rows of the checks. ``trust`` of each number is their verdict
+        on it. ``samples`` adds up to all images that went through the model. Arrays: ``labels`` (n,), ``correct`` (n,),
         bool, right on clean; ``survives`` (n, len(eps)), bool; ``eps`` (len(eps),).
 
     Raises:
@@ -94,7 +95,7 @@ def measure_robustness(
         steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
         restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
@@ -106,17 +107,17 @@ def measure_robustness(
         clean_pass = samples.since()
         names = attack_names(chosen.attacks, logits.shape[1])
         chosen = replace(chosen, attacks=tuple(names))
-        victim = Victim(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
+        attacked = AttackedModel(classifier, images, targets, logits.shape[1], norm, seed, batch_size)
         before = read_known(known, targets)
         new = [radius for radius in radii if radius not in before.survives]
         rows: list[Record] = []
         made: list[Record] = []
         stand = dict(before.survives)
         if new:
-            rows, survives, standing = cascade(victim, correct, new, chosen, names, samples, progress, before)
+            rows, survives, standing = cascade(attacked, correct, new, chosen, names, samples, progress, before)
             stand |= zip(new, survives.T, strict=True)
             if chosen.checks:
-                made = checked(victim, correct, new, survives, standing, chosen, samples, progress, before)
+                made = checked(attacked, correct, new, survives, standing, chosen, samples, progress, before)
     kept = [row for row in before.rows if row.eps in radii or row.metric in OF_THE_MODEL]
     checks = [*(row for row in kept if row.metric.startswith("trust_")), *made]
     rows = [replace(row, trust=verdict(checks, row.eps)) for row in rows]
@@ -134,9 +135,9 @@ def measure_robustness(
 
 
 def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: str) -> tuple[Record, Record]:
-    """The two numbers about the whole curve of the worst case; ``correct`` (n,) and ``survives`` (n, radii), bool."""
+    """Make the two rows about the whole curve of the worst case; ``correct`` (n,) and ``survives`` (n, radii), bool."""
     grid = np.array([0.0, *radii])
-    # In two calls, attacks may have missed in a ball what they found in a smaller one.
+    # With known=, an earlier call may have missed in a ball what a later one found in a smaller ball.
     nested = np.logical_and.accumulate(np.column_stack([correct, survives]), axis=1)
     missed = int((survives & ~nested[:, 1:]).sum())
     curves = nested.astype(float)
@@ -155,7 +156,7 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     )
     below = np.flatnonzero(mean <= mean[0] / 2)
     crossing = float("nan")
-    what = f"eps at which {over} falls to half of clean, by straight lines between them"
+    what = f"eps at which {over} falls to half of clean, by linear interpolation"
     if mean[0] == 0:
         what += "; undefined: nothing is right on clean"
     elif len(below) == 0:
@@ -172,13 +173,13 @@ def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
     if not classifier(pixels).requires_grad:
         raise SparsityError(
             "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
-            f"by gradient cannot run: write attacks=['square'] with tier='monitor', or {with_forward('...')} with a way that "
-            "keeps it"
+            "by gradient cannot run: write attacks=['square'] with tier='monitor', or "
+            f"{with_forward('...')} with a call that keeps the gradient"
         )
 
 
 def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
-    """Return the radii ascending and without doubles, or raise a SparsityError if one cannot be a radius."""
+    """Return the radii ascending and without duplicates, or raise a SparsityError if one cannot be a radius."""
     check_norm(norm)
     if isinstance(eps, int | float | str) or len(eps) == 0:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"

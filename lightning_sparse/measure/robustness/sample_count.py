@@ -1,4 +1,4 @@
-"""How much an attack costs: images that went through the classifier, whoever sent them."""
+"""The cost of an attack: how many images go through the classifier."""
 
 from __future__ import annotations
 
@@ -10,40 +10,21 @@ from torch import Tensor, nn
 
 
 class Samples:
-    """A count of images.
-
-    Attributes:
-        count: images counted so far.
-    """
+    """A running count of images."""
 
     def __init__(self) -> None:
         self.count = 0
         self._last = 0
 
     def since(self) -> int:
-        """Give the images counted since this was last asked."""
+        """Give the images counted since this was last called."""
         new, self._last = self.count - self._last, self.count
         return new
 
 
 @contextmanager
 def counted(classifier: nn.Module) -> Iterator[Samples]:
-    """Count the images that go through ``classifier`` inside this context, those of other libraries' attacks too.
-
-    Args:
-        classifier: the module that is called; a forward with gradients counts as one without.
-
-    Yields:
-        The running count.
-
-    Example:
-        >>> import torch
-        >>> model = nn.Flatten()
-        >>> with counted(model) as samples:
-        ...     _ = model(torch.rand(5, 1, 2, 2)), model(torch.rand(2, 1, 2, 2))
-        >>> samples.count
-        7
-    """
+    """Count the images that go through ``classifier``, with gradients or without, also in the attacks of torchattacks."""
     samples = Samples()
 
     def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""How hard a network is attacked: three tiers, from seconds to hours."""
+"""Three tiers of attacks, from seconds to hours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Tier:
         steps: gradient steps of each attack, for each target where there are targets.
         restarts: random starts of ``pgd`` and ``pgd-margin``; the others have one.
         checks: whether the number is checked for being an illusion (:mod:`lightning_sparse.measure.robustness.trust`).
-        queries: what the black-box check asks of the model for each image.
-        black_box_images: how many surviving images it asks for, at most.
-        fewest: how many surviving images a check made on a sample takes at least; a tenth of all images if that is more.
+        queries: of the black-box check, for each image.
+        black_box_images: the most surviving images that the black-box check attacks.
+        fewest: surviving images that a check on a sample takes at least; a tenth of all images if that is more.
     """
 
     attacks: tuple[str, ...]
@@ -37,16 +37,11 @@ TIERS: dict[str, Tier] = {
 }
 """The tiers by name: seconds while training, minutes at each level of a sweep, hours for a final table.
 
-``reference`` is what AutoAttack runs (Croce & Hein 2020, the published 100 steps), but for Square: that is 9/10 of the cost
-and hardly ever breaks what the others have left, so it runs on a sample of the survivors, as a check for masked gradients.
+``reference`` is AutoAttack (Croce & Hein 2020, the published 100 steps) without Square, which takes 9/10 of the time and
+hardly ever breaks what the others leave: it runs on a sample of the survivors, as a check for masked gradients.
 """
 
 
 def check_tier(tier: str) -> Tier:
-    """Return the tier of that name, or raise a SparsityError if there is none.
-
-    Example:
-        >>> check_tier("monitor").attacks
-        ('pgd',)
-    """
+    """Return the tier of that name, or raise a SparsityError if there is none."""
     return TIERS[check_choice("tier", tier, TIERS)]

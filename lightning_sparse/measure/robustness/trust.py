@@ -1,7 +1,7 @@
-"""Is a robust accuracy real, or an illusion of masked gradients? Checks, their thresholds and the verdict.
+"""Whether a robust accuracy is real or an illusion of masked gradients: the thresholds of the checks, and the verdict.
 
 After Athalye et al. 2018, Carlini et al. 2019 and the flags of AutoAttack (Croce & Hein 2020). A network whose gradients
-lead nowhere (vanished, shattered, random) resists attacks that follow them without being any more robust.
+lead nowhere (vanished, shattered, random) resists attacks that follow them without being more robust.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Thresholds:
     """How much a check may find before it fails; shares are of all images, in [0, 1].
 
     Attributes:
-        single_step: broken by one step of FGSM after the whole cascade has failed.
-        noise: broken by uniform noise after the whole cascade has failed.
-        losses_agree: broken by the later losses where the first one has failed, by the lower end of the 95 % interval.
+        single_step: broken by one step of FGSM after all attacks have failed.
+        noise: broken by uniform noise after all attacks have failed.
+        losses_agree: broken by the later losses where the first one has failed: the lower end of the 95 % interval.
         steps_converge: broken by 5 times the steps.
-        black_box: broken by an attack that sees no gradient; AutoAttack's own value.
+        black_box: broken by an attack without gradients; AutoAttack's own value.
         zero_gradients: right images whose input gradient is exactly zero, as a share of the right ones.
         deterministic: difference of the same image's logits, as a share of the largest absolute logit (at least 1).
-        images: no check of images fails for fewer than this many of them.
+        images: a check that counts images fails only if there are at least this many.
     """
 
     single_step: float = 0.01
@@ -41,7 +41,7 @@ class Thresholds:
 THRESHOLDS = Thresholds()
 
 OF_THE_MODEL = ("trust_black_box", "trust_zero_gradients", "trust_deterministic", "trust_to_zero")
-"""Checks that decide every eps; the others decide the eps of their row."""
+"""Checks that decide about every eps; the others decide about the eps of their row."""
 
 
 def verdict(checks: Sequence[Record], eps: float | None = None) -> str:
@@ -49,7 +49,7 @@ def verdict(checks: Sequence[Record], eps: float | None = None) -> str:
 
     Args:
         checks: rows of the checks, each with ``trust`` ``"passed"``, ``"failed"``, or empty where it could not be made.
-        eps: the eps of the number; None for a number about the whole curve, which every check decides.
+        eps: the eps of the number; None for a number about the whole curve, for which every check counts.
 
     Returns:
         ``"passed"``, or ``"failed: "`` and the names of the checks that failed; empty if there are no checks.

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images: noise, blur, light, small movements, a covered patch. Nobody attacks; the world does."""
+"""Accuracy on corrupted images: noise, blur, contrast, brightness, small movements, a covered patch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_sparse.errors import SparsityError, check_choice, check_choices
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
@@ -43,7 +43,7 @@ def measure_corruptions(
 
     After Mu & Gilmer 2019 (arXiv 1906.02337) and Hendrycks & Dietterich 2019 (arXiv 1903.12261). The strengths are our own,
     in units of [0, 1] pixels and shares of the image's (shorter) side, so that one table serves all sizes; the numbers
-    do not compare with those of the published data sets.
+    are not comparable with those of the published data sets.
 
     ================== ==================================================================== ===== ===== =====
     corruption         strength                                                             1     2     3
@@ -58,12 +58,12 @@ def measure_corruptions(
     occlusion          side of a black square at a random place, share of the side          0.25  0.375 0.5
     ================== ==================================================================== ===== ===== =====
 
-    Coins, places and noise are each image's own; they depend on ``seed``, the corruption and the number and shape of the
-    images: not on the model, the device, the batch size or what else is measured. The three severities share them.
+    Each image has its own coins, places and noise. They depend on ``seed``, the corruption and the number and shape of the
+    images, not on the model, the device, the batch size or what else is measured. The three severities share them.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         corruptions: names from ``CORRUPTIONS``; None is all.
         severities: from 1, 2, 3.
         batch_size: images per forward pass.
@@ -91,7 +91,7 @@ def measure_corruptions(
     """
     names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
     strengths = _check_severities(severities)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     check_images(images, labels)
     classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)
@@ -143,7 +143,7 @@ def _gaussian_noise(images: Tensor, severity: int, generator: torch.Generator) -
 def _salt_and_pepper(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     share = (0.05, 0.1, 0.2)[severity - 1]
     n, _, height, width = images.shape
-    # One number per pixel: low ones turn it black, the next as many white, in all channels at once.
+    # One number per pixel, for all channels: the lowest turn it black, the next as many white.
     drawn = torch.rand(n, 1, height, width, generator=generator)
     return images.masked_fill(drawn < share, 1.0).masked_fill(drawn < share / 2, 0.0)
 
@@ -151,7 +151,7 @@ def _salt_and_pepper(images: Tensor, severity: int, generator: torch.Generator) 
 def _blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     side = min(images.shape[-2:])
     sigma = (0.03, 0.06, 0.09)[severity - 1] * side
-    # Three deviations either way; the reflected border has no more to give than the image is wide.
+    # Three standard deviations either way, if the image is so wide: its border is reflected.
     reach = min(math.ceil(3 * sigma), side - 1)
     blurred: Tensor = need(_FUNCTIONAL).gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])
     return blurred
@@ -189,13 +189,13 @@ def _occlusion(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 
 
 def _by_coin(images: Tensor, generator: torch.Generator, change: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Change each image by a coin of its own: ``change(images, sign)`` with sign -1 or 1."""
+    """Change each image by ``change(images, sign)``, where a coin of its own decides the sign, -1 or 1."""
     heads = torch.rand(len(images), generator=generator) < 0.5
     return torch.where(heads.view(-1, 1, 1, 1), change(images, 1), change(images, -1))
 
 
 def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Turn by degrees and shift by (fractions of) pixels, interpolating; black moves in."""
+    """Rotate by degrees and shift by (fractions of) pixels, bilinearly; black moves in."""
     functional = need(_FUNCTIONAL)
     bilinear = need("torchvision.transforms").InterpolationMode.BILINEAR
     moved: Tensor = functional.affine(
@@ -221,4 +221,4 @@ CORRUPTIONS: dict[str, Corruption] = {
     "translation": _translation,
     "occlusion": _occlusion,
 }
-"""All corruptions by name; use :func:`corrupt`, which seeds and clamps them."""
+"""All corruptions by name; call them through :func:`corrupt`, which seeds and clamps them."""

@@ -15,11 +15,11 @@ from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
 
-# Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the
-# residual is less than the second: between eigenvalues of opposite sign and like magnitude the change alone can be tiny.
+# Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the residual
+# is less than the second: between eigenvalues of opposite sign and similar magnitude, the change alone can be tiny.
 _CHANGE, _RESIDUAL = 1e-3, 0.1
 
 
@@ -36,25 +36,25 @@ def measure_hessian(
     """Measure how sharp the minimum is: the eigenvalue of largest magnitude of the loss's Hessian in the weights.
 
     The loss is the mean cross-entropy over the images, in eval mode. The eigenvalue is found by power iteration with
-    products of the Hessian and a vector (Yao et al. 2020, PyHessian, arXiv 1912.07145), from a random vector. All
-    parameters are directions, biases and those of normalisation layers too; dead connections are none.
+    products of the Hessian and a vector (Yao et al. 2020, PyHessian, arXiv 1912.07145), from a random vector. All parameters
+    are directions, including biases and those of normalisation layers; dead connections are not.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`. Images it was
-            trained on tell about the minimum that training found; some hundreds are enough to compare models.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`. Images that it was
+            trained on tell about the minimum that training found; a few hundred are enough to compare models.
         masks: by parameter name, True where a connection lives, such as ``callback.masks``; a parameter without a mask
-            lives as a whole. None: every weight is a direction, also one that is zero.
+            lives as a whole. With None, every weight is a direction, even if it is zero.
         iterations: at most so many, each a forward and two backward passes over all images; it ends when the eigenvalue
-            changes by less than 0.1 % and the residual is less than a tenth of it, which takes 5 to 30 as a rule.
+            changes by less than 0.1 % and the residual is less than a tenth of it, usually after 5 to 30.
         batch_size: images per pass; it does not change the number.
         seed: of the random vector.
         progress: show a bar on stderr.
 
     Returns:
         One record, ``curvature_hessian_eigenvalue``, in nats per squared unit of weight, negative where the loss curves
-        down most. It has no interval over images. Its detail says the residual ``||Hv - value v||``: the Hessian has an
-        eigenvalue within that of the value. One that has not settled is said to be so: its magnitude is then too low.
+        down most. It has no interval over images. Its detail has the residual ``||Hv - value v||``: the Hessian has an
+        eigenvalue within that of the value. It also says if the value has not settled: its magnitude is then too low.
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be, if no
@@ -70,7 +70,7 @@ def measure_hessian(
         True
     """
     check_count("iterations", iterations, write=100)
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     weights, living = _directions(classifier.model, masks or {})
     count, total = sum(int(mask.sum()) for mask in living), sum(mask.numel() for mask in living)
@@ -80,7 +80,7 @@ def measure_hessian(
     with untouched(classifier, seed), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         logits_of(classifier, images, labels, batch_size=batch_size)
         for weight in weights:
-            weight.requires_grad_(True)  # `untouched` puts it back
+            weight.requires_grad_(True)  # `untouched` restores it
 
         def product(vector: list[Tensor]) -> list[Tensor]:
             result = [torch.zeros_like(part) for part in vector]
@@ -123,9 +123,9 @@ def _directions(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[list[nn.
                 f"masks[{name!r}] is {mask.dtype} {tuple(mask.shape)}: give torch.bool {tuple(named[name].shape)}, True "
                 "where a connection lives"
             )
-    everything = (torch.ones_like(weight, dtype=torch.bool) for weight in named.values())
     living = [
-        masks[name].to(mask.device) if name in masks else mask for name, mask in zip(named, everything, strict=True)
+        masks[name].to(weight.device) if name in masks else torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in named.items()
     ]
     return list(named.values()), living
 
@@ -133,7 +133,7 @@ def _directions(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[list[nn.
 def _power_iteration(
     product: Callable[[list[Tensor]], list[Tensor]], vector: list[Tensor], iterations: int, progress: bool
 ) -> tuple[float, float, int, bool]:
-    """Eigenvalue, norm of its residual, iterations done, and whether the eigenvalue had settled by then."""
+    """Eigenvalue, norm of its residual, iterations done, and whether the eigenvalue has settled."""
     value, residual = float("nan"), float("nan")
     vector = _scaled(vector, 1 / _norm(vector))
     for done in tqdm(range(1, iterations + 1), "Hessian", disable=not progress, leave=False):

@@ -1,4 +1,4 @@
-"""How steep the logits are in the pixels: the norm of each image's Jacobian, as it is and freed of the logits' scale."""
+"""How steep the logits are in the pixels: the norm of each image's Jacobian, as it is and without the logits' scale."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.checks import with_forward
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured
 
@@ -29,16 +29,16 @@ def measure_jacobian(
     """Measure the Frobenius norm of d logits / d pixels at each image (Hoffman et al. 2019, arXiv 1908.02729).
 
     To first order, a change of the pixels of L2 length r moves the logits by at most r times this norm. Logits times 10
-    have ten times the norm and the same decisions, so it says little about robustness as it is; divided by the
-    temperature that calibrates the model, that scale is gone.
+    have ten times the norm and the same decisions, so the norm alone says little about robustness; divided by the
+    temperature that calibrates the model, it does not depend on that scale.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
-        calibration: images and labels, best not among those measured and not trained on, to fit the temperature on;
-            None fits it on the measured ones.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
+        calibration: images and labels to fit the temperature on, best neither measured nor trained on; None fits it on the
+            measured ones.
         batch_size: images per forward pass, followed by one backward pass per class; it does not change the number.
-        seed: of the random states inside; a model without randomness in eval mode does not depend on it.
+        seed: of the random states inside; it matters only for a model that is random in eval mode.
         progress: show a bar on stderr.
 
     Returns:
@@ -57,9 +57,9 @@ def measure_jacobian(
         >>> np.allclose(measured.arrays["jacobian_norm"], model[1].weight.norm().item())
         True
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     classifier = as_classifier(model)
-    # Compiled modules run eagerly: their backward pass may run once only, and there is one for each class.
+    # Compiled modules run eagerly: their backward pass can run only once, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
         temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)

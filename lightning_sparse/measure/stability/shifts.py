@@ -11,39 +11,33 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import check_count
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
-from lightning_sparse.measure.gathering import Data, gathered
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured
 
 
 def measure_shift_consistency(
-    model: nn.Module,
-    data: Data,
-    *,
-    most: int = 2,
-    batch_size: int = 512,
-    seed: int = 0,
-    progress: bool = False,
+    model: nn.Module, data: Data, *, most: int = 2, batch_size: int = 512, seed: int = 0, progress: bool = False
 ) -> Measured:
     """Measure how often two shifted copies of an image get the same prediction, right or wrong (Zhang 2019, 1904.11486).
 
-    The shifts are all (2 most + 1)^2 whole-pixel ones of at most ``most`` pixels along each axis, no shift included; zeros
-    move in where the image moves out. Of each image, the number is the share of pairs of two different shifts whose
-    predictions agree: exact, not sampled. Zhang draws the two shifts independently, which among few shifts counts many
-    a shift as agreeing with itself; leaving those pairs out puts a model whose every prediction differs at 0.
+    The shifts are all (2 most + 1)^2 whole-pixel ones of at most ``most`` pixels along each axis, including none; zeros move
+    in where the image moves out. The number of an image is the share of pairs of two different shifts whose predictions
+    agree: exact, not sampled. Zhang draws the two shifts independently, and with few shifts many pairs are then one shift
+    twice; leaving those out puts a model whose every prediction differs at 0.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
-        data: ``(images, labels)`` or a loader, see :func:`~lightning_sparse.measure.gathering.gathered`.
+        data: images and labels or a loader, as for :func:`~lightning_sparse.measure.measure_accuracy`.
         most: longest shift along each axis in pixels, at least 1 and less than the image's shorter side. The model runs
             (2 most + 1)^2 times: 25 for 2.
         batch_size: images per forward pass.
-        seed: of the random states inside; a model without randomness in eval mode does not depend on it.
+        seed: of the random states inside; it matters only for a model that is random in eval mode.
         progress: show a bar on stderr.
 
     Returns:
         One record, ``shift_consistency`` in [0, 1], the mean over images with its normal interval; 1 for a model that
-        never changes its mind, also one that always says the same. Array ``shift_consistency`` (n,), float32.
+        never changes its prediction, even one that always predicts the same class. Array ``shift_consistency`` (n,), float32.
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
@@ -55,13 +49,13 @@ def measure_shift_consistency(
         >>> measure_shift_consistency(model, (images, torch.tensor([0, 1]))).records[0].value
         1.0
     """
-    images, labels = gathered(data)
+    images, labels = images_and_labels(data)
     check_images(images, labels)
-    side = min(images.shape[-2:])
+    height, width = images.shape[-2:]
+    side = min(height, width)
     check_count("most", most, most=side - 1, write=f"fewer pixels than the {side} of the images' shorter side")
     classifier = as_classifier(model)
     padded = F.pad(images.detach(), (most, most, most, most))
-    height, width = images.shape[-2:]
     corners = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
     predictions = []
     with untouched(classifier, seed):

@@ -1,4 +1,4 @@
-"""Shortcut reliance: how much of a model's accuracy hangs on a cue that happens to go with the class."""
+"""Shortcut reliance: how much of a model's accuracy depends on a cue that happens to go with the class."""
 
 from __future__ import annotations
 
@@ -11,24 +11,15 @@ from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.accuracy import measure_accuracy
-from lightning_sparse.measure.gathering import Data
+from lightning_sparse.measure.images_and_labels import Data
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured
 
-VERSIONS = {
-    "aligned": "the cue of their own class",
-    "absent": "no cue",
-    "conflicting": "the cue of another class",
-}
+VERSIONS = {"aligned": "the cue of their own class", "absent": "no cue", "conflicting": "the cue of another class"}
 
 
-def measure_shortcut(
-    model: nn.Module,
-    data: Mapping[str, Data],
-    *,
-    batch_size: int = 512,
-) -> Measured:
-    """Measure accuracy on the same images with their class's cue, without one, and with that of another class.
+def measure_shortcut(model: nn.Module, data: Mapping[str, Data], *, batch_size: int = 512) -> Measured:
+    """Measure accuracy on the same images with the cue of their class, without a cue, and with the cue of another class.
 
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.

@@ -19,7 +19,7 @@ EPS = (0.1, 0.2)
 
 
 def made(tmp_path, method, sparsity, seed, wrong=(), fallen=((), ()), maps=None, key="a"):
-    """A job that is done: it has the images in ``wrong`` wrong, and lost those in ``fallen`` to attacks at each eps."""
+    """A job that is done: it gets the images in ``wrong`` wrong, and attacks at each eps break those in ``fallen``."""
     run = f"{method}-{sparsity}-{seed}"
     folder = tmp_path / run
     folder.mkdir()
@@ -77,7 +77,7 @@ def test_saliency_over_the_images_that_all_networks_of_a_seed_have_right(tmp_pat
 
 
 def test_a_network_is_left_out_that_is_nearer_to_chance_than_to_the_best(tmp_path):
-    """Eight images of eight classes: chance is 1 of 8, dense has 4, so that 3 are enough and 2 are not."""
+    """Eight images of eight classes: chance is 1 of 8 and dense gets 4 right, so 3 are enough and 2 are not."""
     values, classes = np.arange(8.0)[:, None, None] * np.ones((8, 3, 3)), np.arange(8)
     right = {"dense": 4, "good": 3, "bad": 2}
     jobs = [made(tmp_path, method, 0.0 if method == "dense" else 0.9, 0, maps=values) for method in right]
@@ -90,7 +90,7 @@ def test_a_network_is_left_out_that_is_nearer_to_chance_than_to_the_best(tmp_pat
     assert set(found) == {"dense", "good"}
     assert {row.n for row in found.values()} == {3}
     assert "closer to chance than to the best of their group are left out" in found["good"].detail
-    assert same_images(jobs[2:])  # where nobody is better it is compared too
+    assert same_images(jobs[2:])  # where no network is better it is compared too
     with np.load(path) as file:
         guesses = dict(file) | {"prediction": np.zeros(8, int)}
     np.savez(path, **guesses)
@@ -155,7 +155,7 @@ def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tm
 
 def test_a_comparison_that_fails_costs_no_other(tmp_path, capsys):
     jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
-    np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # nothing of what belongs there
+    np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # lacks everything that belongs there
     assert {row.metric for row in compare_jobs(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
     assert "same images: not made, KeyError" in capsys.readouterr().err
 
@@ -183,7 +183,7 @@ def test_what_no_job_has_changed_is_not_computed_again(tmp_path, capsys):
     jobs[0] = replace(jobs[0], status="done")
     assert rows()[0] == third[0]
     assert capsys.readouterr().err == ""
-    jobs += [made(tmp_path, "rigl", 0.5, 0, wrong=[3])]  # forgets an image that is nowhere to be found
+    jobs += [made(tmp_path, "rigl", 0.5, 0, wrong=[3])]  # forgets an image that is in no file
     rows()
     assert (jobs[3].run, "forgotten_share") in rows()[0]
     assert capsys.readouterr().err.count("gallery: not made, FileNotFoundError") == 2  # what failed is tried again

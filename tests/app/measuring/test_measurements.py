@@ -48,7 +48,7 @@ def test_any_other_setting_is_all_new(change):
     assert not of(keys(), "robust") & of(keys(attack=CONFIG["attack"] | change), "robust")
 
 
-def test_recalibrated_batchnorm_is_another_measurement_of_all_but_the_trainings_own():
+def test_recalibrated_batchnorm_is_another_measurement_except_of_the_training():
     trained, anew = keys(batchnorm="trained"), keys(batchnorm="recalibrated")
     assert set(trained) == set(keys())
     assert set(trained) & set(anew) == of(trained, "vog")
@@ -60,7 +60,7 @@ def test_what_is_set_to_nothing_is_not_measured():
 
 
 @pytest.mark.parametrize("eps", [0.1, "abc", ["x"], [None]])
-def test_what_is_no_list_of_radii_is_left_to_the_check(eps):
+def test_anything_but_a_list_of_radii_is_left_to_the_check(eps):
     assert set(robust_keys({"eps": eps})) == {"model", "curve"}
 
 

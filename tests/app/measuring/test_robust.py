@@ -1,4 +1,4 @@
-"""What a launch that asks for other eps measures, on a model that was trained: that and nothing else."""
+"""A launch that asks for other eps of a trained model measures these and nothing else."""
 
 from dataclasses import replace
 
@@ -64,7 +64,7 @@ def measure(trained, tmp_path):
 
 
 def values(job):
-    """The numbers that a report shows: of a row written twice the later one."""
+    """The numbers that a report shows; if a row was written twice, the later one."""
     return {(row.metric, row.attack, row.eps): (repr(row.value), row.trust) for row in job.current_rows()}
 
 

@@ -1,4 +1,4 @@
-"""Scores of the whole network against full derivatives and closed forms, and the trace that they leave: none."""
+"""Scores of the whole network against full derivatives and closed forms; and they leave no trace."""
 
 import pytest
 import torch

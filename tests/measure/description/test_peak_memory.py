@@ -122,7 +122,7 @@ def test_it_leaves_no_trace_even_after_an_exception():
         assert all(torch.equal(one, two) for one, two in zip(state()[1], tensors, strict=True))
 
 
-def test_what_is_no_batch_is_refused():
+def test_anything_but_a_batch_is_refused():
     for images in (torch.tensor(1.0), torch.zeros(0, 10), [1.0]):
         with pytest.raises(SparsityError, match="not a batch"):
             peak_memory(mlp(), images)

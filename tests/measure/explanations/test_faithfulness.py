@@ -84,7 +84,7 @@ def test_the_grid_is_mirrored_and_its_weights_are_a_trapezoids(pixels):
     assert (values[1:-1] * weights).sum().item() == pytest.approx(np.trapezoid(values, whole / pixels))
 
 
-def test_a_constant_map_is_no_order(digits):
+def test_a_constant_map_gives_no_order(digits):
     maps = digits.images[:4, 0].clone()
     maps[1], maps[2], maps[3] = 0.0, 3.0, float("nan")
     gaps = insertion_deletion_gap(digits.model, digits.images[:4], digits.labels[:4], maps, temperature=1.0)

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import complexity, gini, mean_record, ranks
+from lightning_sparse.measure.explanations.maps import attribution_row, complexity, gini, ranks
 
 
 def test_gini_equals_the_mean_difference():
@@ -52,10 +52,10 @@ def test_ranks_with_ties():
 
 
 def test_a_row_counts_what_is_undefined():
-    row = mean_record("gini", np.array([0.2, np.nan, 0.4]), "gradient", "said")
+    row = attribution_row("gini", np.array([0.2, np.nan, 0.4]), "gradient", "said")
     assert (row.value, row.n, row.attribution) == (pytest.approx(0.3), 2, "gradient")
     assert row.detail == "said; undefined for 1 of 3 images, left out"
-    none = mean_record("gini", np.full(3, np.nan), "gradient", "said")
+    none = attribution_row("gini", np.full(3, np.nan), "gradient", "said")
     assert none.n == 0
     assert math.isnan(none.value)
 

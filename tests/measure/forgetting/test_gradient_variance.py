@@ -15,10 +15,10 @@ from lightning_sparse.measure import as_classifier
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
-    mean_record,
     rank_stability,
     stability_record,
     true_class_gradients,
+    vog_record,
 )
 
 
@@ -71,7 +71,7 @@ def test_before_the_second_look_nothing_is_defined():
     assert following.scores().shape == (0,)
     following.add(torch.ones(3, 2, 2))
     assert np.isnan(following.scores()).all()
-    record = mean_record(following, [0])
+    record = vog_record(following, [0])
     assert np.isnan([record.value, record.low, record.high]).all()
     assert "undefined with fewer than two looks" in record.detail
 
@@ -82,7 +82,7 @@ def test_a_dead_network_is_counted_and_a_network_that_stands_still_is_not():
         following.add(torch.tensor([0.0, 0.1, 7.7]).view(3, 1, 1).expand(3, 2, 2))
     assert following.scores().tolist() == [0.0, 0.0, 0.0]
     assert following.unmoved() == 1
-    assert "1 images had no gradient at any look" in mean_record(following, [0, 1, 2]).detail
+    assert "1 images had no gradient at any look" in vog_record(following, [0, 1, 2]).detail
 
 
 def test_scores_stay_exact_where_the_mean_is_large():

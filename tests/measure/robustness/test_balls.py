@@ -47,7 +47,7 @@ def test_uniform_points_fill_the_ball_by_volume():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, "1", math.inf, math.nan])
-def test_what_is_no_l2_radius_is_refused(wrong):
+def test_anything_but_an_l2_radius_is_refused(wrong):
     with pytest.raises(SparsityError, match="is not a positive number"):
         check_eps("eps", wrong, "L2")
 

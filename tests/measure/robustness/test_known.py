@@ -1,4 +1,4 @@
-"""One more eps: what an earlier call found is neither attacked again nor changed."""
+"""One more eps: what an earlier call has found is neither attacked again nor changed."""
 
 import numpy as np
 import pytest

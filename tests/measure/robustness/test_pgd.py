@@ -77,7 +77,7 @@ def test_no_broken_image_is_ever_looked_at_again(norm, restarts):
     torch.manual_seed(0)
     net = nn.Linear(13, 3)
     images = torch.rand(100, 1, 4, 4)
-    images[:, 0, :, 0] = torch.arange(100).view(-1, 1) / 1000  # a name that no gradient reaches and no start blurs
+    images[:, 0, :, 0] = torch.arange(100).view(-1, 1) / 1000  # no gradient reaches it and no random start changes it
     labels = net(torch.cat([torch.zeros(100, 1), images[:, :, :, 1:].flatten(1)], dim=1)).argmax(1)
     model = Counted(net, dict(zip(images[:, 0, 0, 0].round(decimals=3).tolist(), labels.tolist(), strict=True)))
     eps = 0.1 if norm == "Linf" else 0.3

@@ -203,7 +203,7 @@ def test_the_samples_of_all_rows_are_all_that_went_through_the_model(digits):
 
 
 def least_work(model, images, labels, radii, steps, restarts):
-    """Forward images that no such cascade can do without: looks until each image breaks, steps of those that stay.
+    """Forward images that any such cascade needs: looks until each image breaks, and steps of those that stay.
 
     A loop of its own: nobody leaves, so what each image needed is read off afterwards.
     """
@@ -323,7 +323,7 @@ def test_progress_is_told_only_when_asked(digits, capsys):
         ({"eps": [0.1, 8]}, "write 8 / 255"),
         ({"eps": [0.0]}, "eps=0.0"),
         ({"eps": [float("nan")]}, "eps=nan"),
-        ({"eps": [0.5, 128], "norm": "L2"}, "no two of these images are further apart in L2"),
+        ({"eps": [0.5, 128], "norm": "L2"}, "no two images of this size with pixels in .0, 1. are further apart in L2"),
         ({"eps": [0.1], "norm": "l2"}, r"norm='l2' does not exist.*\(allowed: L2, Linf\)"),
         ({"eps": [0.1], "tier": "full"}, "tier='full' does not exist"),
         ({"eps": [0.1], "attacks": ["pdg"]}, "did you mean 'pgd'"),

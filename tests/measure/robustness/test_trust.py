@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from lightning_sparse import untouched
 from lightning_sparse.measure import pgd
+from lightning_sparse.measure.robustness.artefact_checks import losses_agree
+from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, Thresholds, verdict
-from lightning_sparse.measure.robustness.trust_checks import losses_agree
-from lightning_sparse.measure.robustness.victim import Victim
 from lightning_sparse.results.records import Record
 
 EPS = [1 / 16, 2 / 16, 3 / 16]
@@ -69,14 +69,14 @@ class BatchStatistics(Around):
 
 
 class AlwaysTraining(Around):
-    """Does not listen to eval()."""
+    """Ignores eval()."""
 
     def train(self, mode=True):
         return super().train(True)
 
 
 class Winners(nn.Module):
-    """Only the largest tenth of the units lives (Xiao et al. 2019, arXiv 1905.10510): who wins jumps with the input."""
+    """Only the largest tenth of the units is kept (Xiao et al. 2019, arXiv 1905.10510): which units jumps with the input."""
 
     def forward(self, x):
         flat = x.flatten(1)
@@ -190,10 +190,12 @@ def test_every_failure_says_what_was_found_and_every_row_of_its_eps_carries_it(d
 
 
 def test_losses_disagree_only_where_the_interval_lies_above_the_threshold():
-    victim = Victim(nn.Flatten(), torch.zeros(1000, 1, 1, 1), torch.zeros(1000), 2, "Linf", seed=0, batch_size=9)
+    attacked = AttackedModel(
+        nn.Flatten(), torch.zeros(1000, 1, 1, 1), torch.zeros(1000), 2, "Linf", seed=0, batch_size=9
+    )
     # Of 1000 images: Wilson's interval of 30 begins at 0.0211, that of 28 at 0.0194.
     for broken, trust in ((30, "failed"), (28, "passed"), (0, "passed")):
-        row = losses_agree(victim, ["pgd", "apgd-dlr"], [500, 500 - broken], 0.1)
+        row = losses_agree(attacked, ["pgd", "apgd-dlr"], [500, 500 - broken], 0.1)
         assert (row.value, row.n, row.trust) == (broken / 1000, 500, trust)
 
 

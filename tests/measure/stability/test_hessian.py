@@ -124,7 +124,7 @@ def test_opposite_eigenvalues_do_not_pass_for_a_settled_one():
     assert "100 power iterations, not settled" in record.detail
 
 
-def test_too_few_iterations_are_said(net, data):
+def test_too_few_iterations_are_reported(net, data):
     record = measure_hessian(net, data, iterations=1).records[0]
     assert "1 power iterations, not settled" in record.detail
     assert record.samples == 12
@@ -133,7 +133,7 @@ def test_too_few_iterations_are_said(net, data):
 def test_no_curvature_is_zero(net, data):
     net[4].weight.data.zero_()
     masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in net.named_parameters()}
-    masks["1.weight"][:] = True  # nothing that they do gets through
+    masks["1.weight"][:] = True  # none of their effect gets through
     assert value_and_residual(measure_hessian(net, data, masks=masks)) == (0, 0)
 
 

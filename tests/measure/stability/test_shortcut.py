@@ -1,4 +1,4 @@
-"""Shortcut reliance of models whose reliance is known: one reads only the cue, one never does, one where it can."""
+"""Shortcut reliance of models whose reliance is known: one reads only the cue, one never, one if it can."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_known_models(weights, expected):
 
 def test_reliance_is_the_mean_of_single_images_and_its_interval_is_theirs():
     data = versions(LABELS)
-    # The content speaks louder in four images, where a conflicting cue does nothing.
+    # In four images the content outweighs a conflicting cue.
     loud = data["conflicting"][0].clone()
     loud[:4, 0, 0] *= 0.4
     measured = measure_shortcut(reader(2.0, 1.0), data | {"conflicting": (loud, LABELS)})

@@ -1,4 +1,4 @@
-"""What is measured on: two tensors, or any loader of batches."""
+"""Images and labels as two tensors, taken from a pair of tensors or from a loader of batches."""
 
 from __future__ import annotations
 
@@ -19,25 +19,22 @@ Data = tuple[Tensor, Tensor] | Iterable[Any]
 """``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair."""
 
 
-def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return images and labels as two tensors, reading no more batches than needed.
+def images_and_labels(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return images (n, C, H, W) and labels (n,), reading no more batches than needed; the caller checks their values.
 
-    Nothing is drawn from the global random states, nor from a generator that a DataLoader has of its own: one that shuffles
-    gives the same images at every call, and the same batches to the training that goes on with it.
+    Reading a loader changes no global random state, nor that of a DataLoader's own generator: one that shuffles gives the
+    same images at every call, and a training that is using it gets the batches it would have got.
 
     Args:
         data: ``(images, labels)``, or an iterable of batches ``(images, labels, ...)``.
-        most: keep the first so many images; None keeps all.
-
-    Returns:
-        Images (n, C, H, W) and labels (n,), as they were: their values are checked where they are used.
+        most: keep only the first so many images; None keeps all.
 
     Raises:
-        SparsityError: for anything else, for batches of another form, and for no image at all.
+        SparsityError: for anything else, for batches of another form, and if there is no image.
 
     Example:
         >>> loader = [(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long)) for _ in range(3)]
-        >>> images, labels = gathered(loader, most=10)
+        >>> images, labels = images_and_labels(loader, most=10)
         >>> images.shape, labels.shape
         (torch.Size([10, 1, 2, 2]), torch.Size([10]))
     """
@@ -72,14 +69,14 @@ def gathered(data: Data, most: int | None = None) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _apart(data: Iterable[Any]) -> Iterator[Iterable[Any]]:
-    """The same batches, to be read without anybody else noticing."""
+    """The same batches, read without an effect on the loader, its workers or any random state."""
     generators = set[torch.Generator]()
     if isinstance(data, DataLoader):
         owners = (data, data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
         found = [getattr(owner, "generator", None) for owner in owners]
         generators = {generator for generator in found if isinstance(generator, torch.Generator)}
         data = copy.copy(data)
-        vars(data)["_iterator"] = None  # workers that stay are the original's, and may be in the middle of an epoch
+        vars(data)["_iterator"] = None  # persistent workers are the original's, and may be in mid-epoch
     states = [(generator, generator.get_state()) for generator in generators]
     try:
         with fork_random_states(0):

@@ -1,7 +1,8 @@
-"""A classifier with the images it is attacked on: any attack on any of them, batch by batch, and what that cost."""
+"""A classifier with the images it is attacked on: any attack on any of them, batch by batch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of
-from lightning_sparse.measure.classifier import batches as split
+from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.robustness.attacks import ATTACKS
 from lightning_sparse.measure.robustness.from_torchattacks import nearest
 
@@ -17,7 +18,7 @@ CONTINUED = ("pgd", "pgd-margin")
 
 
 @dataclass(frozen=True)
-class Victim:
+class AttackedModel:
     """What is attacked.
 
     Attributes:
@@ -45,19 +46,17 @@ class Victim:
     ) -> Tensor:
         """Attack the images at ``places`` (k,); return which of them break, (k,), bool, on the CPU.
 
-        FAB finds a distance, which answers for every eps: it runs once, at the first eps asked for. ``onward``: PGD's first
-        walk goes on from where it ended for the same images at a smaller eps, and an image that breaks at all breaks sooner.
+        FAB finds a distance, which answers for every eps: it runs once, at the first eps asked for. With ``onward``, PGD's
+        first walk starts where it ended for the same image at a smaller eps, so an image that breaks at all breaks sooner.
         """
-        found = [torch.empty(0, dtype=torch.bool)]
         if attack == "fab-t":
             return self._distances(places, steps, eps) <= eps
-        ended, done = self._ended.get(attack) if onward else None, 0
-        for part, targets in self.batches(places):
-            here = places[done : done + len(part)]
-            done += len(part)
-            start = None if ended is None else ended[here].to(part.device)
-            settings: dict[str, Any] = {"eps": eps, "norm": self.norm, "steps": steps, "restarts": restarts}
-            point, broken = ATTACKS[attack](self.classifier, part, targets, start=start, seed=self.seed, **settings)
+        found = [torch.empty(0, dtype=torch.bool)]
+        ended = self._ended.get(attack) if onward else None
+        walks: dict[str, Any] = {"eps": eps, "norm": self.norm, "steps": steps, "restarts": restarts, "seed": self.seed}
+        for here, images, labels in self.batches(places):
+            start = None if ended is None else ended[here].to(images.device)
+            point, broken = ATTACKS[attack](self.classifier, images, labels, start=start, **walks)
             found.append(broken.cpu())
             if onward:
                 self._ended.setdefault(attack, self.images.detach().float().cpu().clone())[here] = point.cpu()
@@ -67,17 +66,15 @@ class Victim:
         if steps not in self._nearest:
             self._nearest[steps] = torch.full((len(self.images),), torch.nan, dtype=torch.float64)
         known = self._nearest[steps]
-        new = places[known[places].isnan()]
-        start = 0
-        for part, targets in self.batches(new):
-            _, away = nearest(self.classifier, part, targets, norm=self.norm, steps=steps, enough=enough)
-            known[new[start : start + len(part)]] = away.cpu()
-            start += len(part)
+        for here, images, labels in self.batches(places[known[places].isnan()]):
+            _, away = nearest(self.classifier, images, labels, norm=self.norm, steps=steps, enough=enough)
+            known[here] = away.cpu()
         return known[places]
 
-    def batches(self, places: Tensor) -> list[tuple[Tensor, ...]]:
-        """Give images and labels at ``places`` (k,), batch by batch, on the classifier's device."""
-        if len(places) == 0:
-            return []
-        images, labels = self.images[places.to(self.images.device)], self.labels[places]
-        return list(split(self.batch_size, device_of(self.classifier), images, labels))
+    def batches(self, places: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield batches of ``places`` (k,) with their images and labels, these two on the classifier's device."""
+        if len(places):
+            images, labels = self.images[places.to(self.images.device)], self.labels[places]
+            parts = batches(self.batch_size, device_of(self.classifier), images, labels)
+            for here, part in zip(torch.split(places, self.batch_size), parts, strict=True):
+                yield here, *part

@@ -1,4 +1,4 @@
-"""Several sweeps as one: the same report, with each sweep's name behind the methods that more than one of them has."""
+"""Several sweeps combined into one, so that one report compares them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lightning_sparse.tables.collect import Sweep, collect
 SUBJECT = ["data", "model", "method"]
 
 
-def together(folders: Sequence[str | Path], output: str | Path) -> Sweep:
+def combine(folders: Sequence[str | Path], output: str | Path) -> Sweep:
     """Read several sweeps as one.
 
     Args:
         folders: the sweeps' folders, at least two.
-        output: where the report of them all is to go: a new folder, or one that holds such a report.
+        output: the folder for their common report: a new one, or one that holds such a report.
 
     Returns:
-        All jobs and records. A method that several sweeps have for the same data set and model is named
-        ``"method (sweep)"``, dense too; folders of jobs are absolute.
+        All jobs and records. A method, or dense, that several sweeps have for the same data set and model is named
+        ``"method (sweep)"``; folders of jobs are absolute.
 
     Raises:
-        SparsityError: if a folder does not exist or holds no job, or ``output`` holds something else than such a report.
+        SparsityError: if a folder does not exist or holds no job, or ``output`` holds anything but such a report.
     """
     import pandas as pd
 
@@ -36,45 +36,34 @@ def together(folders: Sequence[str | Path], output: str | Path) -> Sweep:
     sweeps = dict(zip(names, (collect(folder) for folder in folders), strict=True))
     counts = Counter(subject for sweep in sweeps.values() for subject in {_subject(job) for job in sweep.members})
 
-    def called(sweep: str, data: str, model: str, method: str) -> str:
-        return f"{method} ({sweep})" if counts[data, model, method] > 1 else method
+    def renamed(sweep: str, subject: tuple[str, str, str]) -> str:
+        return f"{subject[2]} ({sweep})" if counts[subject] > 1 else subject[2]
 
     frames, members, launches = [], [], Counter[str]()
     for name, sweep in sweeps.items():
-        # Runs of the same name, trained alike for two sweeps, are told apart.
-        methods = [called(name, *subject) for subject in sweep.frame[SUBJECT].itertuples(index=False, name=None)]
+        # Two sweeps may have runs of the same name: the sweep's name tells them apart.
+        methods = [renamed(name, subject) for subject in sweep.frame[SUBJECT].itertuples(index=False, name=None)]
         frames.append(sweep.frame.assign(run=name + "/" + sweep.frame["run"], method=methods))
         for job in sweep.members:
-            members.append(replace(job, run=f"{name}/{job.run}", method=called(name, *_subject(job))))
+            members.append(replace(job, run=f"{name}/{job.run}", method=renamed(name, _subject(job))))
         launches.update(sweep.launches)
-    return Sweep(
-        " and ".join(names),
-        output,
-        pd.concat(frames, ignore_index=True),
-        tuple(members),
-        tuple(f"{name}/{older}" for name, sweep in sweeps.items() for older in sweep.superseded),
-        dict(launches),
-        tuple(
-            _not_compared(name, sweep)
-            for name, sweep in sweeps.items()
-            if not (sweep.folder / "records.jsonl").exists()
-        ),
-    )
+    never_compared = [
+        f"The jobs of {name} were never compared with each other, so that differences from dense, transfer maps and "
+        f"forgotten images are missing: run lightning-sparse-report {sweep.folder} first."
+        for name, sweep in sweeps.items()
+        if not (sweep.folder / "records.jsonl").exists()
+    ]
+    superseded = tuple(f"{name}/{older}" for name, sweep in sweeps.items() for older in sweep.superseded)
+    frame, title = pd.concat(frames, ignore_index=True), " and ".join(names)
+    return Sweep(title, output, frame, tuple(members), superseded, dict(launches), tuple(never_compared))
 
 
 def _subject(job: Job) -> tuple[str, str, str]:
     return job.data, job.model, job.method
 
 
-def _not_compared(name: str, sweep: Sweep) -> str:
-    return (
-        f"The jobs of {name} were never compared with each other, so that differences from dense, transfer maps and "
-        f"forgotten images are missing: run lightning-sparse-report {sweep.folder} first."
-    )
-
-
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Name folders by their last parts, as many as tell them apart.
+    """Name folders by as many of their last parts as it takes to tell them apart.
 
     Example:
         >>> short_names([Path("/a/quick"), Path("/a/long")]), short_names([Path("/a/quick"), Path("/b/quick")])
@@ -89,10 +78,10 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _check_output(output: Path) -> None:
-    # Figures that are not of this report are removed from its folder, which must not be someone's pictures.
+    # The report deletes other figures from its folder, which must not be someone's pictures.
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     of_a_sweep = any(output.glob("*/job.json"))
     if not output.is_dir() or of_a_sweep or not (output / "report.html").exists():
-        holds = "is a sweep" if of_a_sweep else "holds something else than a report"
+        holds = "is a sweep" if of_a_sweep else "holds something other than a report"
         raise SparsityError(f"output={str(output)!r} {holds}: name a new folder, such as --output comparison")

@@ -1,11 +1,11 @@
-"""Two tensors and loaders alike, and no more of a loader than was asked for."""
+"""Two tensors and loaders give the same, and no more of a loader is read than was asked for."""
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_sparse import SparsityError
-from lightning_sparse.measure.gathering import gathered
+from lightning_sparse.measure.images_and_labels import images_and_labels
 
 IMAGES, LABELS = torch.rand(10, 1, 2, 2), torch.arange(10) % 3
 
@@ -13,7 +13,7 @@ IMAGES, LABELS = torch.rand(10, 1, 2, 2), torch.arange(10) % 3
 def test_a_loader_gives_what_two_tensors_give():
     loader = DataLoader(TensorDataset(IMAGES, LABELS, LABELS), batch_size=4)  # lists of three
     for data in ((IMAGES, LABELS), [IMAGES, LABELS], loader, ((IMAGES[i : i + 5], LABELS[i : i + 5]) for i in (0, 5))):
-        images, labels = gathered(data)
+        images, labels = images_and_labels(data)
         assert torch.equal(images, IMAGES)
         assert torch.equal(labels, LABELS)
 
@@ -26,9 +26,9 @@ def test_no_batch_is_read_that_is_not_needed():
             read.append(start)
             yield IMAGES[start : start + 2], LABELS[start : start + 2]
 
-    images, labels = gathered(stream(), most=3)
+    images, labels = images_and_labels(stream(), most=3)
     assert (len(images), len(labels), read) == (3, 3, [0, 2])
-    assert len(gathered((IMAGES, LABELS), most=3)[0]) == 3
+    assert len(images_and_labels((IMAGES, LABELS), most=3)[0]) == 3
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_no_batch_is_read_that_is_not_needed():
         ([IMAGES], "a batch of the loader is a Tensor"),
     ],
 )
-def test_what_is_no_images_and_labels_is_refused(data, says):
+def test_anything_but_images_and_labels_is_refused(data, says):
     with pytest.raises(SparsityError, match=r".") as error:
-        gathered(data)
+        images_and_labels(data)
     assert says in str(error.value)
 
 
 @pytest.mark.parametrize("most", [0, True, 2.0])
 def test_most_is_a_positive_integer(most):
     with pytest.raises(SparsityError, match="most="):
-        gathered((IMAGES, LABELS), most)
+        images_and_labels((IMAGES, LABELS), most)

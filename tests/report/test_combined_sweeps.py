@@ -1,4 +1,4 @@
-"""Several sweeps on one page: nothing is lost on the way, and nothing is said of one that is true of neither."""
+"""Several sweeps on one page: nothing is lost on the way, and nothing untrue is said about any of them."""
 
 import json
 import re

@@ -1,0 +1,172 @@
+"""Checks that a robust accuracy is not an artefact of the measurement, made on the images that the attacks have left.
+
+Each fails where it finds more than its threshold, see :mod:`lightning_sparse.measure.robustness.trust`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_sparse.anatomy.isolation import device_of
+from lightning_sparse.measure.classifier import batches
+from lightning_sparse.measure.robustness.attacked_model import AttackedModel
+from lightning_sparse.measure.robustness.balls import whole_image
+from lightning_sparse.measure.robustness.from_torchattacks import SQUARE_NEEDS
+from lightning_sparse.measure.robustness.tiers import Tier
+from lightning_sparse.measure.robustness.trust import THRESHOLDS
+from lightning_sparse.results.records import Record
+from lightning_sparse.statistics.intervals import wilson
+
+NOISE_DRAWS = 3
+MORE_STEPS = 5
+_LARGEST_SAMPLE = 100
+_COMPARED_IMAGES = 128  # by their logits, for determinism
+
+
+def sample(attacked: AttackedModel, places: Tensor, least: int, most: int) -> Tensor:
+    """Draw some of ``places`` with the seed of ``attacked``: a tenth of the number of images, clipped to [least, most]."""
+    count = min(most, max(least, len(attacked.images) // 10))
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(attacked.seed))
+    return places[order[:count].sort().values]
+
+
+def single_step(attacked: AttackedModel, survivors: Tensor, eps: float) -> Record:
+    """FGSM must not break what the cascade could not: one step is the weaker attack."""
+    broken = int(attacked.broken_by("fgsm", survivors, eps=eps, steps=1).sum())
+    return _counted(attacked, "single_step", broken, survivors, survivors, eps, "FGSM", THRESHOLDS.single_step)
+
+
+def noise(attacked: AttackedModel, survivors: Tensor, eps: float) -> Record:
+    """Random points of the ball must not break what the cascade could not."""
+    broken = int(attacked.broken_by("noise", survivors, eps=eps, steps=NOISE_DRAWS).sum())
+    how = f"{NOISE_DRAWS} uniform draws"
+    return _counted(attacked, "noise", broken, survivors, survivors, eps, how, THRESHOLDS.noise)
+
+
+def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int], eps: float) -> Record:
+    """Later attacks must not break much that the first could not. ``standing`` is the count left after each attack."""
+    n, broken = len(attacked.images), standing[0] - standing[-1]
+    if len(names) == 1:
+        detail = f"{names[0]} is the only attack; steps converge looks at the margin loss"
+        return _row(attacked, "losses_agree", float("nan"), 0, detail, THRESHOLDS.losses_agree, eps=eps)
+    # Some losses are simply better, so a few images more break on honest networks too: the lower end counts.
+    surely = wilson(broken, n)[0]
+    later = ", ".join(names[1:])
+    detail = (
+        f"{later} broke {broken} of {standing[0]} that {names[0]} had left, as a share of all {n} images; the lower end "
+        f"of its 95 % interval, {surely:.4g}, is what counts"
+    )
+    row = _row(attacked, "losses_agree", surely, standing[0], detail, THRESHOLDS.losses_agree, broken=broken, eps=eps)
+    return replace(row, value=broken / n)
+
+
+def steps_converge(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier) -> Record:
+    """Many more steps, on a loss that does not depend on the scale of the logits, must not break more."""
+    some, more = sample(attacked, survivors, tier.fewest, _LARGEST_SAMPLE), MORE_STEPS * tier.steps
+    broken = int(attacked.broken_by("pgd-margin", some, eps=eps, steps=more).sum())
+    how = f"PGD on the margin with {more} steps"
+    return _counted(attacked, "steps_converge", broken, some, survivors, eps, how, THRESHOLDS.steps_converge)
+
+
+def black_box(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier) -> Record:
+    """An attack without gradients must not break what those with gradients could not."""
+    if attacked.norm == "L2" and min(attacked.images.shape[2:]) < SQUARE_NEEDS:
+        detail = f"Square in L2 needs images of at least {SQUARE_NEEDS} pixels a side"
+        return _row(attacked, "black_box", float("nan"), 0, detail, THRESHOLDS.black_box, eps=eps)
+    some = sample(attacked, survivors, tier.fewest, tier.black_box_images)
+    broken = int(attacked.broken_by("square", some, eps=eps, steps=tier.queries // 50).sum())
+    how = f"Square with {tier.queries} queries, at the eps whose robust accuracy is nearest half of clean,"
+    return _counted(attacked, "black_box", broken, some, survivors, eps, how, THRESHOLDS.black_box)
+
+
+def zero_gradients(attacked: AttackedModel, right: Tensor) -> Record:
+    """Few images that are ``right`` on clean may have a gradient of exactly zero, which leaves attacks no direction."""
+    zero = 0
+    for _, images, labels in attacked.batches(right):
+        images.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(attacked.classifier(images), labels, reduction="sum"), images)
+        zero += int((gradient == 0).flatten(1).all(dim=1).sum())
+    share = zero / len(right) if len(right) else float("nan")
+    detail = f"gradient of cross-entropy exactly 0 at {zero} of the {len(right)} images right on clean"
+    return _row(attacked, "zero_gradients", share, len(right), detail, THRESHOLDS.zero_gradients, broken=zero)
+
+
+def deterministic(attacked: AttackedModel) -> Record:
+    """The same image must have the same logits: a second time, in another order, and among other images."""
+    classifier = attacked.classifier
+    count = min(_COMPARED_IMAGES, len(attacked.images))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(attacked.seed))
+
+    def logits(places: Tensor, size: int) -> Tensor:
+        images = attacked.images[places.to(attacked.images.device)]
+        with torch.no_grad():
+            return torch.cat([classifier(part).cpu() for (part,) in batches(size, device_of(classifier), images)])
+
+    first, again = logits(torch.arange(count), count), logits(torch.arange(count), count)
+    mixed = torch.empty_like(first)
+    mixed[order] = logits(order, count // 3 + 1)
+    scale = max(1.0, float(first.abs().max()))
+    value = max(float((other - first).abs().max()) for other in (again, mixed)) / scale
+    detail = (
+        f"largest difference of a logit of {count} images, run twice and among other images (permuted, in batches of "
+        f"{count // 3 + 1}), as a share of the largest logit"
+    )
+    training = [name or type(module).__name__ for name, module in classifier.named_modules() if module.training]
+    if training:
+        detail += f"; fails for being in training mode after eval(): {', '.join(training)}"
+    return _row(attacked, "deterministic", value, count, detail, THRESHOLDS.deterministic, failed=bool(training))
+
+
+def to_zero(attacked: AttackedModel, survivors: Tensor, tier: Tier) -> Record:
+    """Where any image is allowed, the attacks must win: no more than guessing can be left."""
+    left = some = sample(attacked, survivors, tier.fewest, _LARGEST_SAMPLE)
+    eps, n = whole_image(attacked.images, attacked.norm), len(attacked.images)
+    for name in tier.attacks:
+        left = left[~attacked.broken_by(name, left, eps=eps, steps=tier.steps, restarts=tier.restarts)]
+    share = len(left) / len(some) * len(survivors) / n if len(some) else 0.0
+    chance = max(1 / attacked.classes, float(attacked.labels.bincount().max()) / n)
+    detail = (
+        f"at eps {eps:g}, where any image is allowed, {', '.join(tier.attacks)} left {len(left)} of a sample of {len(some)} "
+        f"of the {len(survivors)} survivors of the largest eps, scaled to all {n} images; guessing the commonest class"
+    )
+    return _row(attacked, "to_zero", share, len(some), detail, chance)
+
+
+def _counted(
+    attacked: AttackedModel, name: str, broken: int, some: Tensor, survivors: Tensor, eps: float, how: str, limit: float
+) -> Record:
+    """Make the row of a check that broke some of the survivors, or of a sample of them, scaled up to all."""
+    n = len(attacked.images)
+    value = broken / len(some) * len(survivors) / n if len(some) else 0.0
+    seen = "the" if len(some) == len(survivors) else f"a sample of {len(some)} of the"
+    detail = f"{how} broke {broken} of {seen} {len(survivors)} survivors, as a share of all {n} images"
+    return _row(attacked, name, value, len(some), detail, limit, broken=broken, eps=eps)
+
+
+def _row(
+    attacked: AttackedModel,
+    name: str,
+    value: float,
+    n: int,
+    detail: str,
+    limit: float,
+    *,
+    broken: int | None = None,
+    eps: float | None = None,
+    failed: bool = False,
+) -> Record:
+    """Make a row that fails above ``limit``; where ``broken`` counts images, only from ``THRESHOLDS.images`` on."""
+    row = Record(f"trust_{name}", value, n, norm=attacked.norm, eps=eps)
+    if math.isnan(value):  # nothing to look at
+        return replace(row, detail=f"not made: {detail}")
+    rule = f"fails above {limit:.4g}"
+    if broken is not None:
+        rule += f", from {THRESHOLDS.images} images on"
+    if failed or (value > limit and (broken is None or broken >= THRESHOLDS.images)):
+        return replace(row, trust="failed", detail=f"FAILED: {detail}; {rule}")
+    return replace(row, trust="passed", detail=f"passed: {detail}; {rule}")
