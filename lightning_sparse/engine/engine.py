@@ -128,7 +128,8 @@ class Engine:
         """Hook the engine into the optimizers, and into those inside them (Lookahead's, SAM's, accelerate's).
 
         The first that steps a parameter of the engine is the clock; after a step of any of them its own parameters are
-        masked again. Frozen parameters need no optimizer; if one is unfrozen and given to an optimizer later, it is masked from then on.
+        masked again. Frozen parameters need no optimizer; if one is unfrozen and given to an optimizer later, it is masked
+        from then on.
 
         Raises:
             SparsityError: if a trainable parameter belongs to none of them.

@@ -222,15 +222,16 @@ class EngineCallback(Callback):
         self.engine.install([*trainer.optimizers, *(wrapped if isinstance(wrapped, list) else [wrapped])])
 
     def _verify(self, trainer: Trainer) -> None:
-        """Raise if a dead weight is not zero, but where others may have left one: an average in the model's place, a failure."""
+        """Raise if a dead weight is not zero, unless a failure or an average in the model's place may have left it so."""
         if self.engine is not None and self.engine.installed:
             if trainer.interrupted or (self._averages is not None and self._averages.any()):
                 self.engine.zero_dead()
             self.engine.verify()
 
     def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        installed = self.engine is not None and self.engine.installed
-        if installed and self._averages is not None and self._averages.mask():
+        if self.engine is None or not self.engine.installed or self._averages is None:
+            return
+        if self._averages.mask():
             self.engine.zero_dead()  # one of them may be in the model's place
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
