@@ -1,1 +1,1 @@
-"""One short file a method: the choices of a recipe under the name that its paper gave it."""
+"""The methods, a short file each: the choices of a recipe under the name that the paper gave them."""

@@ -22,7 +22,7 @@ class ACDC(SparseTraining):
         phase: length of each sparse and each dense phase, as a time of the same kind as the others.
         dense_from: when the last dense phase begins.
         sparse_from: when the last sparse phase begins.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = ACDC(0.9).recipe.resolve(1000)

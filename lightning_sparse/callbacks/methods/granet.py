@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import check_sparsities, falling_turnover
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.engine.schedules import Curve, cubic
+from lightning_sparse.engine.schedules import cubic
 from lightning_sparse.engine.scores.of_layer import Score
 from lightning_sparse.engine.times import Time, check_time
-from lightning_sparse.errors import SparsityError, check_share
 
 
 class GraNet(SparseTraining):
@@ -25,7 +25,7 @@ class GraNet(SparseTraining):
         turnover_until: when the turnover has fallen to zero.
         every: time between two updates.
         growth: which connections are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = GraNet(0.9).recipe.resolve(1000)
@@ -45,20 +45,8 @@ class GraNet(SparseTraining):
         growth: str | Score = "gradient",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("initial_sparsity", initial_sparsity, one_allowed=False)
-        check_share("turnover", turnover)
+        check_sparsities("initial_sparsity", final_sparsity=final_sparsity, initial_sparsity=initial_sparsity)
         check_time("end", end)
-        check_time("turnover_until", turnover_until)
-        if initial_sparsity > final_sparsity:
-            raise SparsityError(
-                f"initial_sparsity={initial_sparsity} is above final_sparsity={final_sparsity}: write a birth that is not "
-                "sparser than the end"
-            )
-        super().__init__(
-            cubic(final_sparsity, initial=initial_sparsity, end=end),
-            turnover=Curve(turnover).then(turnover_until, 0.0, "cosine", name="regenerate"),
-            grow=growth,
-            every=every,
-            **others,
-        )
+        sparsity = cubic(final_sparsity, initial=initial_sparsity, end=end)
+        falling = falling_turnover(turnover, turnover_until, name="regenerate")
+        super().__init__(sparsity, turnover=falling, grow=growth, every=every, **others)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import falling_turnover
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.engine.times import Time, check_time
+from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import check_share
 
 
@@ -24,7 +25,7 @@ class RigL(SparseTraining):
         every: time between two updates.
         birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = RigL(0.9).recipe.resolve(1000)
@@ -43,16 +44,8 @@ class RigL(SparseTraining):
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("turnover", turnover)
-        check_time("turnover_until", turnover_until)
-        curve = Curve(turnover).then(turnover_until, 0.0, "cosine", name="turnover")
+        sparsity = Curve(check_share("final_sparsity", final_sparsity, one_allowed=False))
+        falling = falling_turnover(turnover, turnover_until)
         super().__init__(
-            Curve(final_sparsity),
-            turnover=curve,
-            grow="gradient",
-            birth=birth,
-            allocation=allocation,
-            every=every,
-            **others,
+            sparsity, turnover=falling, grow="gradient", birth=birth, allocation=allocation, every=every, **others
         )

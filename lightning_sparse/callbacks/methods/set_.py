@@ -25,7 +25,7 @@ class SET(SparseTraining):
         every: time between two updates.
         birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers at birth.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = SET(0.9).recipe.resolve(1000)
@@ -44,16 +44,10 @@ class SET(SparseTraining):
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("turnover", turnover)
+        sparsity = Curve(check_share("final_sparsity", final_sparsity, one_allowed=False))
         check_time("turnover_until", turnover_until)
-        curve = Curve(turnover).then(turnover_until, name="turnover").then(turnover_until, 0.0, name="rest")
+        constant = Curve(check_share("turnover", turnover)).then(turnover_until, name="turnover")
+        constant = constant.then(turnover_until, 0.0, name="rest")
         super().__init__(
-            Curve(final_sparsity),
-            turnover=curve,
-            grow="random",
-            birth=birth,
-            allocation=allocation,
-            every=every,
-            **others,
+            sparsity, turnover=constant, grow="random", birth=birth, allocation=allocation, every=every, **others
         )

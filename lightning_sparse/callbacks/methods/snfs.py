@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import falling_turnover
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.engine.times import Time, check_time
+from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import check_share
 
 
@@ -15,9 +16,9 @@ class SNFS(SparseTraining):
     """Sparse from birth to end; connections are born, and move between layers, where the momentum is large.
 
     Dettmers & Zettlemoyer 2019, "Sparse networks from scratch: faster training without losing performance" (arXiv
-    1907.04840): at intervals each layer loses a share of its weakest connections; they are shared between the layers by the
-    mean momentum of their living connections, and born where the momentum is largest. They start from the same density in
-    every layer, and update once an epoch.
+    1907.04840): at intervals each layer loses a share of its weakest connections. As many are born, shared between the layers
+    by the mean momentum of their living connections, where the momentum is largest. The paper starts from the same density
+    in every layer, and updates once an epoch.
 
     Args:
         final_sparsity: share of connections that are dead, constant, in [0, 1).
@@ -26,7 +27,7 @@ class SNFS(SparseTraining):
         every: time between two updates.
         birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
         allocation: the densities of the layers at birth.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> SNFS(0.9).recipe.redistribute
@@ -44,12 +45,9 @@ class SNFS(SparseTraining):
         allocation: Any = "uniform",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("turnover", turnover)
-        check_time("turnover_until", turnover_until)
         super().__init__(
-            Curve(final_sparsity),
-            turnover=Curve(turnover).then(turnover_until, 0.0, "cosine", name="turnover"),
+            Curve(check_share("final_sparsity", final_sparsity, one_allowed=False)),
+            turnover=falling_turnover(turnover, turnover_until),
             grow="momentum",
             birth=birth,
             allocation=allocation,

@@ -18,7 +18,7 @@ class SNIP(OneShot):
         final_sparsity: share of connections that are dead from birth on, in [0, 1).
         rounds: in how many rounds.
         score_batches: how many training batches the score reads.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`; ``loss_fn`` too.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`; ``loss_fn`` too.
 
     Example:
         >>> SNIP(0.9).recipe.drop

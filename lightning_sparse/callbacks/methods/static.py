@@ -20,7 +20,7 @@ class Static(SparseTraining):
         final_sparsity: share of connections that are dead from birth on, in [0, 1).
         criterion: which die: ``"random"``, ``"magnitude"``, or a score that needs no training step.
         allocation: ``"erk"`` as in RigL, ``"uniform"``, ``"global"``, or a function of your own.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> Static(0.9).recipe.resolve(1000).sparsity(0)

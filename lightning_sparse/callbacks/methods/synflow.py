@@ -16,7 +16,7 @@ class SynFlow(OneShot):
     Args:
         final_sparsity: share of connections that are dead from birth on, in [0, 1).
         rounds: in how many rounds, the density falling by the same factor in each.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> SynFlow(0.99).recipe.rounds

@@ -1,4 +1,4 @@
-"""What callbacks refuse of a Trainer, before anything is spent on training."""
+"""What callbacks refuse before any time is spent on training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 def refuse_sharded(trainer: Trainer, therefore: str) -> None:
-    """Refuse strategies under which no rank has a whole weight, saying what cannot be done therefore."""
+    """Refuse strategies under which no rank has a whole weight; ``therefore`` says what cannot be done."""
     for kind in type(trainer.strategy).__mro__:
         if kind.__name__ in _SHARDED:
             raise SparsityError(
@@ -24,7 +24,7 @@ def refuse_sharded(trainer: Trainer, therefore: str) -> None:
 
 
 def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
-    """Refuse what manual optimization does not tell: the length of the training, and the one loss of a step."""
+    """Refuse recipes that need what manual optimization does not tell: the training's length, or the one loss of a step."""
     recipe.resolve(None)  # shares need total_steps
     if recipe.reads_a_loss and loss_fn is None:
         raise SparsityError(
