@@ -175,7 +175,7 @@ def _part(batch: Any, argument: str, place: int | str) -> Tensor:
         what = "nothing" if found is None else f"a {type(found).__name__}"
         keys = f" with keys {', '.join(repr(key) for key in batch)}" if isinstance(batch, dict) else ""
         raise SparsityError(
-            f"{argument}={place!r} finds {what}, not a tensor, in a batch that is a {type(batch).__name__}{keys}: write "
+            f"{argument}={place!r} finds {what} in a batch that is a {type(batch).__name__}{keys}, but needs a tensor: write "
             "images= and labels=, the index or key of each, and combine several loaders into one"
         )
     return found
