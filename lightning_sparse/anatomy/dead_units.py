@@ -1,4 +1,4 @@
-"""Units and layers that no chain of living connections reaches, or that reach nothing."""
+"""Units and layers cut off from the input or from the output."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from torch.nn.modules.conv import _ConvNd
 def dead_units(
     model: nn.Module, masks: Mapping[str, Tensor], chains: Iterable[Sequence[str]] = ()
 ) -> dict[str, Tensor]:
-    """Which units carry nothing, whatever the input: their output is constant, or nobody reads it.
+    """Return which units carry nothing: their output is the same for every input, or nothing reads it.
 
-    Of any layer, a unit (a row of dimension 0, a channel of a convolution) is dead if it has no living incoming connection.
-    In a chain of layers, where each feeds only the next, it is dead too if all that come in are from dead units, or if
-    none that go out lead to a living one: alive are the units on a path of living connections from one end of the chain to
-    the other. Residual and branching networks have such chains inside their branches at most; of layers outside of them
-    only missing incoming connections can be known, so that for these the count is a lower bound.
+    In any layer, a unit (a row of dimension 0, a channel of a convolution) without a living incoming connection is dead. In
+    a chain of layers, where each feeds only the next, the units alive are those on a path of living connections from one end
+    of the chain to the other. Residual and branching networks have such chains at most inside their branches; elsewhere only
+    missing incoming connections can be known, so that the count is a lower bound.
 
-    Biases are not looked at. Of the first layer's inputs all count as alive, and so do the last layer's readers.
+    Biases are ignored. All inputs of a chain's first layer count as alive, and all outputs of its last count as read.
 
     Args:
-        model: what the masks belong to.
-        masks: boolean masks by parameter name; a layer of a chain that has none is dense. Those of one dimension, which
-            have no units, are left out.
+        model: the model of the masks.
+        masks: boolean masks by parameter name; a layer of a chain without one is dense. Masks of one dimension, which have
+            no units, are left out.
         chains: names of weights in order, as in :class:`~lightning_sparse.anatomy.layer_order.LayerOrder`.
 
     Returns:
-        For each name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.
+        By name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -55,13 +54,13 @@ def dead_units(
 
 
 def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str, str]:
-    """What a user should be told of dead units, by name of the layer.
+    """Return warnings for the user, by name of the layer.
 
-    Dead hidden units are what sparse training leaves behind as a matter of course. A layer whose units are all dead, and an
-    output that is the same for every input (a class that is predicted by its bias or not at all), hardly ever is meant.
+    Sparse training always leaves some hidden units dead. But a layer whose units are all dead, or an output that is the same
+    for every input (a class that only its bias can predict), is hardly ever intended.
 
     Args:
-        dead: as :func:`dead_units` gives it.
+        dead: from :func:`dead_units`.
         outputs: names of the layers whose output goes into the loss.
 
     Example:
@@ -88,7 +87,7 @@ def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) ->
 
 
 def _links(model: nn.Module, name: str, mask: Tensor | None, device: torch.device | None) -> Tensor:
-    """Which input unit a layer joins to which output unit: boolean, shape (outputs, inputs), a tensor of its own."""
+    """Which input unit is connected to which output unit: boolean, shape (outputs, inputs), in memory of its own."""
     path, _, leaf = name.rpartition(".")
     module: Any = model.get_submodule(path)
     conv = isinstance(module, _ConvNd) and leaf == "weight"

@@ -54,9 +54,9 @@ class VarianceOfGradients(Callback):
             ``window`` of ``max_epochs`` (or ``max_steps``), or within the last. The paper's first example uses thirds. A
             training without a known end has neither.
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`, as for ``std`` and ``forward``.
-        std: likewise.
-        forward: likewise.
+        mean: as in :func:`~lightning_sparse.measure.as_classifier`.
+        std: as in ``as_classifier``.
+        forward: as in ``as_classifier``.
 
     Raises:
         SparsityError: for arguments out of range; before training, for images that the model cannot classify.

@@ -34,7 +34,6 @@ class GradualPruning(SparseTraining):
         SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.
 
     Example:
-        >>> import torch
         >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
         >>> from lightning_sparse import GradualPruning
