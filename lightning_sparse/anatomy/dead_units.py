@@ -54,14 +54,11 @@ def dead_units(
 
 
 def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str, str]:
-    """Return warnings for the user, by name of the layer.
+    """Return warnings for the user, by name of the layer, from what :func:`dead_units` gave.
 
     Sparse training always leaves some hidden units dead. But a layer whose units are all dead, or an output that is the same
-    for every input (a class that only its bias can predict), is hardly ever intended.
-
-    Args:
-        dead: from :func:`dead_units`.
-        outputs: names of the layers whose output goes into the loss.
+    for every input (a class that only its bias can predict), is hardly ever intended. ``outputs`` names the layers whose
+    output goes into the loss.
 
     Example:
         >>> layer, head = torch.tensor([True, True]), torch.tensor([False, True, False])
@@ -72,17 +69,18 @@ def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) ->
     for name, units in dead.items():
         gone = units.nonzero().flatten().tolist()
         if len(gone) == len(units):
-            found[name] = (
-                f"nothing flows through {name!r} any more: no chain of living connections leads through it. Give the layers "
-                "other shares (allocation='erk' or 'uniform'), or leave it out with exclude"
-            )
+            what = f"nothing flows through {name!r} any more: no chain of living connections leads through it"
         elif gone and name in set(outputs):
             which = ", ".join(map(str, gone[:10])) + (", ..." if len(gone) > 10 else "")
-            found[name] = (
+            what = (
                 f"{len(gone)} of the {len(units)} outputs of {name!r} are the same for every input: no chain of living "
-                f"connections leads to them (units {which}). Give the layers other shares (allocation='erk' or 'uniform'), "
-                f"or leave it out with exclude"
+                f"connections leads to them (units {which})"
             )
+        else:
+            continue
+        found[name] = (
+            f"{what}. Give the layers other shares (allocation='erk' or 'uniform'), or leave it out with exclude"
+        )
     return found
 
 

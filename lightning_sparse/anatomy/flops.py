@@ -16,14 +16,10 @@ class LayerFlops:
 
     As in Evci et al. 2020 (RigL, arXiv 1911.11134, appendix H), a backward pass costs twice a forward pass: once for the
     gradient of the input (of the first layer too, which needs none), and once for that of the weight.
-
-    Attributes:
-        passes: FLOPs of the forward pass and of the gradient of the input.
-        gradient: FLOPs of the gradient of the weight.
     """
 
-    passes: int = 0
-    gradient: int = 0
+    passes: int = 0  # FLOPs of the forward pass and of the gradient of the input
+    gradient: int = 0  # FLOPs of the gradient of the weight
 
 
 def layer_flops(calls: Iterable[LayerCall]) -> dict[str, LayerFlops]:

@@ -77,9 +77,7 @@ def device_of(model: nn.Module) -> torch.device:
         >>> device_of(torch.nn.Flatten())
         device(type='cpu')
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 @contextmanager

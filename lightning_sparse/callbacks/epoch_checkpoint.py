@@ -24,9 +24,6 @@ def save_whole(trainer: Trainer, path: Path) -> None:
 class EndCheckpoint(Callback):
     """Save the whole training at its end, in the process that trained: a spawned fit brings back only the weights.
 
-    Args:
-        path: the file.
-
     Example:
         >>> callbacks = [EndCheckpoint("outputs/end.ckpt")]
     """
@@ -44,11 +41,8 @@ class EpochCheckpoint(Checkpoint):
 
     Lightning's ``ModelCheckpoint`` writes through a temporary folder; if that is on another disk, a kill can leave half a
     file. An epoch is skipped if saving would cost more than a twentieth of the time since the last save: with epochs that
-    short, a kill loses little. Nothing is saved when the training ends, because a training that goes on from there would not
-    know that it has ended.
-
-    Args:
-        path: the file; ``Trainer.fit(ckpt_path=path)`` goes on from it.
+    short, a kill loses little. Nothing is saved when the training ends, because a training that goes on from there, by
+    ``Trainer.fit(ckpt_path=path)``, would not know that it has ended.
 
     Example:
         >>> callbacks = [EpochCheckpoint("outputs/training.ckpt")]

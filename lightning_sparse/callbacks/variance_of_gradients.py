@@ -80,12 +80,11 @@ class VarianceOfGradients(Callback):
         forward: Forward | None = None,
     ) -> None:
         super().__init__()
-        for name, value, advice in (("images", images, 256), ("every", every, 1), ("batch_size", batch_size, 256)):
-            check_count(name, value, write=advice)
         if not 0.0 < check_share("window", window) <= 0.5:
             raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
-        self.probe, self.images, self.every, self.window = probe, images, every, float(window)
-        self.batch_size = batch_size
+        self.probe, self.window = probe, float(window)
+        self.images, self.every = check_count("images", images, write=256), check_count("every", every)
+        self.batch_size = check_count("batch_size", batch_size, write=256)
         self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": forward}
         self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()

@@ -57,8 +57,7 @@ class LotteryTicket(SparseTraining):
 def steps_of_one_training(trainer: Trainer) -> int:
     """Return the length of a learning rate schedule in optimizer steps: the whole fit, or one training of a lottery ticket.
 
-    Args:
-        trainer: the Trainer, in ``configure_optimizers`` or later.
+    Call it in ``configure_optimizers`` or later.
 
     Example:
         >>> import torch

@@ -22,11 +22,9 @@ class RewoundSchedulers:
     def batch_start(self, trainer: Trainer, clock: int, rewound: int) -> None:
         """Save at the step, and take back if the weights (``rewound`` times so far) were rewound since the last batch."""
         if not self._saved and clock >= self._to:
+            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
             self._saved = {
-                "schedulers": [
-                    [type(config.scheduler).__name__, copy.deepcopy(config.scheduler.state_dict())]
-                    for config in trainer.lr_scheduler_configs
-                ],
+                "schedulers": [[type(each).__name__, copy.deepcopy(each.state_dict())] for each in schedulers],
                 "groups": [[_settings(group) for group in o.param_groups] for o in trainer.optimizers],
             }
         if rewound > self._done:
