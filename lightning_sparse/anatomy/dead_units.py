@@ -35,7 +35,7 @@ def dead_units(
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> first = torch.tensor([[1, 0], [0, 0], [1, 1]]).bool()  # the second unit has no input
-        >>> last = torch.tensor([[1, 0, 0], [0, 1, 0]]).bool()  # nobody reads the third, and the second reads the dead one
+        >>> last = torch.tensor([[1, 0, 0], [0, 1, 0]]).bool()  # nothing reads the third, and the second reads the dead one
         >>> dead = dead_units(net, {"0.weight": first, "2.weight": last}, [("0.weight", "2.weight")])
         >>> dead["0.weight"].tolist(), dead["2.weight"].tolist()
         ([False, True, True], [False, True])

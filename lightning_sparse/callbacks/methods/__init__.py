@@ -1,1 +1,1 @@
-"""The methods, a short file each: the choices of a recipe under the name that the paper gave them."""
+"""The methods, short files by family: the choices of a recipe under the name that the paper gave them."""

@@ -28,8 +28,8 @@ def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
     recipe.resolve(None)  # shares need total_steps
     if recipe.reads_a_loss and loss_fn is None:
         raise SparsityError(
-            f"{recipe.network_scores[0]} needs a loss, and training_step has no single one under manual optimization: give "
-            "loss_fn=(module, batch) -> loss"
+            f"{recipe.network_scores[0]} needs a loss, and training_step has no single loss under manual optimization: "
+            "give loss_fn=(module, batch) -> loss"
         )
 
 
@@ -37,8 +37,8 @@ def refuse_rewinding_beside(recipes: Sequence[Recipe]) -> None:
     """Refuse to rewind a model of which another callback makes a part sparse."""
     if len(recipes) > 1 and any(recipe.rewind for recipe in recipes):
         raise SparsityError(
-            "rewinding takes the whole model back, the dead connections of another sparsity callback too: let one callback "
-            "make all of it sparse, or leave rewind= (a lottery ticket) out"
+            "rewinding takes the whole model back, including the dead connections of another sparsity callback: let one "
+            "callback make all of it sparse, or leave out rewind= (a lottery ticket)"
         )
 
 
