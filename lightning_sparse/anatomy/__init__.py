@@ -1,1 +1,1 @@
-"""Looking at any nn.Module and leaving no trace: its parameters, layers, dead units, FLOPs and second derivatives."""
+"""Look at any nn.Module and leave no trace: its parameters, layers, dead units, FLOPs and second derivatives."""

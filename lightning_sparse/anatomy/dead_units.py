@@ -1,4 +1,4 @@
-"""Units and layers that no chain of living connections reaches, or that reach nothing."""
+"""Units and layers cut off from the input or from the output."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from torch.nn.modules.conv import _ConvNd
 def dead_units(
     model: nn.Module, masks: Mapping[str, Tensor], chains: Iterable[Sequence[str]] = ()
 ) -> dict[str, Tensor]:
-    """Which units carry nothing, whatever the input: their output is constant, or nobody reads it.
+    """Return which units carry nothing: their output is the same for every input, or nothing reads it.
 
-    Of any layer, a unit (a row of dimension 0, a channel of a convolution) is dead if it has no living incoming connection.
-    In a chain of layers, where each feeds only the next, it is dead too if all that come in are from dead units, or if
-    none that go out lead to a living one: alive are the units on a path of living connections from one end of the chain to
-    the other. Residual and branching networks have such chains inside their branches at most; of layers outside of them
-    only missing incoming connections can be known, so that for these the count is a lower bound.
+    In any layer, a unit (a row of dimension 0, a channel of a convolution) without a living incoming connection is dead. In
+    a chain of layers, where each feeds only the next, the units alive are those on a path of living connections from one end
+    of the chain to the other. Residual and branching networks have such chains at most inside their branches; elsewhere only
+    missing incoming connections can be known, so that the count is a lower bound.
 
-    Biases are not looked at. Of the first layer's inputs all count as alive, and so do the last layer's readers.
+    Biases are ignored. All inputs of a chain's first layer count as alive, and all outputs of its last count as read.
 
     Args:
-        model: what the masks belong to.
-        masks: boolean masks by parameter name; a layer of a chain that has none is dense. Those of one dimension, which
-            have no units, are left out.
+        model: the model of the masks.
+        masks: boolean masks by parameter name; a layer of a chain without one is dense. Masks of one dimension, which have
+            no units, are left out.
         chains: names of weights in order, as in :class:`~lightning_sparse.anatomy.layer_order.LayerOrder`.
 
     Returns:
-        For each name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.
+        By name in ``masks`` and ``chains`` a boolean tensor, one entry a unit, True where it is dead.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> first = torch.tensor([[1, 0], [0, 0], [1, 1]]).bool()  # the second unit has no input
-        >>> last = torch.tensor([[1, 0, 0], [0, 1, 0]]).bool()  # nobody reads the third, and the second reads the dead one
+        >>> last = torch.tensor([[1, 0, 0], [0, 1, 0]]).bool()  # nothing reads the third, and the second reads the dead one
         >>> dead = dead_units(net, {"0.weight": first, "2.weight": last}, [("0.weight", "2.weight")])
         >>> dead["0.weight"].tolist(), dead["2.weight"].tolist()
         ([False, True, True], [False, True])
@@ -55,14 +54,11 @@ def dead_units(
 
 
 def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) -> dict[str, str]:
-    """What a user should be told of dead units, by name of the layer.
+    """Return warnings for the user, by name of the layer, from what :func:`dead_units` gave.
 
-    Dead hidden units are what sparse training leaves behind as a matter of course. A layer whose units are all dead, and an
-    output that is the same for every input (a class that is predicted by its bias or not at all), hardly ever is meant.
-
-    Args:
-        dead: as :func:`dead_units` gives it.
-        outputs: names of the layers whose output goes into the loss.
+    Sparse training always leaves some hidden units dead. But a layer whose units are all dead, or an output that is the same
+    for every input (a class that only its bias can predict), is hardly ever intended. ``outputs`` names the layers whose
+    output goes into the loss.
 
     Example:
         >>> layer, head = torch.tensor([True, True]), torch.tensor([False, True, False])
@@ -73,22 +69,23 @@ def cut_off_warnings(dead: Mapping[str, Tensor], outputs: Iterable[str] = ()) ->
     for name, units in dead.items():
         gone = units.nonzero().flatten().tolist()
         if len(gone) == len(units):
-            found[name] = (
-                f"nothing flows through {name!r} any more: no chain of living connections leads through it. Give the layers "
-                "other shares (allocation='erk' or 'uniform'), or leave it out with exclude"
-            )
+            what = f"nothing flows through {name!r} any more: no chain of living connections leads through it"
         elif gone and name in set(outputs):
             which = ", ".join(map(str, gone[:10])) + (", ..." if len(gone) > 10 else "")
-            found[name] = (
+            what = (
                 f"{len(gone)} of the {len(units)} outputs of {name!r} are the same for every input: no chain of living "
-                f"connections leads to them (units {which}). Give the layers other shares (allocation='erk' or 'uniform'), "
-                f"or leave it out with exclude"
+                f"connections leads to them (units {which})"
             )
+        else:
+            continue
+        found[name] = (
+            f"{what}. Give the layers other shares (allocation='erk' or 'uniform'), or leave it out with exclude"
+        )
     return found
 
 
 def _links(model: nn.Module, name: str, mask: Tensor | None, device: torch.device | None) -> Tensor:
-    """Which input unit a layer joins to which output unit: boolean, shape (outputs, inputs), a tensor of its own."""
+    """Which input unit is connected to which output unit: boolean, shape (outputs, inputs), in memory of its own."""
     path, _, leaf = name.rpartition(".")
     module: Any = model.get_submodule(path)
     conv = isinstance(module, _ConvNd) and leaf == "weight"

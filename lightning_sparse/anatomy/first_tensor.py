@@ -1,4 +1,4 @@
-"""The first tensor of whatever a loader or a model gives."""
+"""Find a tensor in what a loader or a model gives."""
 
 from __future__ import annotations
 

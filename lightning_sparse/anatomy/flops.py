@@ -1,4 +1,4 @@
-"""What a training has computed: multiply-adds of the weights, dense and counted under the masks."""
+"""Count the FLOPs of a training, dense and under the masks."""
 
 from __future__ import annotations
 
@@ -12,29 +12,21 @@ from lightning_sparse.anatomy.layer_calls import LayerCall
 
 @dataclass(frozen=True)
 class LayerFlops:
-    """What one weight costs in the training on one batch, if it is dense.
+    """What one dense weight costs in the training on one batch.
 
-    A backward pass costs twice a forward pass: as much again for the gradient of the input, and as much for that of the
-    weight, which is the convention of Evci et al. 2020 (RigL, arXiv 1911.11134, appendix H). The first layer's input,
-    which needs no gradient, is counted with the rest, as there.
-
-    Attributes:
-        passes: FLOPs of the forward pass and of the gradient of the input.
-        gradient: FLOPs of the gradient of the weight.
+    As in Evci et al. 2020 (RigL, arXiv 1911.11134, appendix H), a backward pass costs twice a forward pass: once for the
+    gradient of the input (of the first layer too, which needs none), and once for that of the weight.
     """
 
-    passes: int = 0
-    gradient: int = 0
+    passes: int = 0  # FLOPs of the forward pass and of the gradient of the input
+    gradient: int = 0  # FLOPs of the gradient of the weight
 
 
 def layer_flops(calls: Iterable[LayerCall]) -> dict[str, LayerFlops]:
     """Add up by weight what one batch of training costs.
 
-    What runs under ``no_grad`` (a teacher, a target network) costs its forward pass alone, and a frozen weight within the
-    graph has no gradient of its own.
-
-    Args:
-        calls: of one batch, as :class:`~lightning_sparse.anatomy.layer_calls.CallRecorder` recorded it.
+    What runs under ``no_grad`` (a teacher, a target network) costs only its forward pass, and a frozen weight has no
+    gradient of its own. The calls are those of one batch.
 
     Example:
         >>> import torch
@@ -55,7 +47,7 @@ def layer_flops(calls: Iterable[LayerCall]) -> dict[str, LayerFlops]:
 
 
 def batch_elements(batch: Any) -> int:
-    """How large a batch is, beside others of the same kind: the number of elements of the first tensor in it, or 1.
+    """Return the size of a batch, to compare it with others: the number of elements of the first tensor in it, or 1.
 
     Example:
         >>> import torch
@@ -69,13 +61,13 @@ def batch_elements(batch: Any) -> int:
 class TrainingFlops:
     """Add up the FLOPs of a training, dense and sparse, at the cost of an addition a batch.
 
-    The sparse count is theoretical: each pass costs a layer's dense FLOPs times its density at that step, which no dense
-    kernel saves. A gradient that growth reads is one of all connections, dead ones too: in the step before such an update
-    (in every step, where a grow score watches all of them) the gradient of the weight counts as dense, as in appendix H
-    of Evci et al. 2020. Layers without a mask count as dense. Activations, norms, biases, embeddings, the products inside
-    attention, validation and the batches that a score of the whole network reads are not counted.
+    The sparse count is theoretical: each pass costs a layer's dense FLOPs times its density at that step, which dense kernels
+    do not save. Growth reads the gradients of dead connections too: in the step before such an update (in every step, if a
+    grow score reads them all) the gradient of the weight counts as dense, as in appendix H of Evci et al. 2020. Layers
+    without a mask count as dense. Activations, norms, biases, embeddings, the products inside attention, validation and the
+    batches that a score of the whole network reads are not counted.
 
-    Sums are of integers, so that it makes no difference when they are drawn up.
+    Sums are of integers, so that they are exact, whenever they are read.
 
     Example:
         >>> flops = TrainingFlops()
@@ -93,27 +85,22 @@ class TrainingFlops:
         self.layers: dict[str, LayerFlops] = {}
         self._measured = 1
         self._seen = 0
-        # By masked layer, sums over all that was seen: of connections used, and of those whose gradient was computed.
+        # By masked layer, sums over all batches: of connections used, and of those whose gradient was computed.
         self._used: dict[str, int] = {}
         self._graded: dict[str, int] = {}
-        # The masks of now, and what they have seen: in all, in the last optimizer step, and since that.
+        # The current masks, and the batches under them: all, those of the last optimizer step, and those since that step.
         self._living: dict[str, int] = {}
         self._total: dict[str, int] = {}
         self._always: frozenset[str] = frozenset()
         self._since = self._last = self._open = 0
 
     def set_cost(self, layers: Mapping[str, LayerFlops], size: int) -> None:
-        """Say what one batch costs: the first time counts.
-
-        Args:
-            layers: by weight, as :func:`layer_flops` gives it.
-            size: of that batch, as :func:`batch_elements` measures it; other batches cost in proportion.
-        """
+        """Set what a batch of :func:`batch_elements` ``size`` costs, once; others cost in proportion."""
         if not self.layers:
             self.layers, self._measured = dict(layers), size
 
     def add_batch(self, size: int, stepped: bool) -> None:
-        """Take in a batch, and whether an optimizer step ended with it."""
+        """Add a batch, and whether an optimizer step ended with it."""
         self._since += size
         self._open += size
         if stepped:
@@ -127,11 +114,11 @@ class TrainingFlops:
         dense_gradient: Collection[str] = (),
         always: Collection[str] = (),
     ) -> None:
-        """Take in new masks, after the batches that the old ones saw.
+        """Set new masks, after the batches of the old ones.
 
         Args:
-            living: connections that live, by parameter name.
-            total: connections that there are, likewise.
+            living: number of living connections, by parameter name.
+            total: number of all connections, by parameter name.
             dense_gradient: the layers whose dense gradient this update read, in the last step.
             always: the layers whose dense gradient is read in every step from now on.
         """
@@ -165,19 +152,14 @@ class TrainingFlops:
         return cost / self._measured
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far, in numbers and dicts."""
+        """The counts so far, in numbers and dicts."""
         self._settle()
-        return {
-            "layers": {name: asdict(layer) for name, layer in self.layers.items()},
-            "measured": self._measured,
-            "seen": self._seen,
-            "used": dict(self._used),
-            "graded": dict(self._graded),
-            "total": dict(self._total),
-        }
+        layers = {name: asdict(layer) for name, layer in self.layers.items()}
+        sums = {"used": dict(self._used), "graded": dict(self._graded), "total": dict(self._total)}
+        return {"layers": layers, "measured": self._measured, "seen": self._seen, **sums}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave; the masks of now are still to be told."""
+        """Go on from what :meth:`state_dict` gave; :meth:`set_masks` comes next."""
         self.layers = {name: LayerFlops(**layer) for name, layer in state["layers"].items()}
         self._measured, self._seen = state["measured"], state["seen"]
         self._used, self._graded, self._total = (dict(state[sums]) for sums in ("used", "graded", "total"))

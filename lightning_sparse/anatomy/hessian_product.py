@@ -1,4 +1,4 @@
-"""The Hessian of a loss times a vector, which GraSP scores with and power iteration finds eigenvalues with."""
+"""The Hessian of a loss times a vector, for GraSP's scores and for eigenvalues by power iteration."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ from lightning_sparse.errors import SparsityError
 
 
 def hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor] | None:
-    """The loss's Hessian times a vector (Pearlmutter 1994): the gradient of the gradient's product with it.
+    """Return the loss's Hessian times a vector (Pearlmutter 1994): the gradient of (gradient times vector).
 
-    Args:
-        loss: a scalar, with its graph.
-        weights: in which the Hessian is taken.
-        vector: a tensor for each weight, of its shape.
-
-    Returns:
-        A tensor for each weight, zero where the loss does not use it; None if the gradient does not depend on the weights at
-        all, as that of a loss that is linear in them.
+    ``vector`` has a tensor of its shape for each weight, and so has the result, zero where the loss does not use the weight.
+    It is None if the gradient does not depend on the weights at all, as with a loss that is linear in them.
 
     Raises:
         SparsityError: if the loss cannot be differentiated twice.
@@ -49,9 +43,8 @@ def hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Te
 
 
 def _check_differentiable(slope: Tensor) -> None:
-    """Raise for an operation marked ``once_differentiable``: torch leaves it out of the second derivative in silence."""
-    seen: set[object] = set()
-    waiting = [slope.grad_fn]
+    """Raise for an operation marked ``once_differentiable``: torch silently leaves it out of the second derivative."""
+    seen, waiting = set[object](), [slope.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

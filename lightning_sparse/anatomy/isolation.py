@@ -1,4 +1,4 @@
-"""Looking leaves no trace: the model, every random state and the autograd mode come back as they were."""
+"""Look at a model and leave no trace: in it, in the random states, or in the autograd mode."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import nn
 def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """Measure ``model`` inside this context; whatever happens inside, it leaves no trace outside.
 
-    Inside: every submodule is in eval mode, parameters ask for no gradient (which saves computing them: attacks and
-    attributions need gradients of the input only), gradients of inputs work even under Lightning's
-    ``inference_mode``, autocast is off, and the random states of torch, numpy and ``random`` start from ``seed``.
+    Inside: every submodule is in eval mode, parameters require no gradient (attacks and attributions need gradients of the
+    input only), gradients of inputs work even under Lightning's ``inference_mode``, autocast is off, and the random states
+    of torch, numpy and ``random`` start from ``seed``.
 
     Afterwards, also after an exception: each submodule's own training flag (a frozen BatchNorm stays frozen), each
     parameter's ``requires_grad`` and ``grad``, all buffers, and all random states are as before.
@@ -26,9 +26,6 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
     Args:
         model: the model, or a module that contains it.
         seed: seed of the random states inside.
-
-    Yields:
-        Nothing.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
@@ -48,10 +45,10 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def as_it_was(model: nn.Module, seed: int | None = None) -> Iterator[None]:
-    """Score ``model`` inside this context in the modes that it is in, with gradients; it leaves no trace outside.
+    """Score ``model`` inside this context in its own modes, with gradients; it leaves no trace outside.
 
-    As :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and without a seed random
-    numbers go on from where they are. What torchmetrics modules have gathered comes back too.
+    Like :func:`untouched`, but modules keep their modes and parameters their ``requires_grad``, and without a seed random
+    numbers go on from where they are. The state of torchmetrics modules is restored too.
 
     Example:
         >>> model = torch.nn.BatchNorm1d(2)
@@ -69,7 +66,7 @@ def as_it_was(model: nn.Module, seed: int | None = None) -> Iterator[None]:
         stack.enter_context(fork_random_states(seed))
         stack.enter_context(_model_state(model))
         for parameter in model.parameters():
-            parameter.grad = None  # or a backward pass inside would add to it
+            parameter.grad = None  # otherwise a backward pass inside would add to it
         yield
 
 
@@ -80,17 +77,14 @@ def device_of(model: nn.Module) -> torch.device:
         >>> device_of(torch.nn.Flatten())
         device(type='cpu')
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 @contextmanager
 def fork_random_states(seed: int | None) -> Iterator[None]:
     """Draw from the global random states of torch, numpy and ``random``, which go on afterwards as if nothing had been drawn.
 
-    Args:
-        seed: where they start inside; None goes on from where they are.
+    Inside they start from ``seed``; None goes on from where they are.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -115,7 +109,7 @@ def fork_random_states(seed: int | None) -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         if torch.cuda.is_available() and not cuda_in_use:
-            # A seed set before CUDA wakes up is kept for that moment: leave the caller's there, not ours.
+            # A seed set before CUDA is initialised is kept until then: leave the caller's there, not ours.
             torch.cuda.manual_seed_all(torch.initial_seed())
 
 
@@ -136,8 +130,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for module, state in metrics:
             vars(module).update(state)
         for module, training in flags:
-            # Set one by one: module.train() would also switch its children.
-            module.training = training
+            module.training = training  # one by one: module.train() would switch its children too
         for parameter, required, gradient in gradients:
             parameter.requires_grad_(required)
             parameter.grad = gradient
@@ -149,8 +142,8 @@ def _model_state(model: nn.Module) -> Iterator[None]:
 
 
 def _metric_state(module: nn.Module) -> dict[str, object]:
-    """What a torchmetrics module has gathered so far: not in its buffers, and updated in place."""
-    names = (
-        [*getattr(module, "_defaults", ()), "_update_count", "_computed"] if hasattr(module, "_update_count") else []
-    )
+    """The state of a torchmetrics module, which is not in its buffers, and is updated in place."""
+    if not hasattr(module, "_update_count"):
+        return {}
+    names = (*getattr(module, "_defaults", ()), "_update_count", "_computed")
     return {name: copy.deepcopy(vars(module)[name]) for name in names if name in vars(module)}

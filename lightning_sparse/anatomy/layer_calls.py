@@ -1,11 +1,11 @@
-"""What the layers of a model did in one pass of training: how often their weights were used, and what fed them."""
+"""Record the calls of a model's layers during a pass of training: what their weights cost, and what fed them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from lightning_sparse.anatomy.first_tensor import first_tensor
 
-# These two use their weights without calling the layers that those sit in.
+# These use the weights of the layers inside them without calling those.
 _WHOLE = (nn.RNNBase, nn.MultiheadAttention)
 
 
@@ -26,12 +26,12 @@ class LayerCall:
 
     Attributes:
         name: the weight's name in the model.
-        flops: of the forward pass, all examples of the batch together, two a multiply-add.
+        flops: of the forward pass of the whole batch, two a multiply-add.
         trains: whether a backward pass goes through the output.
-        learns: whether it makes a gradient for the weight.
-        fed_by: the autograd nodes that the layer's input comes from: none for data and under ``no_grad``, one otherwise; if
-            the input was given by keyword, all that the layer reads, its weight among them.
-        result: the autograd node of its output, None likewise and where the layer is not a Linear or Conv.
+        learns: whether that gives a gradient for the weight.
+        fed_by: the autograd nodes of the layer's input: none for data and under ``no_grad``, one otherwise; if the input was
+            given by keyword, those of everything that the layer reads, its weight among them.
+        result: the autograd node of the output; None under ``no_grad``, and if the layer is not a Linear or Conv.
     """
 
     name: str
@@ -43,15 +43,11 @@ class LayerCall:
 
 
 class CallRecorder:
-    """Record every call of the Linear, Conv, recurrent and attention layers of a model, while it is open.
+    """Record every call of a model's Linear, Conv, recurrent and attention layers, until it is closed.
 
-    A hook reads shapes and autograd nodes of what passes by anyway: nothing is computed, drawn or kept but these. It is the
-    one hook that torch has for all modules, so that a copy made of the model meanwhile carries none. Weights that a module
-    uses without calling such a layer (``F.linear`` on a parameter of its own) are not seen, nor is what runs inside a graph
-    of ``torch.compile``.
-
-    Args:
-        model: any module.
+    A hook reads shapes and autograd nodes, and computes and draws nothing. It is torch's global hook, so that copies made of
+    the model meanwhile carry none. It cannot see weights that a module uses without calling such a layer (``F.linear`` on a
+    parameter of its own), nor what runs inside a graph of ``torch.compile``.
 
     Attributes:
         calls: all so far, in order.
@@ -76,7 +72,7 @@ class CallRecorder:
     def __enter__(self) -> CallRecorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -101,25 +97,25 @@ class CallRecorder:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether ``torch.compile`` has some part of a model: what runs there cannot be seen.
+    """Return whether some part of a model is compiled by ``torch.compile``: what runs there cannot be seen.
 
     Example:
         >>> is_compiled(nn.Sequential(torch.compile(nn.Linear(2, 2)))), is_compiled(nn.Linear(2, 2))
         (True, False)
     """
-    if getattr(model, "_compiler_ctx", None) is not None:  # what Lightning keeps of a module compiled as a whole
+    if getattr(model, "_compiler_ctx", None) is not None:  # Lightning's mark on a module compiled as a whole
         return True
     parts = list(model.modules())
     kinds = {kind for part in parts for kind in type(part).__mro__}
-    values = [value for owner in (*parts, *kinds) for value in vars(owner).values()]
-    functions = [value for value in values if isinstance(value, FunctionType)]
-    return any("_orig_mod" in part._modules for part in parts) or any(
-        hasattr(function, "_torchdynamo_orig_callable") for function in functions
-    )
+    functions = [
+        value for owner in (*parts, *kinds) for value in vars(owner).values() if isinstance(value, FunctionType)
+    ]
+    compiled = any(hasattr(function, "_torchdynamo_orig_callable") for function in functions)
+    return compiled or any("_orig_mod" in part._modules for part in parts)
 
 
 def _sizes(module: Any) -> Iterator[tuple[str, int]]:
-    """The weights of a layer and how many numbers they hold; asked of the layer, where ``.weight`` may be a computation."""
+    """The weights of a layer and their sizes, from its attributes, because ``.weight`` may be a computation."""
     if isinstance(module, nn.Linear):
         yield "weight", module.in_features * module.out_features
     elif isinstance(module, _ConvNd):

@@ -1,4 +1,4 @@
-"""Which layer feeds which: read from the autograd graph of one forward pass, and claimed only where it is certain."""
+"""Which layer feeds which, as far as the autograd graph of a forward pass makes it certain."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.layer_calls import LayerCall
 
-# What leaves every unit to itself: output unit i depends on input unit i alone. A sum is not among them (what it adds may
-# be data, which the graph does not show), nor is LayerNorm (it mixes units), nor a transposition (a later reshape would
-# then put other units side by side).
+# Operations that keep units apart: output unit i depends on input unit i alone. Sums are left out, because they may add
+# data, which the graph does not show; LayerNorm, because it mixes units; and transposition, because a later reshape would
+# then put other units side by side.
 _UNITWISE = {
     *("Relu", "LeakyRelu", "Elu", "Celu", "Gelu", "Silu", "Mish", "Softplus", "Hardtanh", "Hardswish", "Hardsigmoid"),
     *("Sigmoid", "Tanh", "LogSigmoid", "Threshold", "Clamp", "Abs", "Pow", "Exp", "Neg", "Mul", "Div"),
@@ -31,9 +31,8 @@ class LayerOrder:
     """What is certain about the order of layers.
 
     Attributes:
-        chains: weights of layers, each of which feeds the next and nothing else, through operations that leave units apart
-            (activations, BatchNorm, dropout, pooling, flattening). A layer whose output is added to another's, or is read
-            in two places, ends a chain.
+        chains: weights of layers, each of which feeds only the next, through operations that keep units apart (activations,
+            BatchNorm, dropout, pooling, flattening). A layer whose output is added to another's, or read twice, ends a chain.
         outputs: weights of the layers whose output goes into the loss and into no other layer.
     """
 
@@ -46,8 +45,8 @@ def layer_order(model: nn.Module, calls: Sequence[LayerCall], losses: Sequence[T
 
     Args:
         model: the model.
-        calls: what its layers did, as :class:`~lightning_sparse.anatomy.layer_calls.CallRecorder` recorded it.
-        losses: all that came of it, tensors before or after their backward pass. Without any nothing is certain.
+        calls: its layers' calls, from :class:`~lightning_sparse.anatomy.layer_calls.CallRecorder`.
+        losses: all losses of these calls, before or after their backward pass. Without any nothing is certain.
 
     Example:
         >>> import torch
@@ -66,7 +65,9 @@ def layer_order(model: nn.Module, calls: Sequence[LayerCall], losses: Sequence[T
     mixed = set() if losses else set(made.values())
     for reader, found, unitwise in ways:
         sources[reader] |= found
-        mixed |= set() if unitwise and found else {reader}  # what finds no layer is data, in this call at least
+        mixed |= (
+            set() if unitwise and found else {reader}
+        )  # a reader that finds no layer reads data, in this call at least
         for source in found:
             readers[source].add(reader)
     following = {}
@@ -77,7 +78,7 @@ def layer_order(model: nn.Module, calls: Sequence[LayerCall], losses: Sequence[T
 
 
 def _sources(start: Sequence[Node | None], made: Mapping[Node | None, str]) -> tuple[set[str], bool]:
-    """The layers met on all ways back from some nodes, and whether there is one way only, on which units stay apart."""
+    """The nearest layers on all paths back from some nodes, and whether it is one path, on which units stay apart."""
     found: set[str] = set()
     unitwise, seen, todo = True, set[Node](), [*start]
     while todo:
@@ -95,7 +96,7 @@ def _sources(start: Sequence[Node | None], made: Mapping[Node | None, str]) -> t
 
 
 def _fits(model: nn.Module, source: str, reader: str) -> bool:
-    """Whether each unit of one layer is one input of the next, or one run of them where a map has been flattened."""
+    """Whether each unit of one layer is one input of the next, or one run of inputs after a map has been flattened."""
     first, second = (model.get_submodule(name.rpartition(".")[0]) for name in (source, reader))
     if not (isinstance(first, nn.Linear | _ConvNd) and isinstance(second, nn.Linear | _ConvNd)):
         return False  # a tied weight, under the name that it has elsewhere

@@ -1,4 +1,4 @@
-"""Which connections of a network live, and what it holds besides."""
+"""Which connections of a network live, and which other tensors it has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def living_of(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> di
 
     Args:
         model: any module.
-        masks: by parameter name, True where a connection lives; sparsifiable weights that have none are dense. None takes the
+        masks: by parameter name, True where a connection lives; sparsifiable weights without one are dense. None takes the
             zeros of the sparsifiable weights as dead.
 
     Raises:
@@ -33,10 +33,9 @@ def living_of(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> di
         return {name: (weight.detach(), weight.detach() != 0) for name, weight in sparsifiable(model).items()}
     if not masks:
         raise SparsityError("masks={} is empty: give the mask of each sparse weight, or None to take zeros as dead")
-    parameters = dict(model.named_parameters())
-    found = {
-        name: (weight.detach(), torch.ones_like(weight, dtype=torch.bool)) for name, weight in _others(model, masks)
-    }
+    parameters, found = dict(model.named_parameters()), {}
+    for name, weight in _without_mask(model, masks).items():
+        found[name] = (weight.detach(), torch.ones_like(weight, dtype=torch.bool))
     for name, mask in masks.items():
         if name not in parameters or parameters[name].shape != mask.shape or mask.dtype != torch.bool:
             there = list(parameters[name].shape) if name in parameters else "no such parameter"
@@ -53,16 +52,16 @@ def living_of(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> di
     return found
 
 
-def _others(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """The sparsifiable weights without a mask; none where some layer left out of the masks cannot be sparse."""
+def _without_mask(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sparsifiable weights without a mask; none if a layer left out of the masks cannot be sparse."""
     try:
-        return [(name, weight) for name, weight in sparsifiable(model).items() if name not in masks]
+        return {name: weight for name, weight in sparsifiable(model).items() if name not in masks}
     except SparsityError:
-        return []
+        return {}
 
 
 def rest_of(model: nn.Module, names: Mapping[str, Any]) -> list[Tensor]:
-    """Return all tensors that a checkpoint of the model holds, each once, but the parameters of these names.
+    """Return all tensors in a checkpoint of the model, each once, except the parameters of these names.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))

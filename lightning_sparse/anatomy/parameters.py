@@ -27,8 +27,9 @@ def sparsifiable(
         exclude: patterns of names to leave out, applied after ``include``.
 
     Raises:
-        SparsityError: if a pattern matches nothing, if nothing is left, or if a parameter cannot be made sparse because
-            something else already rewrites it (weight_norm, a parametrization, torch's prune) or it has no shape yet.
+        SparsityError: if a pattern matches nothing, if nothing is left, or if a parameter cannot be made sparse: something
+            else rewrites it (weight_norm, a parametrization, torch's prune), or it has no shape yet, sparse gradients, or
+            another type than floating point.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
@@ -57,7 +58,7 @@ def sparsifiable(
             raise SparsityError(f"{name!r} has no shape yet (a lazy layer): run one batch through the model before fit")
         if getattr(model.get_submodule(name.rpartition(".")[0]), "sparse", False) is True:
             raise SparsityError(
-                f"{name!r} belongs to an embedding with sparse=True, whose gradients name only the rows of a batch: build it "
+                f"{name!r} belongs to an embedding with sparse=True, whose gradients hold only the rows of a batch: build it "
                 "with sparse=False, or leave it out with exclude"
             )
         if not parameter.is_floating_point():
@@ -73,7 +74,7 @@ _REWRITTEN = (
 
 
 def _is_half_of_a_weight(model: nn.Module, name: str) -> bool:
-    """Whether a parameter is what torch's reparametrisations keep in the place of a weight."""
+    """Whether torch's reparametrisations keep this parameter in place of a weight."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     computed = leaf.endswith("_orig") and hasattr(owner, leaf[:-5]) and leaf[:-5] not in owner._parameters

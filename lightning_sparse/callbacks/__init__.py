@@ -1,1 +1,1 @@
-"""Sparse training clinging to a Trainer, and what watches it."""
+"""Callbacks that train sparsely on a Trainer, and callbacks that watch."""

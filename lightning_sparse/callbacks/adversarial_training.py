@@ -20,25 +20,25 @@ from lightning_sparse.measure.robustness.balls import check_eps, check_norm, pro
 
 
 class AdversarialTraining(Callback):
-    """Train on adversarial images in the place of the clean ones, on any Trainer and beside any sparsity callback.
+    """Train on adversarial images in place of the clean ones, on any Trainer and beside any sparsity callback.
 
-    Before each training step every image of the batch is moved, within eps of where it was and within [0, 1], to raise the
+    Before each training step every image of the batch is moved, by at most eps and within [0, 1], to raise the
     cross-entropy of the network as it is then. One step is FGSM from a random start, 1.25 eps long (Wong, Rice & Kolter
     2020, "Fast is better than free", arXiv 2001.03994); several are PGD, each 2.5 eps / steps long (Madry et al. 2018,
-    "Towards deep learning models resistant to adversarial attacks", arXiv 1706.06083). Unlike a measuring attack it does
-    not stop at an image that is already wrong. Validation and test see clean images.
+    "Towards deep learning models resistant to adversarial attacks", arXiv 1706.06083). Unlike an attack that measures, it
+    does not stop when an image is classified wrongly. Validation and test see clean images.
 
-    *What is attacked.* The module in eval mode: the network that will be used, without Dropout's noise, and with BatchNorm's
-    statistics where they were; the step itself runs in training mode. In the Trainer's precision, but float32 where that
-    is float16 by autocast, in which small gradients are 0. Half-precision images are rounded once more in the end, which may
-    move them beyond eps by half a unit in the last place.
+    *What is attacked.* The module in eval mode, without Dropout's noise and without updating BatchNorm's statistics; the
+    step itself runs in training mode. The attack runs in the Trainer's precision, except that float16 autocast, in which
+    small gradients are 0, becomes float32. Half-precision images are rounded once more at the end, which may move them beyond
+    eps by half a unit in the last place.
 
-    *What it leaves alone.* Parameters' gradients, modules' modes, BatchNorm's statistics, and the global random states of
-    torch: its noise is a function of seed, epoch, batch and rank, so that a resumed run goes on bit for bit and each device
-    draws noise of its own. The batch itself is not written into, because its memory may be the data set's: its images' tensor
-    points to the adversarial ones during the step, and back to its own afterwards. A score of the whole network (SNIP, GraSP,
-    SynFlow) reads clean batches before the first step; later it reads the batch of that step as it is trained on, and
-    earlier ones clean.
+    *What stays as it was.* Parameters' gradients, modules' modes, BatchNorm's statistics, and the global random states of
+    torch: the noise is a function of seed, epoch, batch and rank, so that a resumed run goes on bit for bit and each device
+    draws its own. The batch's memory may be the data set's, so nothing is written into it: the tensor of the images points
+    to the adversarial ones during the step, and back to its own afterwards. A score of the whole network (SNIP, GraSP,
+    SynFlow) reads clean batches before the first step; later it reads the current batch as it is trained on, and earlier
+    ones clean.
 
     Cost: ``steps`` forward and as many backward passes, without the weights' gradients, on top of the step's own.
     :class:`~lightning_sparse.SparsityMonitor` does not count them.
@@ -96,19 +96,18 @@ class AdversarialTraining(Callback):
         refuse_sharded(trainer, "the module cannot be attacked by itself")
         if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
             raise SparsityError(
-                "training_step takes a dataloader_iter, whose batches nobody sees before it does: write "
+                "training_step takes a dataloader_iter, so its batches cannot be attacked beforehand: write "
                 "training_step(self, batch, batch_idx)"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to go on from a checkpoint that was trained on other adversarial images."""
-        changed = [name for name, value in self._restored.items() if self.state_dict()[name] != value]
-        if changed:
-            name = changed[0]
-            raise SparsityError(
-                f"{name}={getattr(self, name)!r}, and the checkpoint was trained with {name}={self._restored[name]!r}: "
-                "resume with the same, or start a new training from its weights (without ckpt_path)"
-            )
+        for name, value in self._restored.items():
+            if getattr(self, name) != value:
+                raise SparsityError(
+                    f"{name}={getattr(self, name)!r}, and the checkpoint was trained with {name}={value!r}: resume with "
+                    "the same, or start a new training from its weights (without ckpt_path)"
+                )
         self._restored = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -136,20 +135,20 @@ class AdversarialTraining(Callback):
                 check_images(clean, labels, classes=check_logits(logits).shape[1])
                 if not logits.requires_grad:
                     raise SparsityError(
-                        "the logits do not follow from the images by autograd: let forward run without no_grad and detach"
+                        "the logits have no gradient with respect to the images: let forward run without no_grad and detach"
                     )
             # Summed, so that an image's gradient does not depend on how many others share its batch.
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point)
             point = project(point.detach() + self.step_size * steepest(gradient, self.norm), clean, self.eps, self.norm)
-        # Strides as they were: compiled steps are guarded by them.
+        # With the strides of the clean images: compiled steps are guarded by them.
         return torch.empty_like(images).copy_(point.detach().reshape(images.shape))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Give the batch its own images back."""
         self._put_back()
 
-    # Likewise where no batch ends: a module may skip the rest of an epoch, or fail.
+    # A module may also skip the rest of an epoch, or fail, in the middle of a batch.
     on_train_epoch_end = on_exception = teardown = on_train_batch_end
 
     def _put_back(self) -> None:
@@ -159,11 +158,11 @@ class AdversarialTraining(Callback):
             self._clean = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the adversarial images depend on: nothing else has to be remembered."""
+        """The arguments that the adversarial images depend on: there is no other state."""
         return {name: getattr(self, name) for name in ("eps", "steps", "step_size", "norm", "seed")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what a checkpoint was trained with, to compare when training starts."""
+        """Keep the checkpoint's arguments, to compare when training starts."""
         self._restored = dict(state_dict)
 
 
@@ -176,7 +175,7 @@ def _part(batch: Any, argument: str, place: int | str) -> Tensor:
         what = "nothing" if found is None else f"a {type(found).__name__}"
         keys = f" with keys {', '.join(repr(key) for key in batch)}" if isinstance(batch, dict) else ""
         raise SparsityError(
-            f"{argument}={place!r} finds {what} in a batch that is a {type(batch).__name__}{keys}, and not a tensor: write "
-            "images= and labels=, the index or key of each, and let several loaders be one"
+            f"{argument}={place!r} finds {what} in a batch that is a {type(batch).__name__}{keys}, but needs a tensor: write "
+            "images= and labels=, the index or key of each, and combine several loaders into one"
         )
     return found

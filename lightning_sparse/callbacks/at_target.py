@@ -12,14 +12,14 @@ from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 
 
 class AtTargetSparsity:
-    """Put before a callback class to make it look away until every sparsity callback has reached its final sparsity.
+    """A base class that makes a callback wait until every sparsity callback has reached its final sparsity.
 
-    Before that the best score is usually that of a network denser than the one asked for, and early stopping would stop
-    at a dip that pruning caused. Validation is not touched; without a sparsity callback nothing changes.
+    Before that the best score usually belongs to a network denser than the one asked for, and early stopping would stop
+    at a dip caused by pruning. Validation runs as always; without a sparsity callback nothing changes.
 
     Example:
         >>> from lightning.pytorch.callbacks import EarlyStopping
-        >>> class Mine(AtTargetSparsity, EarlyStopping):
+        >>> class Mine(AtTargetSparsity, EarlyStopping):  # before the other class
         ...     pass
         >>> mine = Mine(monitor="loss", patience=5)
     """
@@ -43,8 +43,8 @@ class AtTargetSparsity:
 class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
     """Lightning's ModelCheckpoint, for networks at the final sparsity only: ``best_model_path`` is one of those.
 
-    Takes the arguments of :class:`lightning.pytorch.callbacks.ModelCheckpoint`. Put a plain ``ModelCheckpoint()`` beside it
-    to resume from: this one saves nothing before that, and then only what is better.
+    Takes the arguments of :class:`lightning.pytorch.callbacks.ModelCheckpoint`. To resume, put a plain ``ModelCheckpoint()``
+    beside it: this one saves nothing before the final sparsity, and then only what is better.
 
     Example:
         >>> from lightning_sparse import CheckpointAtTarget, GradualPruning
@@ -63,7 +63,7 @@ class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
 
 
 class StopAtTarget(AtTargetSparsity, EarlyStopping):
-    """Lightning's EarlyStopping, whose patience begins at the final sparsity.
+    """Lightning's EarlyStopping, counting only from the final sparsity on.
 
     Takes the arguments of :class:`lightning.pytorch.callbacks.EarlyStopping`.
 

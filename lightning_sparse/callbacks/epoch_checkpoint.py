@@ -1,4 +1,4 @@
-"""Checkpoints of a training that may be killed at any moment, always whole, that cost next to nothing."""
+"""Cheap checkpoints of a training that may be killed at any moment: no file is ever half written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COSTS_AT_MOST = 1 / 20
 
 
 def save_whole(trainer: Trainer, path: Path) -> None:
-    """Save a checkpoint, on all ranks together, so that a kill leaves the old file or the new one."""
+    """Save a checkpoint, called on all ranks, so that a kill leaves either the old file or the new one."""
     part = path.with_name(f"{path.name}.part")
     trainer.save_checkpoint(part)
     if trainer.is_global_zero:
@@ -22,10 +22,7 @@ def save_whole(trainer: Trainer, path: Path) -> None:
 
 
 class EndCheckpoint(Callback):
-    """Save the whole training when it has ended, in whatever process that was: a spawned fit brings back only the weights.
-
-    Args:
-        path: the file.
+    """Save the whole training at its end, in the process that trained: a spawned fit brings back only the weights.
 
     Example:
         >>> callbacks = [EndCheckpoint("outputs/end.ckpt")]
@@ -40,15 +37,12 @@ class EndCheckpoint(Callback):
 
 
 class EpochCheckpoint(Checkpoint):
-    """Save the whole training at the end of an epoch, into one file that is always whole.
+    """Save the whole training at the end of an epoch, into one file that is never half written.
 
-    Lightning's ``ModelCheckpoint`` writes through a temporary folder, and where that is another disk a kill can halve the
-    file. Saving is left out as long as it would cost more than a twentieth of the training: where epochs are that short,
-    what a kill costs is short too. Nothing is saved where the training ends, because a training that goes on from there would
-    not know that it has ended.
-
-    Args:
-        path: the file; ``Trainer.fit(ckpt_path=path)`` goes on from it.
+    Lightning's ``ModelCheckpoint`` writes through a temporary folder; if that is on another disk, a kill can leave half a
+    file. An epoch is skipped if saving would cost more than a twentieth of the time since the last save: with epochs that
+    short, a kill loses little. Nothing is saved when the training ends, because a training that goes on from there, by
+    ``Trainer.fit(ckpt_path=path)``, would not know that it has ended.
 
     Example:
         >>> callbacks = [EpochCheckpoint("outputs/training.ckpt")]
@@ -56,22 +50,21 @@ class EpochCheckpoint(Checkpoint):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._saved = 0.0
-        self._cost = 0.0
+        self._saved = self._cost = 0.0
         self._metrics: dict[str, float] = {}
         self._goes_on = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the steps of learning rates that wait for a metric: Lightning takes them after every checkpoint."""
+        """Step the schedulers that wait for a metric: Lightning stepped them after the checkpoint was saved."""
         if self._goes_on:
-            for of in trainer.lr_scheduler_configs:
-                due = of.interval == "epoch" and trainer.current_epoch % of.frequency == 0
-                if of.reduce_on_plateau and due and of.monitor in self._metrics:
-                    of.scheduler.step(self._metrics[of.monitor])  # type: ignore[arg-type]
+            for config in trainer.lr_scheduler_configs:
+                due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+                if config.reduce_on_plateau and due and config.monitor in self._metrics:
+                    config.scheduler.step(self._metrics[config.monitor])  # type: ignore[arg-type]
         self._goes_on = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless it is too early for that."""
+        """Save, unless saving now would cost too much or the training ends here."""
         due = time.monotonic() - self._saved >= self._cost / COSTS_AT_MOST
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends = ends or 0 <= trainer.max_steps <= trainer.global_step
@@ -86,9 +79,9 @@ class EpochCheckpoint(Checkpoint):
         self._cost = self._saved - start
 
     def state_dict(self) -> dict[str, Any]:
-        """What schedulers of learning rates look at."""
+        """The metrics that schedulers of learning rates read."""
         return {"metrics": self._metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until training starts."""
+        """Keep them until training starts."""
         self._metrics, self._goes_on = state_dict["metrics"], True

@@ -1,4 +1,4 @@
-"""Let a resumed run draw the random numbers that it would have drawn."""
+"""Resume a run with the random numbers that it would have drawn."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RandomState(Callback):
     """Save the global random states in every checkpoint, and restore them on resume.
 
     Lightning saves none, so that dropout, shuffling and augmentation go on with other numbers after a resume. With this
-    callback a run resumed at an epoch's end equals the run that was never stopped, bit for bit, with torch's DataLoader; one
-    resumed in the middle of an epoch does if its loader can say where it was (a ``state_dict``, such as torchdata's
-    StatefulDataLoader has). Workers of a DataLoader draw their seeds from here too.
+    callback and torch's DataLoader a run resumed at an epoch's end equals the run that was never stopped, bit for bit; one
+    resumed in mid-epoch does so if its loader has a ``state_dict`` (as torchdata's StatefulDataLoader) that says where it is.
+    Workers of a DataLoader draw their seeds from these states too.
 
-    Saved are the states of Python's ``random``, of numpy, of torch on the CPU and of the current CUDA device, on each rank.
+    It saves the states of Python's ``random``, of numpy, of torch on the CPU and of the current CUDA device, on each rank.
 
     Example:
         >>> from lightning_sparse import GradualPruning, RandomState
@@ -33,9 +33,9 @@ class RandomState(Callback):
         self._ranks: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go back to where the random numbers stood when the checkpoint was saved."""
+        """Restore the random states of the checkpoint, and start the loader again if it begins an epoch."""
         if len(self._ranks) == trainer.world_size:
-            _put_back(self._ranks[trainer.global_rank])
+            _restore(self._ranks[trainer.global_rank])
             progress = trainer.fit_loop.epoch_loop.batch_progress
             if progress.current.ready == 0 or progress.is_last_batch:  # at an epoch's end
                 make_loader_anew(trainer)
@@ -68,7 +68,7 @@ def _capture() -> dict[str, Any]:
     return state
 
 
-def _put_back(state: dict[str, Any]) -> None:
+def _restore(state: dict[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     keys, position, has_gauss, cached = state["numpy"]

@@ -22,29 +22,29 @@ from lightning_sparse.measure.robustness.robust_accuracy import check_radii, mea
 class RobustnessMonitor(Callback):
     """Log the robust accuracy of the network that is being trained, against its sparsity.
 
-    At the end of the first epoch, of each in which masks have changed (of every epoch, where no callback makes the network
-    sparse), and of the training, a few hundred images are attacked by PGD of 10 steps from one random start: seconds, no
-    more, and an upper bound that more attacks lower (:func:`~lightning_sparse.measure.measure_robustness` with
+    It attacks a few hundred images by PGD of 10 steps from one random start, at the end of the first epoch, of each epoch in
+    which masks have changed (of every epoch, if no callback makes the network sparse), and of the training. That takes
+    seconds, and gives an upper bound that more attacks lower (:func:`~lightning_sparse.measure.measure_robustness` with
     ``tier="sweep"`` or ``"reference"``). Images and seed are the same at every look; weights, modes, random states and
     gradients are left as they were.
 
-    It sends ``robust/monitor/eps=0.1`` (``robust/monitor/L2/eps=1``), the share of all these images that are right on clean
-    and under attack, and ``sparsity`` to the Trainer's loggers; ModelCheckpoint can monitor the former. Under DDP each rank
-    measures the same images, where ``data`` gives every rank the same.
+    It sends ``robust/monitor/eps=0.1`` (``robust/monitor/L2/eps=1``), the share of all these images that are classified
+    correctly both clean and under attack, and ``sparsity`` to the Trainer's loggers; ModelCheckpoint can monitor the former.
+    Under DDP each rank measures the same images, if ``data`` gives every rank the same.
 
     Args:
         eps: one radius or several: in (0, 1], in units of [0, 1], for L-inf; positive for L2.
-        data: ``(images, labels)``, or a loader of such batches, of which the first ``images`` are taken; best of the
-            validation split, so that no choice is made by test images. None takes ``split("validation", images)`` of the
-            Trainer's data module, as :class:`~lightning_sparse.data.ImageData` has it.
+        data: ``(images, labels)``, or a loader of such batches, of which the first ``images`` are taken; use the validation
+            split, so that no choice depends on test images. None takes ``split("validation", images)`` of the Trainer's data
+            module (:class:`~lightning_sparse.data.ImageData` has it).
         images: how many at most.
-        every: look at most once in so many epochs; the end of the training is looked at in any case.
+        every: look at most once in this many epochs, and in any case at the end of the training.
         norm: ``"Linf"`` or ``"L2"``.
         forward: see :func:`~lightning_sparse.measure.as_classifier`.
         seed: of the random start.
 
     Raises:
-        SparsityError: on arguments out of range; before training, where there are no data; at the first look, on images that
+        SparsityError: on arguments out of range; before training, if there are no data; at the first look, on images that
             are not in [0, 1] and outputs that are not logits.
 
     Example:
@@ -68,8 +68,7 @@ class RobustnessMonitor(Callback):
         super().__init__()
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
         self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
-        self.norm = norm
-        self.forward, self.seed = check_forward(forward), seed
+        self.norm, self.forward, self.seed = norm, check_forward(forward), seed
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None
         self._updates: dict[str, int] = {}
@@ -79,7 +78,7 @@ class RobustnessMonitor(Callback):
         """Every look so far, oldest first, a row for each eps.
 
         A row has ``epoch`` (finished so far), ``step``, ``sparsity``, ``eps``, ``robust_accuracy``, its 95 % interval over
-        images ``low`` and ``high`` (Wilson), ``clean_accuracy`` of the same images, and ``n``, how many they are.
+        images ``low`` and ``high`` (Wilson), ``clean_accuracy`` of the same images, and their number ``n``.
         """
         sent = self._spawned.receive()
         if sent is not None:
@@ -98,7 +97,7 @@ class RobustnessMonitor(Callback):
             self._looked_at = images_of_split(trainer, "validation", self.images, argument="data")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, if the masks have changed and it is time."""
+        """Look, if the masks have changed and ``every`` allows it."""
         updates = {callback.state_key: len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
         news = not updates or updates != self._updates
         if news and (trainer.current_epoch + 1) % self.every == 0:
@@ -108,34 +107,28 @@ class RobustnessMonitor(Callback):
                 pl_module.log(name, value, logger=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what has come of it, unless that was just done."""
+        """Look at the finished network, unless that was just done."""
         if not self._rows or self._rows[-1]["step"] != trainer.global_step:
             self._look(trainer, pl_module, epoch=trainer.current_epoch)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert self._looked_at is not None
+        classifier = as_classifier(pl_module, forward=self.forward)
         measured = measure_robustness(
-            as_classifier(pl_module, forward=self.forward),
-            self._looked_at,
-            eps=self.eps,
-            norm=self.norm,
-            tier="monitor",
-            seed=self.seed,
+            classifier, self._looked_at, eps=self.eps, norm=self.norm, tier="monitor", seed=self.seed
         )
         where = {"epoch": epoch, "step": trainer.global_step, "sparsity": _sparsity(trainer, pl_module)}
+        clean = float(measured.arrays["correct"].mean())
         for record in measured.records:
             if record.metric == "robust_accuracy" and record.attack == "worst" and record.eps is not None:
                 found = {"eps": record.eps, "robust_accuracy": record.value, "low": record.low, "high": record.high}
-                clean = float(measured.arrays["correct"].mean())
                 self._rows.append({**where, **found, "clean_accuracy": clean, "n": record.n})
         for logger in trainer.loggers:
             logger.log_metrics(self._metrics() | {"sparsity": where["sparsity"]}, step=trainer.global_step)
 
     def _metrics(self) -> dict[str, float]:
-        norm = "" if self.norm == "Linf" else f"{self.norm}/"
-        return {
-            f"robust/monitor/{norm}eps={row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]
-        }
+        kind = "robust/monitor/" if self.norm == "Linf" else f"robust/monitor/{self.norm}/"
+        return {f"{kind}eps={row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """If this is a spawned process, send the rows home."""
@@ -144,7 +137,7 @@ class RobustnessMonitor(Callback):
             self._spawned.send(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far and the updates that they have seen, loadable with ``weights_only=True``."""
+        """The rows so far and how many mask updates there were, loadable with ``weights_only=True``."""
         return {"rows": [dict(row) for row in self._rows], "updates": dict(self._updates)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -155,8 +148,7 @@ class RobustnessMonitor(Callback):
 def _sparsity(trainer: Trainer, pl_module: LightningModule) -> float:
     masks = [callback.masks for callback in callbacks_of(trainer, SparseTraining)]
     if masks:
-        total = sum(mask.total for mask in masks)
-        return sum(mask.total - mask.living for mask in masks) / total
+        return sum(mask.total - mask.living for mask in masks) / sum(mask.total for mask in masks)
     try:
         return sparsity_of(pl_module)
     except SparsityError:  # nothing here that could be sparse

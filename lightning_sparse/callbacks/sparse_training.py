@@ -1,4 +1,4 @@
-"""The callback with every choice of a recipe as an argument, and what it has to show."""
+"""The callback that takes every choice of a recipe as an argument."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class SparseTraining(EngineCallback):
         every: time between two updates, an ``int`` in optimizer steps or a ``float`` as a share of the training.
         granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
             ``"channels"`` (of each layer's output: exclude the last layer, whose outputs are the classes).
-        redistribute: whether what turnover frees moves to the layers whose living have the higher grow scores, instead of
-            going back to the layer that it came from.
+        redistribute: whether connections freed by turnover move to the layers whose living have the higher grow scores,
+            instead of going back to the layer that they came from.
         rounds: in how many rounds of scoring and dropping an update that prunes gets to its density.
         score_batches: how many batches of the Trainer's loader a score of the whole network reads.
         loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for such a score; None takes ``training_step`` with logging
@@ -91,9 +91,11 @@ class SparseTraining(EngineCallback):
         compact_masks: bool = False,
     ) -> None:
         if loss_fn is not None and not callable(loss_fn):
-            raise SparsityError(f"loss_fn={loss_fn!r} is no function: write loss_fn=(module, batch) -> scalar tensor")
+            raise SparsityError(
+                f"loss_fn={loss_fn!r} is not a function: write loss_fn=(module, batch) -> scalar tensor"
+            )
         if rewind is not None and not isinstance(rewind, Rewind):
-            raise SparsityError(f"rewind={rewind!r} is no Rewind: write rewind=Rewind(to=0)")
+            raise SparsityError(f"rewind={rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
         if not isinstance(sparsity, Curve):
             sparsity = Curve(check_share("sparsity", sparsity, one_allowed=False))
         if not isinstance(turnover, Curve):
@@ -126,8 +128,8 @@ class SparseTraining(EngineCallback):
         Raises:
             SparsityError: before the first ``fit`` or restored checkpoint.
         """
-        if self._state() is not None:
-            return load_masks(self._restored or {})
+        if (state := self._state()) is not None:
+            return load_masks(state)
         if self.engine is not None:
             return self.engine.masks
         raise SparsityError("there are no masks yet: they are made when training starts, or read from a checkpoint")
@@ -140,14 +142,13 @@ class SparseTraining(EngineCallback):
     @property
     def history(self) -> list[Update]:
         """Every mask update so far, oldest first."""
-        state = self._state()
-        if state is not None:
+        if (state := self._state()) is not None:
             return [Update(**update) for update in state["history"]]
         return self.engine.history if self.engine else []
 
     @property
     def at_target(self) -> bool:
-        """Whether the sparsity has reached its final value, in the training that runs or was the last."""
+        """Whether the sparsity has reached its final value, in the current or the last training."""
         return self.engine is not None and self.engine.at_target
 
     def plot(self, total_steps: int | None = 1000, axes: Axes | None = None) -> Axes:
@@ -157,7 +158,7 @@ class SparseTraining(EngineCallback):
         return plot_schedule(self.recipe, total_steps, axes)
 
     def table(self, total_steps: int | None = 1000, most: int | None = 20) -> str:
-        """Write down every update of a training: :func:`~lightning_sparse.schedule_table`."""
+        """List every update of a training: :func:`~lightning_sparse.schedule_table`."""
         from lightning_sparse.drawing.schedules import schedule_table
 
         return schedule_table(self.recipe, total_steps, most)

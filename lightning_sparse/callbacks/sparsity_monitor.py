@@ -1,4 +1,4 @@
-"""Log what the masks do."""
+"""Log what the masks do and what the training costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_sparse.errors import SparsityError
 
 
 class SparsityMonitor(Callback):
-    """Log what the masks do, which connections last, what is cut off and what the training costs.
+    """Log what the masks do, which connections last, which units are cut off and what the training costs.
 
     It sends to the Trainer's loggers, at every mask update and at the first batch of an epoch:
 
@@ -28,22 +28,22 @@ class SparsityMonitor(Callback):
     - ``age/mean`` and ``age/median``: optimizer steps since the living were born, and ``survivors``: the share of them
       that have lived since the training began, without a break;
     - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
-      :func:`~lightning_sparse.anatomy.dead_units.dead_units`. What feeds what is read from the first batch's autograd
-      graph, so that in plain chains of layers (inside residual branches too) whole paths count; elsewhere only missing
-      incoming connections do. A layer that nothing flows through any more, and outputs that are the same for every input, are
-      warned of by name, once each;
-    - ``flops/dense``, ``flops/sparse``, ``flops/share``: theoretical FLOPs of the training so far, of this rank's batches,
-      see :class:`~lightning_sparse.anatomy.flops.TrainingFlops`; once more when training ends. Shapes are read in the first
-      batch, others count in proportion to their size; what ``torch.compile`` has swallowed cannot be seen, and then these
-      are left out.
+      :func:`~lightning_sparse.anatomy.dead_units.dead_units`. The first batch's autograd graph shows which layer feeds
+      which: in plain chains of layers (inside residual branches too) whole paths count, elsewhere only missing incoming
+      connections do. It warns by name, once each, of a layer that nothing flows through any more and of outputs that are the
+      same for every input;
+    - ``flops/dense``, ``flops/sparse``, ``flops/share``: theoretical FLOPs of this rank's batches so far, see
+      :class:`~lightning_sparse.anatomy.flops.TrainingFlops`; once more when training ends. Shapes are read in the first
+      batch, other batches count in proportion to their size; with ``torch.compile``, which hides its layers, these are
+      left out.
 
-    Without a sparsity callback it counts the model's zeros once an epoch, and the dense FLOPs.
+    Without a sparsity callback it logs the share of the model's weights that are zero, and the dense FLOPs, once an epoch.
 
-    Masks are looked at when a batch ends: of several updates within one, births are those of the last.
+    It looks at the masks when a batch ends: of several updates within one, births are those of the last.
 
-    Cost: a byte a sparsifiable weight (two beyond 126 updates that bear connections, four beyond 32,766), as few bits as
-    number those updates in a checkpoint (two where nothing is ever born, seven for 100), some passes over the masks at each
-    update, and two additions a batch.
+    Cost: a byte a sparsifiable weight (two beyond 126 updates with births, four beyond 32,766), in a checkpoint as few bits
+    as can number those updates (two if there are none, seven for 100), some passes over the masks at each update, and two
+    additions a batch.
 
     Args:
         per_layer: whether to log every parameter's sparsity and dead units too.
@@ -75,29 +75,29 @@ class SparsityMonitor(Callback):
             self._monitoring = Monitoring()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at nothing that an earlier fit has left."""
+        """Release what an earlier fit has left."""
         self._monitoring.close()
         self._begun = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begin, now that every callback has: this may stand before the sparsity callback, or after it."""
+        """Begin only now, because the sparsity callback may come after this one."""
         if not self._begun:
             self._begun, self._step = True, trainer.global_step
             engines = {callback.state_key: callback.engine for callback in callbacks_of(trainer, SparseTraining)}
             self._monitoring.begin(pl_module, {key: engine for key, engine in engines.items() if engine is not None})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Where the backward pass starts shows which layer feeds which."""
+        """Keep the loss, whose graph shows which layer feeds which."""
         self._monitoring.before_backward(loss)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Here it ends."""
+        """Record again."""
         self._monitoring.after_backward()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log if the masks have changed since the last batch; at the first batch of an epoch in any case."""
+        """Log if the masks have changed since the last batch, and at the first batch of an epoch in any case."""
         before, self._step = self._step, trainer.global_step
         news = self._monitoring.batch(batch, stepped=self._step != before)
         if news:
@@ -119,19 +119,17 @@ class SparsityMonitor(Callback):
             return {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the whole training has cost."""
+        """Log the cost of the whole training."""
         _send(trainer, self._monitoring.costs())
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Leave no hook behind."""
         self._monitoring.close()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Likewise."""
-        self._monitoring.close()
+    on_exception = teardown
 
     def state_dict(self) -> dict[str, Any]:
-        """Since when each connection has lived and what the training has cost, loadable with ``weights_only=True``."""
+        """When each connection was born and what the training has cost, loadable with ``weights_only=True``."""
         return self._monitoring.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -29,37 +29,37 @@ from lightning_sparse.measure.forgetting.gradient_variance import (
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured
 
-WINDOWS = ("whole", "early", "late")
+ARRAYS = {"whole": "vog", "early": "vog_early", "late": "vog_late"}  # by window
 
 
 class VarianceOfGradients(Callback):
-    """Say which images stay difficult: how much the gradient of each one's class moves from epoch to epoch.
+    """Find the images that stay difficult, by how much the gradient of their class's logit changes from epoch to epoch.
 
-    Agarwal, D'souza & Hooker 2022 (arXiv 2008.11600), see :class:`~lightning_sparse.measure.GradientVariance`. It looks when
-    an epoch of training ends, in eval mode, at images that are never augmented, and keeps three statistics: of the whole
-    training, of its early and of its late part. What it costs: a forward and a backward pass of the images an epoch, and 24
-    bytes a pixel, also in a checkpoint. It draws no random number that training would draw, and changes nothing.
+    Agarwal, D'souza & Hooker 2022 (arXiv 2008.11600), see :class:`~lightning_sparse.measure.GradientVariance`. At the end of
+    a training epoch it looks, in eval mode, at images that are never augmented, and keeps three statistics: of the whole
+    training, of its early and of its late part. Cost: a forward and a backward pass of the images a look, and 24 bytes a
+    pixel, also in a checkpoint. It draws no random number that training would draw, and changes nothing.
 
     It logs ``vog/rank_stability`` from the third look on: Spearman's correlation of the images' scores with those of the look
-    before. Both scores hold all looks but the last in common, so that it comes near 1 by itself as looks accumulate.
+    before. Both scores share all looks but the last, so that it approaches 1 by itself as looks accumulate.
 
     Under DDP rank zero looks and all ranks log; :meth:`measured` is rank zero's.
 
     Args:
         probe: ``(images, labels)``, or a loader of such batches, used whole: floats in [0, 1], shape (n, C, H, W). None takes
             training images of the Trainer's data module, if it has a ``split(name, most)`` as ours has.
-        images: so many then.
+        images: how many training images at most, without a probe.
         every: epochs between two looks, an int >= 1.
         window: the share of the training, in (0, 0.5], that is early, and that is late: epochs that end within the first
-            ``window`` of ``max_epochs`` (or ``max_steps``), or after all but the last. The paper's first example uses thirds.
-            A training without an end to count from has neither.
+            ``window`` of ``max_epochs`` (or ``max_steps``), or within the last. The paper's first example uses thirds. A
+            training without a known end has neither.
         batch_size: images per pass.
-        mean: see :func:`~lightning_sparse.measure.as_classifier`.
-        std: see there.
-        forward: see there.
+        mean: as in :func:`~lightning_sparse.measure.as_classifier`.
+        std: as in ``as_classifier``.
+        forward: as in ``as_classifier``.
 
     Raises:
-        SparsityError: for arguments out of range; before training, for images that the model cannot be asked about.
+        SparsityError: for arguments out of range; before training, for images that the model cannot classify.
 
     Example:
         >>> from lightning_sparse import GradualPruning
@@ -80,19 +80,18 @@ class VarianceOfGradients(Callback):
         forward: Forward | None = None,
     ) -> None:
         super().__init__()
-        for name, value, advice in (("images", images, 256), ("every", every, 1), ("batch_size", batch_size, 256)):
-            check_count(name, value, write=advice)
         if not 0.0 < check_share("window", window) <= 0.5:
             raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
-        self.probe, self.images, self.every, self.window = probe, images, every, float(window)
-        self.batch_size = batch_size
+        self.probe, self.window = probe, float(window)
+        self.images, self.every = check_count("images", images, write=256), check_count("every", every)
+        self.batch_size = check_count("batch_size", batch_size, write=256)
         self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": forward}
         self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._following = {name: GradientVariance() for name in WINDOWS}
-        self._looks: dict[str, list[int]] = {name: [] for name in WINDOWS}  # after which epochs
+        self._following = {name: GradientVariance() for name in ARRAYS}
+        self._looks: dict[str, list[int]] = {name: [] for name in ARRAYS}  # after which epochs
         self._stability: list[float] = []  # one for each look
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -100,7 +99,7 @@ class VarianceOfGradients(Callback):
         if stage != "fit":
             return
         need("scipy.stats")
-        refuse_sharded(trainer, "VarianceOfGradients cannot ask the whole model")
+        refuse_sharded(trainer, "VarianceOfGradients cannot run the whole model")
         if self.probe is None:
             self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
         else:
@@ -110,20 +109,20 @@ class VarianceOfGradients(Callback):
             self._forget()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Try it on a few images, those of the highest labels, so that what cannot work fails before the training."""
+        """Try a few images, those with the highest labels, so that what cannot work fails before the training."""
         assert self._probed is not None
         images, labels = self._probed
         few = labels.argsort(descending=True)[:32]
         self._gradients(pl_module, images[few], labels[few])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, and say how stable the order of the images is."""
+        """Look, and log how stable the order of the images is."""
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every:
             return
         stability = float("nan")
         if trainer.is_global_zero:
-            # A run resumed from the validation at an epoch's end comes here for that epoch, one from the end itself does not.
+            # A run resumed from a checkpoint of the validation at an epoch's end looks at that epoch again.
             if epoch not in self._looks["whole"]:
                 self._look(trainer, pl_module, epoch)
             stability = self._stability[self._looks["whole"].index(epoch)]
@@ -144,37 +143,36 @@ class VarianceOfGradients(Callback):
 
     def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
         classifier = as_classifier(model, **self._how)
-        with torch.compiler.set_stance("force_eager"):  # or eval mode and gradients would be compiled for this alone
+        with torch.compiler.set_stance("force_eager"):  # otherwise eval mode would be compiled for this alone
             return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
 
     def measured(self) -> Measured:
-        """Give what the training has shown so far.
+        """Return what the training has shown so far.
 
         Returns:
             Records: ``vog_rank_stability``, in [-1, 1], of the last look, and of each (condition ``"epoch 3"``, from 0 as
             Lightning counts); ``vog_mean`` over images, of the whole training and with condition ``"early"`` and
-            ``"late"``. Arrays: ``vog``, ``vog_early``, ``vog_late``, (n,) float64, NaN where there were fewer than two
-            looks; ``vog_in_class``, the first normalised by class; ``labels``; ``images``, float16.
+            ``"late"``. Arrays: ``vog``, ``vog_early``, ``vog_late``, (n,) float64, NaN with fewer than two looks;
+            ``vog_in_class``, the first normalised by class; ``labels``; ``images``, float16.
 
         Raises:
-            SparsityError: if it has not looked yet, or on another rank than zero.
+            SparsityError: before the first look, and on ranks other than zero.
         """
         if self._probed is None and self.probe is not None:  # the training was another process's
             self._probed = _plain(*images_and_labels(self.probe))
         if self._probed is None or not self._stability:
             raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
         images, labels = self._probed
-        scores = {name: following.scores() for name, following in self._following.items()}
         epochs, values = self._looks["whole"], self._stability
         records = [stability_record(values[-1], len(labels), epochs)]
         for i, (epoch, value) in enumerate(zip(epochs, values, strict=True)):
             record = stability_record(value, len(labels), epochs[: i + 1])
             records.append(replace(record, condition=f"epoch {epoch}"))
+        arrays = {}
         for name, following in self._following.items():
-            record = vog_record(following, self._looks[name])
+            record, scores = vog_record(following, self._looks[name]), following.scores()
             records.append(record if name == "whole" else replace(record, condition=name))
-        arrays = {"vog": scores["whole"], "vog_early": scores["early"], "vog_late": scores["late"]}
-        arrays = {name: values if values.size else np.full(len(labels), np.nan) for name, values in arrays.items()}
+            arrays[ARRAYS[name]] = scores if scores.size else np.full(len(labels), np.nan)
         arrays["vog_in_class"] = class_normalised(arrays["vog"], labels)
         others = {"labels": labels.numpy(), "images": images.to(torch.float16).numpy()}
         return Measured(records, arrays | others)
@@ -214,7 +212,7 @@ def _plain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _share_done(trainer: Trainer) -> float:
-    """The share of the training that is over when this epoch ends; NaN if it has no end to count from."""
+    """The share of the training that is over when this epoch ends; NaN if its end is not known."""
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         shares.append((trainer.current_epoch + 1) / trainer.max_epochs)

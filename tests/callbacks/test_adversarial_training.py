@@ -390,7 +390,7 @@ X, Y = settings.digits()[:8]
         ((X, Y), {"labels": 2}, r"labels=2 finds nothing in a batch that is a list|tuple"),
         ((X, Y), {"forward": lambda m, x: m(x).softmax(1)}, r"gives probabilities .* not logits"),
         ((X, Y), {"forward": lambda m, x: {"logits": m(x)}}, r"gives a dict with keys 'logits', not logits"),
-        ((X, Y), {"forward": lambda m, x: m(x).detach()}, r"do not follow from the images by autograd"),
+        ((X, Y), {"forward": lambda m, x: m(x).detach()}, r"have no gradient with respect to the images"),
     ],
 )
 def test_a_batch_that_cannot_be_attacked_is_refused_at_the_first(batch, arguments, message, module, make_trainer):
@@ -404,7 +404,7 @@ def test_a_batch_that_cannot_be_attacked_is_refused_at_the_first(batch, argument
 
 def test_several_loaders_at_once_are_refused(module, make_trainer):
     both = CombinedLoader({"a": settings.batches(), "b": settings.batches()}, "min_size")
-    with pytest.raises(SparsityError, match=r"images='a' finds a list in a batch.*let several loaders be one"):
+    with pytest.raises(SparsityError, match=r"images='a' finds a list in a batch.*combine several loaders into one"):
         fit(make_trainer, module(), both, AdversarialTraining(0.1, images="a", labels="b"))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, StepLR
 
 from lightning_sparse import LotteryTicket, SparsityError, steps_of_one_training
 from settings import SAFE, Module, batches, quiet, same_state
@@ -123,3 +123,23 @@ def test_the_length_of_one_training():
 def test_meaningless_arguments_are_refused(arguments, message):
     with pytest.raises(SparsityError, match=message):
         LotteryTicket(**{"final_sparsity": 0.9, **arguments})
+
+
+def test_a_learning_rate_that_is_a_tensor_is_the_same_at_the_start_of_every_training():
+    class TensorRate(Module):
+        def configure_optimizers(self):
+            optimizer = torch.optim.Adam(self.parameters(), lr=torch.tensor(0.1))
+            schedule = LinearLR(optimizer, 1.0, 0.1, total_iters=5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    class Rates(Callback):
+        def __init__(self):
+            self.rates = []
+
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            self.rates.append(float(optimizer.param_groups[0]["lr"]))
+
+    seen = Rates()
+    quiet(LotteryTicket(0.8, trainings=4), seen, max_epochs=4).fit(TensorRate(), batches())
+    assert seen.rates[:10] == seen.rates[10:20] == seen.rates[20:30] == seen.rates[30:]
+    assert seen.rates[0] == pytest.approx(0.1)

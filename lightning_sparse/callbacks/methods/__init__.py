@@ -1,1 +1,1 @@
-"""One short file a method: the choices of a recipe under the name that its paper gave it."""
+"""The methods, short files by family: the choices of a recipe under the name that the paper gave them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import check_order
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.times import Time, check_time
@@ -22,7 +23,7 @@ class ACDC(SparseTraining):
         phase: length of each sparse and each dense phase, as a time of the same kind as the others.
         dense_from: when the last dense phase begins.
         sparse_from: when the last sparse phase begins.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = ACDC(0.9).recipe.resolve(1000)
@@ -41,15 +42,12 @@ class ACDC(SparseTraining):
         **others: Any,
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
-        times = {"warmup": warmup, "phase": phase, "dense_from": dense_from, "sparse_from": sparse_from}
-        for name, time in times.items():
-            check_time(name, time)
-        written = ", ".join(f"{name}={time}" for name, time in times.items())
-        if len({type(time) for time in times.values()}) > 1:
+        check_order(warmup=warmup, dense_from=dense_from, sparse_from=sparse_from)
+        check_time("phase", phase)
+        written = f"warmup={warmup}, phase={phase}, dense_from={dense_from}, sparse_from={sparse_from}"
+        if len({type(time) for time in (warmup, phase, dense_from, sparse_from)}) > 1:
             raise SparsityError(f"{written} mix steps and shares: write them all as int steps or all as float shares")
-        if not phase > 0 or not warmup <= dense_from <= sparse_from:
-            raise SparsityError(f"{written}: write a phase above 0, and warmup <= dense_from <= sparse_from")
-        if (dense_from - warmup) / phase > 1000:
+        if phase == 0 or (dense_from - warmup) / phase > 1000:
             raise SparsityError(f"{written}: that is more than a thousand phases; write a longer phase")
         curve, begin, sparse = Curve(0.0).then(warmup, name="dense"), warmup, False
         while begin < dense_from:

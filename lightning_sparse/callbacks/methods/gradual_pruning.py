@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import check_order, check_sparsities
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.allocation import Allocation
 from lightning_sparse.engine.schedules import cubic
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.engine.times import Time, check_time
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.engine.times import Time
 
 
 class GradualPruning(SparseTraining):
@@ -21,19 +21,19 @@ class GradualPruning(SparseTraining):
 
     Args:
         final_sparsity: share of connections that are dead in the end, in [0, 1).
-        initial_sparsity: share that is dead from the first step on, in [0, final_sparsity].
+        initial_sparsity: share that is dead from the first step on, in [0, final_sparsity];
+            :class:`~lightning_sparse.BrainDevelopment` can grow connections too.
         begin: when pruning begins, an ``int`` in optimizer steps or a ``float`` as a share of the training.
         end: when the final sparsity is reached, likewise.
         every: time between two updates, likewise; at least one step.
         criterion: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, or a score of your own.
         allocation: ``"global"`` (one ranking for all layers), ``"uniform"``, ``"erk"``, or a function of your own.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Raises:
         SparsityError: on arguments out of range; before training, on what does not fit the model or the Trainer.
 
     Example:
-        >>> import torch
         >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
         >>> from lightning_sparse import GradualPruning
@@ -57,21 +57,7 @@ class GradualPruning(SparseTraining):
         allocation: str | Allocation = "global",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("initial_sparsity", initial_sparsity, one_allowed=False)
-        if initial_sparsity > final_sparsity:
-            raise SparsityError(
-                f"initial_sparsity={initial_sparsity} is above final_sparsity={final_sparsity}: pruning only raises the "
-                "sparsity; write a lower initial_sparsity, or use BrainDevelopment to grow connections"
-            )
-        check_time("begin", begin)
-        check_time("end", end)
-        if type(begin) is type(end) and begin > end:
-            raise SparsityError(f"begin={begin} is after end={end}: write a begin that is not later than end")
-        super().__init__(
-            cubic(final_sparsity, initial=initial_sparsity, begin=begin, end=end),
-            drop=criterion,
-            allocation=allocation,
-            every=every,
-            **others,
-        )
+        check_sparsities("initial_sparsity", final_sparsity=final_sparsity, initial_sparsity=initial_sparsity)
+        check_order(begin=begin, end=end)
+        sparsity = cubic(final_sparsity, initial=initial_sparsity, begin=begin, end=end)
+        super().__init__(sparsity, drop=criterion, allocation=allocation, every=every, **others)

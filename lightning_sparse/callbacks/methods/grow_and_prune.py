@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import check_order, check_sparsities
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.engine.times import Time, check_time
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.engine.times import Time
 
 
 class GrowAndPrune(SparseTraining):
     """Start from a sparse seed, grow connections by gradient, then prune by magnitude.
 
     After Dai, Yin & Jha 2019, "NeST: a neural network synthesis tool based on a grow-and-prune paradigm" (arXiv
-    1711.02017). Theirs grows neurons and feature maps too, and starts a newborn at a share of its gradient; here
-    connections grow, from zero.
+    1711.02017). Theirs grows neurons and feature maps too, and starts a newborn at a share of its gradient; this grows
+    connections only, from zero.
 
     Args:
         final_sparsity: share of connections that are dead in the end, in [0, 1).
@@ -26,7 +26,7 @@ class GrowAndPrune(SparseTraining):
         pruned_by: when the final sparsity is reached.
         every: time between two updates.
         growth: which connections are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = GrowAndPrune(0.9).recipe.resolve(1000)
@@ -46,18 +46,9 @@ class GrowAndPrune(SparseTraining):
         growth: str | Score = "gradient",
         **others: Any,
     ) -> None:
-        check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_share("seed_sparsity", seed_sparsity, one_allowed=False)
-        check_share("sparsity_at_densest", sparsity_at_densest)
-        check_time("grown_at", grown_at)
-        check_time("pruned_by", pruned_by)
-        if type(grown_at) is type(pruned_by) and grown_at > pruned_by:
-            raise SparsityError(f"grown_at={grown_at} is after pruned_by={pruned_by}: write times in order")
-        if sparsity_at_densest > min(seed_sparsity, final_sparsity):
-            raise SparsityError(
-                f"sparsity_at_densest={sparsity_at_densest} is above seed_sparsity={seed_sparsity} or "
-                f"final_sparsity={final_sparsity}: write a densest point that is denser than both"
-            )
+        sparsities = {"final_sparsity": final_sparsity, "seed_sparsity": seed_sparsity}
+        check_sparsities("sparsity_at_densest", **sparsities, sparsity_at_densest=sparsity_at_densest)
+        check_order(grown_at=grown_at, pruned_by=pruned_by)
         curve = Curve(seed_sparsity).then(grown_at, sparsity_at_densest, "linear", name="grow")
         curve = curve.then(pruned_by, final_sparsity, "cubic", name="prune").then(pruned_by, name="rest")
         super().__init__(curve, grow=growth, every=every, **others)

@@ -20,7 +20,7 @@ class IterativePruning(SparseTraining):
         final_sparsity: share of connections that are dead in the last training, in [0, 1).
         trainings: how many trainings of equal length the fit holds, the first, dense one among them; at least 2.
         criterion: which die: ``"magnitude"``, or any drop score.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = IterativePruning(0.75, trainings=3).recipe.resolve(900)

@@ -19,16 +19,16 @@ class LotteryTicket(SparseTraining):
     Frankle & Carbin 2019, "The lottery ticket hypothesis" (arXiv 1803.03635): iterative magnitude pruning, by the same
     factor each time (they keep 80 % a time, which takes 11 trainings to 0.9 and 22 to 0.99). ``rewind_to`` above 0 goes back
     to an early step instead (Frankle et al. 2020, arXiv 1912.05671). Optimizer state is forgotten and learning rates go back
-    too, so that a schedule has to be as long as one training: :func:`steps_of_one_training` is its length.
+    too, so that a schedule has to be as long as one training, which is :func:`steps_of_one_training`.
 
-    It costs ``trainings`` times what the other methods cost: give the Trainer so many more epochs.
+    It costs ``trainings`` times what the other methods cost: give the Trainer that many times the epochs.
 
     Args:
         final_sparsity: share of connections that are dead in the last training, in [0, 1).
         trainings: how many trainings the fit holds, the first, dense one among them; at least 2.
         rewind_to: where weights go back to, as a share of one training, in [0, 1).
         reinit: the control: in the last training the ticket's connections get new random weights.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = LotteryTicket(0.91, trainings=3).recipe.resolve(900)
@@ -37,13 +37,7 @@ class LotteryTicket(SparseTraining):
     """
 
     def __init__(
-        self,
-        final_sparsity: float,
-        *,
-        trainings: int = 4,
-        rewind_to: float = 0.0,
-        reinit: bool = False,
-        **others: Any,
+        self, final_sparsity: float, *, trainings: int = 4, rewind_to: float = 0.0, reinit: bool = False, **others: Any
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
         check_share("rewind_to", rewind_to, one_allowed=False)
@@ -61,10 +55,9 @@ class LotteryTicket(SparseTraining):
 
 
 def steps_of_one_training(trainer: Trainer) -> int:
-    """How long a learning rate schedule has to be, in optimizer steps: the whole fit, or one training of a lottery ticket.
+    """Return the length of a learning rate schedule in optimizer steps: the whole fit, or one training of a lottery ticket.
 
-    Args:
-        trainer: the Trainer, in ``configure_optimizers`` or later.
+    Call it in ``configure_optimizers`` or later.
 
     Example:
         >>> import torch

@@ -21,7 +21,7 @@ class OneShot(SparseTraining):
         final_sparsity: share of connections that die, in [0, 1).
         at: when, an ``int`` in optimizer steps or a ``float`` as a share of the training; 0 is before the first step.
         criterion: which die: ``"magnitude"``, or any drop score; with ``at=0`` one that needs no training step.
-        others: what every recipe takes, as in :class:`~lightning_sparse.SparseTraining`.
+        others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
     Example:
         >>> plan = OneShot(0.9).recipe.resolve(1000)

@@ -1,1 +1,1 @@
-"""What the callbacks have to know of Lightning: its loops, strategies, averages and what it refuses."""
+"""What the callbacks need to know about Lightning: its loops, strategies and averages, and what they refuse."""

@@ -22,7 +22,6 @@ from lightning_sparse.callbacks.trainer.refusals import (
 from lightning_sparse.callbacks.trainer.rewound_schedulers import RewoundSchedulers
 from lightning_sparse.callbacks.trainer.score_batches import ScoreBatches
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
-from lightning_sparse.callbacks.trainer.unfinished import warn_if_unfinished
 from lightning_sparse.callbacks.trainer.weight_averages import WeightAverages, mask_tensors
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.recipe import Recipe
@@ -30,16 +29,10 @@ from lightning_sparse.errors import SparsityError
 
 
 class EngineCallback(Callback):
-    """Runs an engine through a fit: builds it, feeds it, saves its state, and leaves nothing of it behind.
+    """Run an engine through a fit: build it, feed it, save its state, and leave no hook behind.
 
-    :class:`~lightning_sparse.SparseTraining` is this with the choices of a recipe as its arguments.
-
-    Args:
-        recipe: what the engine does.
-        loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for scores of the whole network; None takes ``training_step``.
-
-    Attributes:
-        engine: None before training.
+    :class:`~lightning_sparse.SparseTraining` is this with the choices of a recipe as its arguments. ``engine`` is None
+    before training.
     """
 
     def __init__(self, recipe: Recipe, loss_fn: Callable[[Any, Any], Any] | None) -> None:
@@ -57,30 +50,31 @@ class EngineCallback(Callback):
 
     @property
     def state_key(self) -> str:
-        """Keeps apart two callbacks on different parameters of one model."""
+        """The key of the state in a checkpoint: two callbacks on different parameters of one model have different ones."""
         return f"lightning_sparse[include={self.recipe.include}, exclude={self.recipe.exclude}]"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what does not fit the model or the Trainer, before anything is spent on training."""
+        """Refuse what does not fit the model or the Trainer, before any time is spent on training."""
         if stage != "fit":
             return
         refuse_sharded(trainer, "connections cannot be ranked against those of the others")
         refuse_rewinding_beside([self.recipe, *(other.recipe for other in self._others(trainer))])
         if trainer.ckpt_path is None:
-            # What an earlier validate or test has read belongs to another model; the same Trainer's next fit goes on.
+            # A state read by an earlier validate or test belongs to another model; the same Trainer's next fit goes on.
             self._restored = self.state_dict() or None if trainer.global_step > 0 else None
         if not pl_module.automatic_optimization:
             refuse_by_hand(self.recipe, self.loss_fn)
         self._epochs = trainer.max_epochs
-        # What is made in these hooks does not exist yet: it is looked at when training starts.
+        # These hooks make parameters later: those are checked when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
             self.recipe.check(self._parameters(pl_module))
         self.engine = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build the engine, then take back a restored state or be born: only here is everything in place.
+        """Build the engine, and load a restored state or make the first masks.
 
-        Asked any earlier, the length of the training would make Lightning draw a seed for the loader out of turn.
+        Everything it needs exists only now. Asking for the length of the training any earlier would make Lightning draw
+        the loader's seed out of turn.
         """
         total, recipe = self._total_steps(trainer, pl_module), self.recipe
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -111,17 +105,17 @@ class EngineCallback(Callback):
         self._averages = WeightAverages(trainer, pl_module, self.engine.masks)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Read dense gradients before Lightning clips them; where it clips, hide those of dead connections from it."""
+        """Read dense gradients before Lightning clips them; if it clips, zero those of dead connections first."""
         assert self.engine is not None
         self.engine.idle = steps_without_backward(trainer)
         self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Mask the averages of other callbacks, which may have just put them in the model's place; keep the batch."""
+        """Mask the averages that other callbacks may have just put in the model's place; remember the batch for scores."""
         if self._installed_on != trainer.optimizers:
             self._install(trainer, pl_module)  # the module has replaced them since
         if batch_idx == 0:
-            self._mask_averages(trainer, pl_module)
+            self._mask_averages()
         if self.engine is not None and self.engine.moved():
             self._verify(trainer)
         if self._batches is not None and self.engine is not None and self.engine.updates_to_come:
@@ -136,34 +130,34 @@ class EngineCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Likewise: here every callback has put in place what is to be validated."""
+        """Mask averages again: by now every callback has put in place what is to be validated."""
         if batch_idx == 0:
-            self._mask_averages(trainer, pl_module)
+            self._mask_averages()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Likewise: averages may be saved as the model, and may have been put into the checkpoint already."""
+        """Mask averages again, and in the checkpoint, where they may have been saved as the model already."""
         self._verify(trainer)
-        self._mask_averages(trainer, pl_module)
+        self._mask_averages()
         if self.engine is not None and self.engine.installed:
             mask_tensors(checkpoint["state_dict"], self.engine.masks)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mask averages for the last time, and say so if training stopped before the sparsity asked for was reached."""
+        """Mask averages, and warn if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
         self._verify(trainer)
-        self._mask_averages(trainer, pl_module)
+        self._mask_averages()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
-        warn_if_unfinished(self.engine, as_planned=as_planned)
+        _warn_if_unfinished(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mask once more what other callbacks have put in the model's place in the end."""
-        self._mask_averages(trainer, pl_module)
+        """Mask the averages that other callbacks have put in the model's place at the very end."""
+        self._mask_averages()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave true masks behind, where a step was left in the middle, and no hook."""
+        """Leave weights that fit the masks, even after half a step, and no hook."""
         if self.engine is not None and self.engine.installed:
             self.engine.zero_dead()
-        self._mask_averages(trainer, pl_module)
+        self._mask_averages()
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -179,10 +173,8 @@ class EngineCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Masks at one bit a weight, clock, generator, scores and history, loadable with ``weights_only=True``."""
         state = self._state()
-        if state is not None:
-            return state
-        if self.engine is None:
-            return {}
+        if state is not None or self.engine is None:
+            return state or {}
         schedulers = {"schedulers": self._schedulers.state_dict()} if self._schedulers else {}
         return self.engine.state_dict() | schedulers
 
@@ -201,17 +193,11 @@ class EngineCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        return {
-            **vars(self),
-            "engine": None,
-            "_averages": None,
-            "_batches": None,
-            "_installed_on": [],
-            "_restored": self.state_dict() or None,
-        }
+        gone = {"engine": None, "_averages": None, "_batches": None, "_installed_on": []}
+        return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
-        """The state that fits the weights but is not in the engine: read from a checkpoint, or sent by a spawned fit."""
+        """The state that is newer than the engine's: read from a checkpoint, or sent by a spawned fit."""
         self._restored = self._spawned.receive() or self._restored
         return self._restored
 
@@ -228,7 +214,7 @@ class EngineCallback(Callback):
                 self.engine.zero_dead()
             self.engine.verify()
 
-    def _mask_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _mask_averages(self) -> None:
         if self.engine is None or not self.engine.installed or self._averages is None:
             return
         if self._averages.mask():
@@ -257,3 +243,21 @@ def _overrides(module: Any, method: str) -> bool:
     """Whether the user's module defines a hook itself; Lightning's own test knows one of its two namespaces only."""
     home = getattr(type(module), method).__module__
     return not home.startswith(("lightning.pytorch.", "pytorch_lightning."))
+
+
+def _warn_if_unfinished(engine: Engine, *, as_planned: bool) -> None:
+    """Warn if too few steps (``as_planned``: no early stop, no trial run) or an early stop kept it from its recipe."""
+    plan, clock, masks = engine.plan, engine.clock, engine.masks
+    replaced = any(update.replaced for update in engine.history)
+    if as_planned and 0 < clock < int(plan.every) and plan.turnover.highest > 0.0 and not replaced:
+        warnings.warn(
+            f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
+            stacklevel=3,
+        )
+    asked = plan.sparsity.final
+    if clock < plan.sparsity.end and round(asked * masks.total) != masks.total - masks.living:
+        warnings.warn(
+            f"training stopped at step {clock}, before step {plan.sparsity.end} where the sparsity asked for would have been "
+            f"reached: asked {asked:g}, achieved {masks.sparsity:.4f}",
+            stacklevel=3,
+        )

@@ -1,4 +1,4 @@
-"""The images that a callback looks at if it is given none: of a split of the Trainer's data module."""
+"""The images that a callback looks at by default."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lightning_sparse.measure.images_and_labels import images_and_labels
 
 
 def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) -> tuple[Tensor, Tensor]:
-    """Return images and labels of the data module's ``split(name, most)``, whatever it draws to choose them.
+    """Return images and labels of the data module's ``split(name, most)``, drawing nothing from the global random states.
 
     Raises:
-        SparsityError: if there is no such method, naming the argument to give images by.
+        SparsityError: if there is no such method; it names ``argument``, which takes images instead.
     """
     split = getattr(getattr(trainer, "datamodule", None), "split", None)
     if split is None:

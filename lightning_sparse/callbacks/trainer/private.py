@@ -1,4 +1,4 @@
-"""All that is private to Lightning and touched by this package: the one place to look after an upgrade."""
+"""Everything private to Lightning that this package uses: the one place to look after an upgrade."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 
 def spawns_its_ranks(trainer: Trainer) -> bool:
-    """Whether the strategy spawns its ranks from this process, or else runs the command again: no public name says so."""
+    """Whether the strategy spawns its ranks from this process, rather than running the command again."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def steps_without_backward(trainer: Trainer) -> bool:
-    """Whether a step has no backward pass, as in the epoch that stochastic weight averaging adds: nothing public says so."""
+    """Whether steps have no backward pass, as in the epoch that stochastic weight averaging adds."""
     return bool(getattr(trainer.fit_loop, "_skip_backward", False))
 
 
 def make_loader_anew(trainer: Trainer) -> None:
-    """Start the loader of a resumed run once more: Lightning has started it before any random state could be put back.
+    """Start the loader of a resumed run again: Lightning started it before the random states could be restored.
 
-    Older versions of Lightning (2.5.0) do so themselves. Workers read ahead, before Lightning has told the sampler the epoch.
+    Lightning 2.5.0 and older do so themselves. Workers read ahead before Lightning tells the sampler the epoch.
     """
     if hasattr(trainer.fit_loop, "is_resuming"):
         for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
@@ -33,7 +33,7 @@ def make_loader_anew(trainer: Trainer) -> None:
 
 
 def first_batches(trainer: Trainer, count: int) -> list[Any]:
-    """Take batches from what training is about to read, and put them in front of it again: no hook comes between the two."""
+    """Return the next batches that training will read; it still reads them, and no hook comes in between."""
     fetcher: Any = trainer.fit_loop._data_fetcher
     ahead = [*getattr(fetcher, "batches", ())]  # of a stream, Lightning has fetched one already
     rest = _rest(fetcher.iterator)
@@ -43,7 +43,7 @@ def first_batches(trainer: Trainer, count: int) -> list[Any]:
 
 
 def _rest(iterator: Any) -> Iterator[Any]:
-    """What is left of an iterator, without asking it for one: Lightning's starts anew then."""
+    """What is left of an iterator, without calling ``iter()`` on it, at which Lightning's would start again."""
     while True:
         try:
             yield next(iterator)
@@ -52,7 +52,7 @@ def _rest(iterator: Any) -> Iterator[Any]:
 
 
 def moved_to_device(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
-    """A batch as ``training_step`` gets it, in the Trainer's precision and after the module's own hooks of a transfer."""
+    """A batch as ``training_step`` gets it: in the Trainer's precision and after the module's own transfer hooks."""
     batch = trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -1,4 +1,4 @@
-"""What callbacks refuse of a Trainer, before anything is spent on training."""
+"""What callbacks refuse before any time is spent on training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 def refuse_sharded(trainer: Trainer, therefore: str) -> None:
-    """Refuse strategies under which no rank has a whole weight, saying what cannot be done therefore."""
+    """Refuse strategies under which no rank has a whole weight; ``therefore`` says what cannot be done."""
     for kind in type(trainer.strategy).__mro__:
         if kind.__name__ in _SHARDED:
             raise SparsityError(
@@ -24,12 +24,12 @@ def refuse_sharded(trainer: Trainer, therefore: str) -> None:
 
 
 def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
-    """Refuse what manual optimization does not tell: the length of the training, and the one loss of a step."""
+    """Refuse recipes that need what manual optimization does not tell: the training's length, or the one loss of a step."""
     recipe.resolve(None)  # shares need total_steps
     if recipe.reads_a_loss and loss_fn is None:
         raise SparsityError(
-            f"{recipe.network_scores[0]} needs a loss, and training_step has no single one under manual optimization: give "
-            "loss_fn=(module, batch) -> loss"
+            f"{recipe.network_scores[0]} needs a loss, and training_step has no single loss under manual optimization: "
+            "give loss_fn=(module, batch) -> loss"
         )
 
 
@@ -37,8 +37,8 @@ def refuse_rewinding_beside(recipes: Sequence[Recipe]) -> None:
     """Refuse to rewind a model of which another callback makes a part sparse."""
     if len(recipes) > 1 and any(recipe.rewind for recipe in recipes):
         raise SparsityError(
-            "rewinding takes the whole model back, the dead connections of another sparsity callback too: let one callback "
-            "make all of it sparse, or leave rewind= (a lottery ticket) out"
+            "rewinding takes the whole model back, including the dead connections of another sparsity callback: let one "
+            "callback make all of it sparse, or leave out rewind= (a lottery ticket)"
         )
 
 

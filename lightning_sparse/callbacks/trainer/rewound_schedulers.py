@@ -9,12 +9,9 @@ from lightning.pytorch import Trainer
 
 
 class RewoundSchedulers:
-    """Takes learning rates back to where they were when the weights were saved.
+    """Take learning rates back to what they were when the weights were saved, at optimizer step ``to``.
 
-    Schedulers step after the hooks of the optimizer, so both are done at the start of the next batch.
-
-    Args:
-        to: the optimizer step at which the weights are saved.
+    Schedulers step after the hooks of the optimizer, so rates are saved and taken back at the start of the next batch.
     """
 
     def __init__(self, to: int) -> None:
@@ -23,32 +20,24 @@ class RewoundSchedulers:
         self._done = 0
 
     def batch_start(self, trainer: Trainer, clock: int, rewound: int) -> None:
-        """Save if the step has come, take back if the weights have been rewound since the last batch.
-
-        Args:
-            trainer: whose schedulers and optimizers they are.
-            clock: optimizer steps taken.
-            rewound: how often the weights have been rewound.
-        """
+        """Save at the step, and take back if the weights (``rewound`` times so far) were rewound since the last batch."""
         if not self._saved and clock >= self._to:
+            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
             self._saved = {
-                "schedulers": [
-                    [type(config.scheduler).__name__, copy.deepcopy(config.scheduler.state_dict())]
-                    for config in trainer.lr_scheduler_configs
-                ],
+                "schedulers": [[type(each).__name__, copy.deepcopy(each.state_dict())] for each in schedulers],
                 "groups": [[_settings(group) for group in o.param_groups] for o in trainer.optimizers],
             }
         if rewound > self._done:
             self._done = rewound
             for config, (kind, state) in zip(trainer.lr_scheduler_configs, self._saved["schedulers"], strict=False):
-                if type(config.scheduler).__name__ == kind:  # weight averaging may have put its own in the place
+                if type(config.scheduler).__name__ == kind:  # weight averaging may have put its own in its place
                     config.scheduler.load_state_dict(copy.deepcopy(state))
             for optimizer, groups in zip(trainer.optimizers, self._saved["groups"], strict=True):
                 for group, saved in zip(optimizer.param_groups, groups, strict=True):
-                    group.update(saved)
+                    group.update(copy.deepcopy(saved))  # a rate that is a tensor is changed in place
 
     def state_dict(self) -> dict[str, Any]:
-        """What was saved, and how often it was taken back."""
+        """What was saved, and how often the weights had been rewound."""
         return {"saved": self._saved, "done": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The batches that a score of the whole network reads, which are the Trainer's own, and the loss of ``training_step``."""
+"""What a score of the whole network reads: the Trainer's batches and the loss of ``training_step``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,13 @@ from lightning_sparse.errors import SparsityError
 
 
 class ScoreBatches:
-    """Opens the network for scores: before the first step on the loader's first batches, later on the last ones trained.
+    """Give scores the network with batches: the loader's first ones before the first step, later the last ones trained on.
 
-    Training sees every batch all the same: those that were taken from the loader's iterator are put in front of it again. (So
-    a loader with a state of its own is that far ahead until they are used up. The last batches are in no checkpoint: a run
+    Training still sees every batch: those taken from the loader's iterator are put back in front of it. (A loader with a
+    state of its own is therefore that far ahead until they are used up. The last batches are not in checkpoints: a run
     resumed less than ``score_batches`` steps before an update in mid-training scores fewer of them.)
 
-    Args:
-        trainer: the Trainer, in a fit.
-        module: its module.
-        parameters: the sparsifiable parameters, by name.
-        loss_fn: ``loss_fn(module, batch)``, a scalar tensor; None takes ``training_step``, with logging off.
-        most: how many batches a score may ask for.
+    ``most`` is how many batches a score may ask for.
     """
 
     def __init__(
@@ -48,7 +43,7 @@ class ScoreBatches:
         self._recent.append(batch)
 
     def forget(self) -> None:
-        """Let go of the batches."""
+        """Release the batches."""
         self._recent.clear()
 
     @contextmanager
@@ -64,7 +59,7 @@ class ScoreBatches:
 
 @contextmanager
 def _no_logging(module: LightningModule) -> Iterator[None]:
-    """Make the module's ``log`` say nothing: what a score computes is no step of training."""
+    """Switch the module's logging off: what a score computes is not a training step."""
     names = ("log", "log_dict")
     own = {name: vars(module)[name] for name in names if name in vars(module)}
     for name in names:
@@ -80,13 +75,12 @@ def _no_logging(module: LightningModule) -> Iterator[None]:
 def _training_loss(module: Any, batch: Any) -> Tensor:
     names = list(inspect.signature(module.training_step).parameters)
     if "dataloader_iter" in names:
-        raise SparsityError(
-            "training_step takes a dataloader_iter, which a score has not: give loss_fn=(module, batch)"
-        )
+        raise SparsityError("training_step takes a dataloader_iter, and a score has none: give loss_fn=(module, batch)")
     output = module.training_step(batch, 0) if len(names) > 1 else module.training_step(batch)
     loss = output.get("loss") if isinstance(output, dict) else output
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise SparsityError(
-            f"training_step returned {type(output).__name__} and no scalar loss for a score: give loss_fn=(module, batch)"
+            f"training_step returned {type(output).__name__}, not the scalar loss that a score needs: give "
+            "loss_fn=(module, batch)"
         )
     return loss

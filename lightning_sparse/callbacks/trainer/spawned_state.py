@@ -1,4 +1,4 @@
-"""A callback's state, sent by a spawned process to the process that spawned it."""
+"""Send a callback's state from a spawned process to the process that spawned it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import torch
 
 
 class SpawnedState:
-    """A temporary file whose name both processes know: Lightning brings weights and metrics back from a spawned fit, but
-    nothing of its callbacks.
+    """A temporary file for a callback's state: of a spawned fit, Lightning brings back weights and metrics only.
 
-    It travels inside the pickled callback; only the process that made it reads it, and removes it in the end.
-    """  # noqa: D205
+    The file's name travels in the pickled callback; the process that made it reads the file, and removes it in the end.
+    """
 
     def __init__(self) -> None:
         self._home, self._original = os.getpid(), True
@@ -29,11 +28,11 @@ class SpawnedState:
         return SpawnedState()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickled one sends, and does not receive in the place of the original."""
+        """A pickled one sends only: the original receives."""
         return {**vars(self), "_original": False}
 
     def send(self, state: dict[str, Any]) -> None:
-        """Leave a state, if this is a spawned process."""
+        """Write the state, if this is a spawned process."""
         if os.getpid() != self._home:
             part = self._path.with_suffix(".part")
             torch.save(state, part)

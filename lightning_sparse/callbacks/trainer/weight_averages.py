@@ -1,4 +1,4 @@
-"""The running averages of a model that other callbacks keep (SWA, EMA), which have to be as sparse as the model."""
+"""The running averages of a model that other callbacks keep (SWA, EMA) have to be as sparse as the model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,11 @@ Tensors = dict[str, Tensor]
 
 
 class WeightAverages:
-    """Finds the copies of the model that the Trainer's callbacks hold and change while it trains.
+    """Find the copies of the model that the Trainer's callbacks hold and change while it trains.
 
-    A copy is an attribute of a callback that is a module, or a dictionary of tensors, with the masks' names (after a
-    wrapper's ``module.``) and shapes. One that is there when training starts and stays as it was is a teacher, which is
-    nobody's to change.
-
-    Args:
-        trainer: whose callbacks to look at; training starts now.
-        module: the model itself, which is no copy.
-        masks: the masks, by parameter name.
+    A copy is an attribute of a callback that is a module or a dictionary of tensors with the masks' names (after a wrapper's
+    ``module.``) and shapes. A copy that exists when training starts, which is when this object is made, and never changes is
+    a teacher: it is left alone.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, masks: Mapping[str, Tensor]) -> None:
@@ -64,16 +59,14 @@ class WeightAverages:
 
 @torch.no_grad()
 def mask_tensors(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Zero the dead connections of tensors by name, in place, on whatever device and of whatever type they are."""
+    """Zero the dead connections of named tensors, in place, on any device and of any type."""
     for name, mask in masks.items():
         if name in tensors:
             tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
 
 
 def _tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
-    entries = (
-        value.named_parameters() if isinstance(value, nn.Module) else value.items() if isinstance(value, dict) else ()
-    )
-    for name, tensor in entries:
+    named = dict(value.named_parameters()) if isinstance(value, nn.Module) else value
+    for name, tensor in named.items() if isinstance(named, dict) else ():
         if isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point():
             yield name.removeprefix("module."), tensor
