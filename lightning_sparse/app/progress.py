@@ -1,4 +1,4 @@
-"""The progress of a launch in the process that launched it, read from its log: the same under every launcher."""
+"""The progress of a launch, read from its log, so that it is the same under every launcher."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ENDS = ("done", "failed")
 
 
 class Progress:
-    """One line that says how far a launch is, with plain lines for its jobs above it; only those where there is no terminal.
+    """Prints a line for each job that ends, and on a terminal a bar below them.
 
     Args:
         folder: the sweep's folder.
         launch: the launch's id.
-        jobs: how many jobs it has; None if nobody knows.
+        jobs: how many jobs it has; None if unknown.
     """
 
     def __init__(self, folder: Path, launch: str, jobs: int | None) -> None:
@@ -37,7 +37,6 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
-
         if sys.stdout.isatty():
             from tqdm import tqdm
 
@@ -46,7 +45,7 @@ class Progress:
         self._thread.start()
 
     def end(self) -> None:
-        """Say what was not said yet, and stop."""
+        """Print what is left to print, and stop."""
         self._stop.set()
         self._thread.join()
         self._look()
@@ -87,7 +86,7 @@ class Progress:
         said = [f"{len(self._running)} running"] if self._running else []
         said += [f"{self._ended['failed']} failed"] if self._ended["failed"] else []
         if self._jobs is not None and self._worked and sum(self._ended.values()) < self._jobs:
-            # Of the jobs that had to be trained; those running are half done, in the mean.
+            # From the jobs that had to be trained; those running are taken to be half done.
             left = max(0, self._jobs - sum(self._ended.values()) - len(self._running) / 2)
             said.append(f"about {in_words(left * median(self._worked) / self._most)} left")
         return ", ".join(said)
@@ -100,7 +99,7 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """Print a duration as people say it.
+    """A duration for people to read.
 
     Example:
         >>> in_words(45), in_words(600), in_words(9000)
