@@ -18,7 +18,7 @@ class SparsityError(ValueError):
 
 
 def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
-    """Return ``value``, given for the argument ``name``, as a float if it is a number in [0, 1], else raise a SparsityError.
+    """Return ``value`` as a float if it is a number in [0, 1], or [0, 1) without ``one_allowed``, else raise a SparsityError.
 
     Example:
         >>> check_share("final_sparsity", 0.9)
@@ -41,12 +41,7 @@ def check_count(
 ) -> int:
     """Return ``value`` if it is an integer in [least, most], else raise a SparsityError; True and 2.0 are not integers.
 
-    Args:
-        name: the argument's name, for the message.
-        value: what the user gave.
-        least: the smallest that is allowed; None allows every integer.
-        most: the largest that is allowed; None sets no limit.
-        write: what to write instead, for the message; ``least`` by default.
+    None for ``least`` or ``most`` sets no limit. The message says to write ``write``, which is ``least`` by default.
 
     Example:
         >>> check_count("steps", 20)

@@ -16,11 +16,7 @@ from lightning_sparse.results.jobs import Job
 
 
 def build_model(config: DictConfig) -> LightningModule:
-    """Build the model; with ``sparsity=small_dense``, with as few weights as a sparse one would have left.
-
-    Raises:
-        SparsityError: if a small model is asked for and ``model.net`` takes no ``width``.
-    """
+    """Build the model; under ``sparsity=small_dense`` with the width that :func:`width_of` finds."""
     width = {"net": {"width": width_of(config)}} if config.sparsity.get("small") else {}
     model: LightningModule = instantiate(config.model, _convert_="all", **width)
     return model
@@ -51,10 +47,9 @@ def stored_model(job: Job) -> LightningModule:
 
 
 def stored_model_as_measured(job: Job) -> tuple[LightningModule, str]:
-    """As :func:`stored_model`, on the device to measure on, with BatchNorm's statistics as the job measured it.
+    """As :func:`stored_model`, but on the device and with BatchNorm's statistics for measuring.
 
-    Returns:
-        The model, and what was done to BatchNorm's statistics; empty if they are as trained.
+    Also returns what was done to BatchNorm's statistics; empty if they are as trained.
     """
     config = _stored_config(job)
     model = stored_model(job).to(device_of_trainer(config.trainer.get("accelerator", "auto")))

@@ -8,12 +8,9 @@ dense network. Each trains as long as the sparse one."""
 
 
 def with_controls(*methods: str) -> str:
-    """Append the missing controls to methods, each once, for a sweep's ``sparsity`` axis.
+    """Append the missing controls to names, or comma-separated lists of names, of methods, each once.
 
     In a sweep: ``sparsity: ${methods:gradual_pruning,rigl}``, and ``controls=true``.
-
-    Args:
-        methods: names, or comma-separated lists of names.
 
     Example:
         >>> with_controls("gradual_pruning,rigl")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rebuild(folder: Path) -> Sweep:
-    """Compare a sweep's jobs and write its report; returns the sweep as the report shows it.
+    """Compare a sweep's jobs, write its report, and return the sweep as the report shows it.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.

@@ -71,8 +71,8 @@ def refuse_moved_folders(hydra_config: Any) -> None:
     for name, (value, allowed) in own.items():
         if value != allowed:
             _refuse(
-                f"{name}={value} cannot be changed: a sweep lies in output/name, each job in a folder named by what trains "
-                "it, and a job that fails stops no other. Write output=... or name=..."
+                f"{name}={value} cannot be changed: a sweep is written to output/name, each job to a folder named after what "
+                "trains it, and a job that fails stops no other. Write output=... or name=..."
             )
 
 
@@ -121,7 +121,7 @@ def _job_folder(*, _root_: DictConfig) -> str:
 
 
 def _methods(*names: str, _root_: DictConfig) -> str:
-    """The methods of a sweep and dense; with ``controls=true``, and all controls."""
+    """The methods of a sweep, and dense, or with ``controls=true`` all controls."""
     return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -14,11 +15,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LOOK_EVERY = 0.2  # seconds
-ENDS = ("done", "failed")
 
 
 class Progress:
-    """Prints a line for each job that ends, and on a terminal a bar below them.
+    """Prints a line for each job that ends, and on a terminal a bar below these lines.
 
     Args:
         folder: the sweep's folder.
@@ -31,7 +31,7 @@ class Progress:
         self._read = 0
         self._running: dict[int, str] = {}
         self._most = 1
-        self._ended: dict[str, int] = dict.fromkeys(ENDS, 0)
+        self._ended: Counter[str] = Counter()
         self._worked: list[float] = []
         self._started: dict[int, float] = {}
         self._bar: tqdm[Any] | None = None
@@ -62,19 +62,19 @@ class Progress:
             if event["launch"] == self._launch and event["event"] != "launched":
                 self._take(event)
         if self._bar is not None:
-            self._bar.n = sum(self._ended.values())
+            self._bar.n = self._ended.total()
             self._bar.set_postfix_str(self.state())
 
     def _take(self, event: dict[str, Any]) -> None:
         number, run = event["number"], event["run"]
-        if event["event"] in ENDS:
+        if event["event"] in ("done", "failed"):
             self._running.pop(number, None)
             self._ended[event["event"]] += 1
             if event["how"] in ("trained", "resumed") and number in self._started:
                 self._worked.append(event["at"] - self._started[number])
             of = "" if self._jobs is None else f"/{self._jobs}"
             failed = "FAILED, " if event["event"] == "failed" else ""
-            self._print(f"[{sum(self._ended.values())}{of}] {run}: {failed}{event['says']}")
+            self._print(f"[{self._ended.total()}{of}] {run}: {failed}{event['says']}")
         elif event["event"] == "waiting":
             self._print(f"{run}: {event['says']}")
         else:
@@ -85,9 +85,9 @@ class Progress:
         """Say how many jobs are running and failed, and about how long the rest will take."""
         said = [f"{len(self._running)} running"] if self._running else []
         said += [f"{self._ended['failed']} failed"] if self._ended["failed"] else []
-        if self._jobs is not None and self._worked and sum(self._ended.values()) < self._jobs:
+        if self._jobs is not None and self._worked and self._ended.total() < self._jobs:
             # From the jobs that had to be trained; those running are taken to be half done.
-            left = max(0, self._jobs - sum(self._ended.values()) - len(self._running) / 2)
+            left = max(0, self._jobs - self._ended.total() - len(self._running) / 2)
             said.append(f"about {in_words(left * median(self._worked) / self._most)} left")
         return ", ".join(said)
 

@@ -120,8 +120,8 @@ def _refuse_script_ddp(trainer: Trainer) -> None:
     """Each rank that DDP starts by script would run the whole command, and wait for the lock of the first."""
     if trainer.world_size > 1 and not spawns_its_ranks(trainer):
         raise SparsityError(
-            "several devices by a strategy that starts the command again would run all of it on every rank: write "
-            "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"
+            "trainer.strategy starts the command again for each device, and each would run all of it: write "
+            "trainer.strategy=ddp_spawn, or trainer.devices=1 for one device per job"
         )
 
 

@@ -75,9 +75,7 @@ def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
         )
     while count(above) < weights:
         if above > 1e6:
-            raise SparsityError(
-                f"make gives {count(above)} weights at any size: let it use the number it is called with"
-            )
+            raise SparsityError(f"make gives {count(above)} weights at any width: let it use its argument")
         below, above = above, 2 * above
     # `below` has fewer weights, `above` as many or more; they close in on one step of the count.
     while above - below > 1e-9 * above:

@@ -7,8 +7,8 @@ import gc
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def task(config: DictConfig) -> float | None:
         elif event != "started":
             print(f"{job.run}: {says}", flush=True)
 
-    with _alone(job, tell):
+    with _locked(job, tell):
         measurements = measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
         stored = job.stored()
@@ -143,19 +143,14 @@ def _import_all(*, with_wandb: bool) -> None:
     atexit.register(gc.unfreeze)  # otherwise triton's bindings report leaks
 
 
-@contextmanager
-def _alone(job: Job, tell: Tell) -> Iterator[None]:
-    """Lock a job: two launches may share a folder."""
+def _locked(job: Job, tell: Tell) -> AbstractContextManager[FileLock]:
+    """Lock a job, because two launches may share a folder."""
     lock = FileLock(job.folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         tell("waiting", says="another process has this job; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _leave(job: Job, error: Exception, cause: BaseException, seconds: float) -> str:

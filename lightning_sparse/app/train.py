@@ -45,19 +45,10 @@ def survival(job: Job) -> list[Callback]:
 def train(
     job: Job, model: LightningModule, data: ImageData, trainer: Trainer, following: Iterable[Callback]
 ) -> Masks | None:
-    """Fit the model, resume its training, or load it if an earlier launch has trained it.
+    """Fit the model, resume its training, or load it if an earlier launch has trained it; return its masks, None if dense.
 
-    The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``.
-
-    Args:
-        job: whose folder holds the checkpoints.
-        model: as built.
-        data: its data.
-        trainer: with the callbacks of :func:`survival`.
-        following: the callbacks that measure the training; their state is restored too.
-
-    Returns:
-        The model's masks; None if it is dense.
+    The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``. The
+    trainer has the callbacks of :func:`survival`, and among its others ``following``, whose state is restored too.
     """
     if not job.checkpoint.exists():
         # We wrote it ourselves, and a module's hyperparameters may be of any type.

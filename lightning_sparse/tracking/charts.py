@@ -22,8 +22,8 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
 
     Returns:
         ``versus density/<chart>``, and ``versus kilobits/eps=...`` with the Pareto front, with a line per method;
-        ``versus eps/<method>``, the security curves, with a line per sparsity. The title comes after the first slash. (`wandb
-        leet` shows only the sizes of their tables, and sorts these names behind those of the numbers.)
+        ``versus eps/<method>``, the security curves, with a line per sparsity. The title comes after the first slash. `wandb
+        leet` shows only the sizes of the charts' tables, and sorts charts with these names behind the numbers.
     """
     averages = averages.dropna(subset=["mean"])
     drawn = {}

@@ -23,14 +23,9 @@ VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [
 
 
 def chosen(job: Job, kind: str) -> Arrays:
-    """Read what a measurement of a job stored of the first image of each class, six classes at most.
+    """Read the arrays that ``"transfer"`` or ``"saliency"`` stored of the first image of each class, six classes at most.
 
-    Args:
-        job: the job.
-        kind: ``"transfer"`` (adversarial examples) or ``"saliency"`` (maps).
-
-    Returns:
-        The arrays, first axis the images; empty if there is no whole file.
+    Their first axis is the images. Empty if there is no file, or only a torn one.
     """
     found = load_whole(job, kind)
     if not found:
@@ -54,13 +49,9 @@ def adversarial_pictures(saved: Arrays) -> list[Picture]:
 
 
 def map_pictures(saved: Arrays, attribution: str, tops: Sequence[float] | None = None) -> list[Picture]:
-    """The image and its map.
+    """Each image and its map of an attribution.
 
-    Args:
-        saved: what :func:`chosen` read.
-        attribution: which of the stored maps.
-        tops: (n,), the value that is brightest in the map of each image, so that maps of several networks compare; the
-            map's own largest value if left out.
+    The brightest colour stands for the value in ``tops`` (n,), which several networks may share, or for a map's largest one.
     """
     pictures = []
     for i, label in enumerate(saved["labels"]):

@@ -132,7 +132,7 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
             **about,
             dir=str(folder),
             tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
-            mode="online" if mode == "online" else "offline",
+            mode=mode,
             reinit="create_new",
             settings=settings,
         )

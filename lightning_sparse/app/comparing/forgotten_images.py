@@ -39,11 +39,7 @@ def forgotten_images(jobs: list[Job]) -> list[Record]:
 def populations(
     jobs: list[Job],
 ) -> Iterator[tuple[list[Job], list[Job], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]]:
-    """Yield the K1 jobs of each method and level, the K2 dense ones, and their predictions for all test images.
-
-    Yields:
-        Jobs of the level; dense jobs; predictions (K1, n) and (K2, n), and labels (n,).
-    """
+    """Yield the jobs of each method and level, the dense jobs, and both jobs' predictions (jobs, n) and the labels (n,)."""
     for subject in groups(jobs, "data", "model"):
         says = {job.run: arrays for job in subject if (arrays := load(job, "clean"))}
         subject = [job for job in subject if job.run in says]

@@ -37,7 +37,6 @@ def transferred_attacks(jobs: list[Job]) -> list[Record]:
     for target in [job for job in jobs if job.run in crafted]:
         mine = crafted[target.run]
         sources = [job for job in jobs if job.run in crafted and _related(job, target)]
-        sources = [job for job in sources if key_of_kind(job, "transfer") == key_of_kind(target, "transfer")]
         images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
@@ -67,8 +66,8 @@ def _check(
 
 
 def _related(job: Job, target: Job) -> bool:
-    same = (job.data, job.model, job.seed) == (target.data, target.model, target.seed)
-    return same and ("dense" in (job.method, target.method) or job.method == target.method)
+    of_job, of_target = ((one.data, one.model, one.seed, key_of_kind(one, "transfer")) for one in (job, target))
+    return of_job == of_target and ("dense" in (job.method, target.method) or job.method == target.method)
 
 
 def _name(job: Job) -> str:

@@ -71,7 +71,7 @@ def in_group(name: str, unless: str = "images") -> Callable[[Settings], Settings
 
 
 def at_once(measure: Callable[[Trained, Settings], Measured]) -> Measure:
-    """Make a ``Kind.measure`` that has one key from a function."""
+    """Make the ``measure`` of a kind that has a single key from a function."""
 
     def measured(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
         (key,) = missing

@@ -22,7 +22,7 @@ from lightning_sparse.results.records import Record
 def measure_job(
     job: Job, trained: Trained, sparsity: float, measurements: list[Measurement], *, progress: bool = False
 ) -> list[Record]:
-    """Measure what is not on disk yet, and write each measurement as soon as it is done.
+    """Measure what is not on disk yet, write each measurement as soon as it is done, and return all rows, old and new.
 
     Args:
         job: whose rows they are.
@@ -31,9 +31,6 @@ def measure_job(
         sparsity: the sparsity of the model.
         measurements: what is asked for.
         progress: show a bar on stdout, below a sweep's line.
-
-    Returns:
-        All rows of these measurements, old and new.
     """
     trained.model.to(trained.device)
     measured = job.measured()

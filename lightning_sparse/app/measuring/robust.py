@@ -71,9 +71,8 @@ def known(job: Job, settings: Settings) -> Measured:
             with np.load(path) as file:
                 found.append(dict(file))
     # After a kill, rows may have been measured twice: the later ones count.
-    rows = list(
-        {(row.metric, row.attack, row.eps): row for row in records.read(job.rows) if row.key in closed}.values()
-    )
+    newest = {(row.metric, row.attack, row.eps): row for row in records.read(job.rows) if row.key in closed}
+    rows = list(newest.values())
     if not found:
         return Measured(rows)
     found.sort(key=lambda arrays: float(arrays["eps"][0]))
