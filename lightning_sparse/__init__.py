@@ -1,7 +1,6 @@
 """Sparse training for PyTorch Lightning, and what sparsity does to a network.
 
-Public names are listed in the stub beside this file, and each is imported when it is first used, so that
-``import lightning_sparse`` costs next to nothing.
+Public names are listed in the stub beside this file. Each is imported when it is first used, so that this import is fast.
 """
 
 import lazy_loader

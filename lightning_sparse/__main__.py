@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from difflib import get_close_matches
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from textwrap import fill
 
 
@@ -43,20 +44,22 @@ def _help() -> str:
     groups = [folder for folder in conf.iterdir() if folder.is_dir() and not folder.name.startswith("_")]
     lines = []
     for group in sorted(groups, key=lambda folder: folder.name):
-        choices = sorted(file.name.removesuffix(".yaml") for file in group.iterdir() if file.name.endswith(".yaml"))
-        said = fill(", ".join(choices), 100, initial_indent=f"  {group.name:<12}", subsequent_indent=" " * 14)
-        lines.append(said)
+        choices = ", ".join(_names_in(group))
+        lines.append(fill(choices, 100, initial_indent=f"  {group.name:<12}", subsequent_indent=" " * 14))
     return HELP.format(sweeps=", ".join(named_sweeps()), groups="\n".join(lines))
 
 
 def named_sweeps() -> list[str]:
-    """Names of the sweeps that ship: the files of ``sweeps/``."""
-    shipped = files("lightning_sparse.sweeps").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in shipped if file.name.endswith(".yaml"))
+    """The sweeps that ship: the files of ``sweeps/``."""
+    return _names_in(files("lightning_sparse.sweeps"))
+
+
+def _names_in(folder: Traversable) -> list[str]:
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def _unknown_config(arguments: list[str]) -> str | None:
-    """Say what is wrong with ``-cn NAME``, better than a traceback from deep inside could."""
+    """Say what is wrong with ``-cn NAME``, or None if it names a sweep or is left out."""
     if any(argument.startswith(("--config-dir", "-cd", "--config-path", "-cp")) for argument in arguments):
         return None  # the user's own folder may hold anything
     name = None

@@ -1,4 +1,4 @@
-"""The one exception of this library, and how its messages are written."""
+"""The exception of this library, and checks that raise it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,15 @@ from difflib import get_close_matches
 class SparsityError(ValueError):
     """Something asked for cannot be done.
 
-    The message says which argument is wrong, what was given, what is allowed and what to write instead, and it is
-    raised before training starts wherever the fault can be seen that early.
+    The message says which argument is wrong, what was given, what is allowed and what to write instead. It is raised before
+    the training wherever the mistake can be seen that early.
     """
 
-    __module__ = "lightning_sparse"  # a traceback shows the name to catch it by
+    __module__ = "lightning_sparse"  # so that a traceback shows its public name
 
 
 def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
-    """Return ``value`` as a float if it is a share between 0 and 1, else raise.
-
-    Args:
-        name: the argument's name, for the message.
-        value: what the user gave.
-        one_allowed: whether exactly 1.0 is a legal value.
-
-    Raises:
-        SparsityError: if ``value`` is not a real number in [0, 1] (or in [0, 1) without ``one_allowed``).
+    """Return ``value`` as a float if it is a number in [0, 1], or [0, 1) without ``one_allowed``, else raise a SparsityError.
 
     Example:
         >>> check_share("final_sparsity", 0.9)
@@ -47,17 +39,9 @@ def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
 def check_count(
     name: str, value: object, least: int | None = 1, *, most: int | None = None, write: object = None
 ) -> int:
-    """Return ``value`` if it is an integer of at least ``least``, else raise.
+    """Return ``value`` if it is an integer in [least, most], else raise a SparsityError; True and 2.0 are not integers.
 
-    Args:
-        name: the argument's name, for the message.
-        value: what the user gave.
-        least: the smallest that is allowed; None allows every integer.
-        most: the largest that is allowed; None sets no limit.
-        write: what to write instead, for the message; None is ``least``.
-
-    Raises:
-        SparsityError: if ``value`` is not an integer (``True`` is none, and 2.0 is none), or is out of range.
+    None for ``least`` or ``most`` sets no limit. The message says to write ``write``, which is ``least`` by default.
 
     Example:
         >>> check_count("steps", 20)
@@ -74,7 +58,7 @@ def check_count(
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``, else raise a SparsityError that lists them and guesses.
+    """Return ``value`` if it is one of ``allowed``, else raise a SparsityError that lists them and suggests one.
 
     Example:
         >>> check_choice("allocation", "globl", ["global", "uniform"])
@@ -90,7 +74,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def check_choices(name: str, values: Sequence[str], allowed: Iterable[str]) -> list[str]:
-    """Return the names in a list, each once, if there are some and all are in ``allowed``, else raise.
+    """Return the names in a list, each once, if it is not empty and all are in ``allowed``, else raise a SparsityError.
 
     Example:
         >>> check_choices("attacks", "pgd", ["pgd", "square"])

@@ -16,30 +16,19 @@ EXTRAS = {
     "matplotlib": "app",
     "sklearn": "app",
 }
-"""The extra that brings each library: the smallest, where several do."""
+"""The smallest extra that installs each library."""
 
 
 def need(module: str) -> Any:
-    """Import a module of an optional library, or say how to install it.
-
-    Args:
-        module: dotted name, such as ``"captum.attr"``, of a library in :data:`EXTRAS`.
-
-    Returns:
-        The module.
-
-    Raises:
-        SparsityError: if it is not installed.
+    """Import a module of a library in :data:`EXTRAS`, or raise a SparsityError that says how to install it.
 
     Example:
         >>> need("scipy.special").__name__
         'scipy.special'
     """
     library = module.partition(".")[0]
-    extra = EXTRAS[library]
+    install = f'pip install "lightning-sparse[{EXTRAS[library]}]"'
     try:
         return import_module(module)
     except ImportError as error:
-        raise SparsityError(
-            f'{library} could not be imported ({error}): write pip install "lightning-sparse[{extra}]"'
-        ) from error
+        raise SparsityError(f"{library} could not be imported ({error}): write {install}") from error

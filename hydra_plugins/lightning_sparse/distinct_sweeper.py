@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, but for jobs that would be the same training. Hydra takes sweepers from ``hydra_plugins`` alone."""
+"""Hydra's own sweeper, without jobs that would repeat a training. Hydra takes sweepers from ``hydra_plugins`` alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from hydra.core.override_parser.types import Override
 
 
 class DistinctSweeper(BasicSweeper):
-    """Every combination of a sweep's axes once: dense has no sparsity, and is one job for all levels.
-
-    Args:
-        max_batch_size: as for Hydra's sweeper.
-        params: the axes, as for Hydra's sweeper.
-    """
+    """Every combination of a sweep's axes once: dense is one job for all levels. Arguments as for Hydra's sweeper."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -21,7 +16,7 @@ class DistinctSweeper(BasicSweeper):
 
 
 def distinct(jobs: list[list[str]]) -> list[list[str]]:
-    """Leave out jobs that differ only in what dense does not have.
+    """Leave out dense jobs that differ only in settings of the sparsity that they do not have.
 
     Example:
         >>> levels = [[f"sparsity={method}", f"sparsity.final_sparsity={level}"] for method in ("dense", "rigl") for level in (0.5, 0.9)]

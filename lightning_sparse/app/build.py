@@ -1,4 +1,4 @@
-"""From a job's configuration to the objects it names: its model and its callbacks, anew or as they lie in its folder."""
+"""Build what a job's configuration names: its model, callbacks and data, new or as stored in its folder."""
 
 from __future__ import annotations
 
@@ -16,23 +16,14 @@ from lightning_sparse.results.jobs import Job
 
 
 def build_model(config: DictConfig) -> LightningModule:
-    """Build the model; under ``sparsity=small_dense`` with as few weights as a sparse one would have left.
-
-    Raises:
-        SparsityError: if a small model is asked for and ``model.net`` takes no ``width``.
-    """
+    """Build the model; under ``sparsity=small_dense`` with the width that :func:`width_of` finds."""
     width = {"net": {"width": width_of(config)}} if config.sparsity.get("small") else {}
     model: LightningModule = instantiate(config.model, _convert_="all", **width)
     return model
 
 
 def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[Callback]:
-    """Build the callbacks of a training.
-
-    Args:
-        config: the composed configuration, with the groups ``sparsity``, ``adversarial`` and ``callbacks``.
-        following: what follows the training to measure it; it stands before ``callbacks``' own.
-    """
+    """Build the callbacks of a training; ``following``, which measure it, come before those of the group ``callbacks``."""
     on = [config.sparsity] if "_target_" in config.sparsity else []
     on += [config.adversarial] if config.adversarial.eps else []
     built, own = ([instantiate(node, _convert_="all") for node in nodes] for nodes in (on, config.callbacks.values()))
@@ -40,35 +31,34 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
 
 
 def stored_data(job: Job) -> ImageData:
-    """Build a job's data again from the configuration in its folder, ready to be split."""
+    """Build a job's data from the configuration in its folder, ready to be split."""
     data: ImageData = instantiate(_stored_config(job).data, _convert_="all")
     data.setup()
     return data
 
 
 def stored_model(job: Job) -> LightningModule:
-    """Build a job's model again from the configuration in its folder, with the weights of its checkpoint; on the CPU."""
+    """Build a job's model from the configuration in its folder, with the weights of its checkpoint, on the CPU."""
     model = build_model(_stored_config(job))
-    # Of our own writing, and a module's hyperparameters may hold anything.
+    # We wrote it ourselves, and a module's hyperparameters may be of any type.
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
     return model
 
 
 def stored_model_as_measured(job: Job) -> tuple[LightningModule, str]:
-    """As :func:`stored_model`, on the device where it is to be measured, with BatchNorm's statistics as the job measured it.
+    """As :func:`stored_model`, but on the device and with BatchNorm's statistics for measuring.
 
-    Returns:
-        The model, and what was done to BatchNorm's statistics; nothing if they are as trained.
+    Also returns what was done to BatchNorm's statistics; empty if they are as trained.
     """
     config = _stored_config(job)
     model = stored_model(job).to(device_of_trainer(config.trainer.get("accelerator", "auto")))
-    anew = config.get("batchnorm", "trained") == "recalibrated"
-    return model, recalibrated(model, stored_data(job)) if anew else ""
+    recalibrate = config.get("batchnorm", "trained") == "recalibrated"
+    return model, recalibrated(model, stored_data(job)) if recalibrate else ""
 
 
 def device_of_trainer(accelerator: str) -> torch.device:
-    """Where a Trainer with this ``accelerator`` would put a model here: on the GPU if there is one and it may be used."""
+    """Where a Trainer with this ``accelerator`` would put a model on this machine."""
     allowed = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if allowed else "cpu")
 

@@ -1,4 +1,4 @@
-"""What happens when a sweep has ended: models are compared, the report is written, W&B gets its summary run."""
+"""The end of a sweep: models are compared, the report is written, W&B gets a summary run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def rebuild(folder: Path) -> Sweep:
-    """Write what is computed from all jobs of a sweep together, and its report.
-
-    Returns:
-        The sweep, as it was read for the report.
+    """Compare a sweep's jobs, write its report, and return the sweep as the report shows it.
 
     Raises:
         SparsityError: if the folder does not exist or holds no job.
@@ -28,8 +25,8 @@ def rebuild(folder: Path) -> Sweep:
     from lightning_sparse.tables.collect import collect
 
     job_files(folder)  # refuses before anything is written
-    with FileLock(folder / ".lock"):  # another launch may end at the same moment: what it has done is read after it
-        for torn in (folder / "figures").glob("*.part"):  # what a kill at this point has left
+    with FileLock(folder / ".lock"):  # another launch may end at the same moment
+        for torn in (folder / "figures").glob("*.part"):  # left by a kill
             torn.unlink(missing_ok=True)
         read = read_jobs(folder)
         update_comparisons(folder, read[0])
@@ -39,12 +36,7 @@ def rebuild(folder: Path) -> Sweep:
 
 
 def finish(folder: Path, logger: dict[str, Any]) -> None:
-    """Rebuild what a sweep's jobs come to, and say where it is.
-
-    Args:
-        folder: the sweep's folder.
-        logger: the choice in the ``logger`` group; ``kind: wandb`` gets a summary run.
-    """
+    """Rebuild a sweep's report, log its summary run if ``logger`` has ``kind: wandb``, and print how its jobs stand."""
     if not any(folder.glob("*/job.json")):
         return
     sweep = rebuild(folder)

@@ -1,4 +1,4 @@
-"""What Hydra is told of this library: where sweeps lie, what a launch is, and how a job's folder is called."""
+"""What Hydra knows of this library: where sweeps are, what a launch does first, and the name of a job's folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning_sparse.results.jobs import NAMING, Job, read_job
 
 
 class NamedSweeps(SearchPathPlugin):
-    """Makes the files in ``sweeps/`` primary configurations: ``lightning-sparse -cn NAME``."""
+    """Lets ``lightning-sparse -cn NAME`` find the files in ``sweeps/``."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Add the folder that ships with this package."""
@@ -32,7 +32,7 @@ class NamedSweeps(SearchPathPlugin):
 
 
 class SweepWatcher(Callback):
-    """Notes in the launching process that a sweep has begun, where it writes, and which jobs it has."""
+    """Records, in the launching process, that a sweep has begun, where it writes and which jobs it has."""
 
     folder: Path | None = None
     logger: dict[str, Any] | None = None
@@ -45,39 +45,39 @@ class SweepWatcher(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
-        if "OMP_NUM_THREADS" in os.environ:  # joblib's workers would otherwise prefer a share of the cores of their own
+        if "OMP_NUM_THREADS" in os.environ:  # otherwise joblib sets MKL's to each worker's share of the cores
             os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
-        asked = _asked(config)
+        asked, folder = _asked(config), Path(config.hydra.sweep.dir)
+        jobs = None if asked is None else len(asked)
         refuse_moved_folders(config.hydra)
-        refuse_earlier_names(Path(config.hydra.sweep.dir))
-        SweepWatcher.folder = Path(config.hydra.sweep.dir)
-        SweepWatcher.logger = plain(config.logger)
-        launch = launches.launch(SweepWatcher.folder, asked)
-        print(f"{SweepWatcher.folder}: {'some' if asked is None else len(asked)} jobs", flush=True)
-        SweepWatcher.progress = Progress(SweepWatcher.folder, launch, None if asked is None else len(asked))
+        refuse_earlier_names(folder)
+        SweepWatcher.folder, SweepWatcher.logger = folder, plain(config.logger)
+        launch = launches.launch(folder, asked)
+        print(f"{folder}: {'some' if jobs is None else jobs} jobs", flush=True)
+        SweepWatcher.progress = Progress(folder, launch, jobs)
 
 
 def refuse_moved_folders(hydra_config: Any) -> None:
-    """Results lie where the name of a sweep and of a job say, or nobody finds them again."""
-    plain: Any = OmegaConf.to_container(hydra_config, resolve=False)
+    """Exit if a setting of Hydra's would move a job's results to where a later launch does not look."""
+    given: Any = OmegaConf.to_container(hydra_config, resolve=False)
     own = {
-        "hydra.run.dir": (plain["run"]["dir"], "${output}/${name}/${job_folder:}"),
-        "hydra.sweep.dir": (plain["sweep"]["dir"], "${output}/${name}"),
-        "hydra.sweep.subdir": (plain["sweep"]["subdir"], "${job_folder:}"),
-        "hydra.job.chdir": (plain["job"]["chdir"] or None, None),
-        "hydra.output_subdir": (plain["output_subdir"], ".hydra"),
-        "hydra.sweeper.max_batch_size": (plain["sweeper"].get("max_batch_size"), None),
+        "hydra.run.dir": (given["run"]["dir"], "${output}/${name}/${job_folder:}"),
+        "hydra.sweep.dir": (given["sweep"]["dir"], "${output}/${name}"),
+        "hydra.sweep.subdir": (given["sweep"]["subdir"], "${job_folder:}"),
+        "hydra.job.chdir": (given["job"]["chdir"] or None, None),
+        "hydra.output_subdir": (given["output_subdir"], ".hydra"),
+        "hydra.sweeper.max_batch_size": (given["sweeper"].get("max_batch_size"), None),
     }
     for name, (value, allowed) in own.items():
         if value != allowed:
             _refuse(
-                f"{name}={value} cannot be changed: a sweep lies in output/name, each job in a folder named by what trains "
-                "it, and a job that fails stops no other. Write output=... or name=..."
+                f"{name}={value} cannot be changed: a sweep is written to output/name, each job to a folder named after what "
+                "trains it, and a job that fails stops no other. Write output=... or name=..."
             )
 
 
 def refuse_earlier_names(folder: Path) -> None:
-    """What has been trained under other names would not be found, and trained again beside the old results."""
+    """Exit if a folder's jobs were named by another version: they would not be found, but trained again."""
     jobs = [read_job(path) for path in sorted(folder.glob("*/job.json"))]
     others = [job.run for job in jobs if job and job.naming != NAMING]
     if others:
@@ -94,7 +94,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _asked(config: DictConfig) -> list[list[str]] | None:
-    """The overrides of every job; None where Hydra alone can tell, and for sweepers that decide as they go."""
+    """The overrides of every job; None if a glob leaves them to Hydra, and for sweepers that decide as they go."""
     if not config.hydra.sweeper._target_.endswith("DistinctSweeper"):
         return None
     axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
@@ -105,7 +105,7 @@ def _asked(config: DictConfig) -> list[list[str]] | None:
 
 
 def plain(node: Any) -> Any:
-    """A node of a configuration as dicts, lists, numbers and strings, its interpolations resolved."""
+    """A node of a configuration as plain data, its interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
@@ -121,12 +121,12 @@ def _job_folder(*, _root_: DictConfig) -> str:
 
 
 def _methods(*names: str, _root_: DictConfig) -> str:
-    """The methods of a sweep, beside dense; with ``controls=true`` beside all controls."""
+    """The methods of a sweep, and dense, or with ``controls=true`` all controls."""
     return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
 
 
 Plugins.instance().register(NamedSweeps)
-# Not before: the first call has run the module of Hydra's sweeper, its base class, anew.
+# Imported only now, because the call above has run the module of Hydra's sweeper, its base class, again.
 from hydra_plugins.lightning_sparse.distinct_sweeper import DistinctSweeper  # noqa: E402
 
 Plugins.instance().register(DistinctSweeper)  # Hydra finds it by itself, but not in an editable install

@@ -1,4 +1,4 @@
-"""A job's name: its method, sparsity and seed in words, and a hash of what differs from the defaults, under public names."""
+"""A job's name: its method, sparsity and seed, and a hash of the settings that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -13,35 +13,17 @@ from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.signatures import UNKNOWN, Argument, arguments, definition, public_name
 from lightning_sparse.results.jobs import NAMING, Job, key_of
 
-# Where things lie and how they are shown, which are no part of what is trained, and so of a job's name.
-_NOT_IN_KEY = {
-    "data": {"download", "num_workers"},
-    "trainer": {
-        "accelerator",
-        "devices",
-        "default_root_dir",
-        "enable_checkpointing",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "log_every_n_steps",
-    },
-}
+# Where a job runs and what it shows: these settings change no weight, and so no name.
+_WHERE = {"accelerator", "devices", "default_root_dir"}
+_SHOWN = {"enable_checkpointing", "enable_model_summary", "enable_progress_bar", "log_every_n_steps"}
+_NOT_IN_KEY = {"data": {"download", "num_workers"}, "trainer": _WHERE | _SHOWN}
 _SEEDS = ("seed", "shuffle_seed")
-# Callbacks, ours and Lightning's, under which the weights become what they would be without them.
-_OF_WHOM = ("lightning_sparse", "lightning")
-_LOOK_ON = {
-    "SparsityMonitor",
-    "RobustnessMonitor",
-    "CheckpointAtTarget",
-    "ModelCheckpoint",
-    "LearningRateMonitor",
-    "DeviceStatsMonitor",
-    "ThroughputMonitor",
-    "ModelSummary",
-    "RichModelSummary",
-    "TQDMProgressBar",
-    "RichProgressBar",
-}
+# Callbacks that only watch, ours and Lightning's: with them or without them, the weights are the same.
+_WATCH = (
+    {"SparsityMonitor", "RobustnessMonitor", "CheckpointAtTarget"}
+    | {"ModelCheckpoint", "LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor"}
+    | {"ModelSummary", "RichModelSummary", "TQDMProgressBar", "RichProgressBar"}
+)
 
 
 def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) -> Job:
@@ -52,11 +34,10 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
             ``callbacks`` and ``seed``, and perhaps ``adversarial``, a ``label`` and the groups of kinds that follow
             a training.
         choices: the choice in each group.
-        output: folder of the sweep.
+        output: the sweep's folder.
 
     Returns:
-        The job; its name ends in a hash of what trains it, so that the same training is never done twice, and another
-        configuration is another job.
+        The job. Its name ends in a hash of everything that affects the training, so that no training is done twice.
     """
     small = bool(config["sparsity"].get("small"))
     dense = "_target_" not in config["sparsity"] and not small
@@ -65,74 +46,71 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     adversarial = bool(config.get("adversarial", {}).get("eps"))
-    what = essence(_what_trains(config, dense=dense, adversarial=adversarial))
+    what = essence(_what_trains(config, dense, adversarial))
     method = choices["sparsity"]
     if config.get("label") and not dense:
         method += f"-{config['label']}"
     name = method if dense else f"{method}-{asked:g}"
     if adversarial:
-        # A network trained on other images is another subject: its dense network is dense and adversarially trained.
+        # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
-    seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, in its own name
+    seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
-    folder = output / run
-    return Job(run, method, choices["data"], model, seed, asked, training=training, naming=NAMING, folder=folder)
+    return Job(run, method, choices["data"], model, seed, asked, training=training, naming=NAMING, folder=output / run)
 
 
-def _what_trains(config: Mapping[str, Any], *, dense: bool, adversarial: bool) -> dict[str, Any]:
+def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
     for name, left_out in _NOT_IN_KEY.items():
         what[name] = {key: item for key, item in what[name].items() if key not in left_out}
     if config["trainer"].get("strategy", "auto") != "auto":
-        what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes a batch of its own
-    what["callbacks"] = {key: item for key, item in what["callbacks"].items() if not _looks_on(item)}
+        what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes its own batches
+    what["callbacks"] = {key: item for key, item in what["callbacks"].items() if not _watches(item)}
     if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
-        what["data"].pop("root", None)  # the same images wherever they lie; of other folders that is not known
-    # Only where they are on, so that they change no name of a job without them.
+        what["data"].pop("root", None)  # the same images in any folder; other data may differ
+    # Only where they are on, so that jobs without them keep their names.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
-    for kind in KINDS:  # one that follows the training exists only where it did
+    for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
             what[kind.name] = settings
     return what | {"sparsity": {}} if dense else what
 
 
 def _sparsity_asked(sparsity: Mapping[str, Any]) -> float:
-    """The sparsity in the end; nan for what the callback will refuse, in the job's own name."""
+    """The final sparsity; nan for what the callback will refuse when the job runs."""
     asked = sparsity.get("final_sparsity", sparsity.get("sparsity", 0.0))
     if isinstance(asked, Mapping):
         try:
-            asked = instantiate(asked, _convert_="all").final  # a curve of the user's own
+            asked = instantiate(asked, _convert_="all").final  # a schedule
         except Exception:
             asked = None
     return float("nan") if isinstance(asked, bool) or not isinstance(asked, int | float) else float(asked)
 
 
-def _looks_on(callback: Mapping[str, Any]) -> bool:
+def _watches(callback: Mapping[str, Any]) -> bool:
     found = definition(str(callback.get("_target_")))
-    return found is not None and found.name in _LOOK_ON and found.module.partition(".")[0] in _OF_WHOM
+    return found is not None and found.name in _WATCH and found.module.startswith(("lightning_sparse.", "lightning."))
 
 
 def essence(value: Any, annotation: str = "float") -> Any:
-    """What of a configuration makes a difference.
+    """The part of a configuration that makes a difference.
 
-    A ``_target_`` of ours has its public name, whatever path was written; an argument that equals its default is left out;
-    1.0 is 1 where the signature takes a ``float`` or an ``int``, but not where it takes either or does not say, because there
-    an int may be steps and a float a share of the training.
+    A ``_target_`` of ours gets its public name, whatever path was written; an argument that equals its default is left out;
+    1.0 becomes 1 where the signature takes a ``float`` or an ``int``, but not where it takes both or does not say, because
+    there an int may count steps and a float may be a share of the training.
 
     Args:
         value: plain data.
-        annotation: of the argument that it is given to, as text.
+        annotation: of the argument that gets this value, as text.
 
     Example:
         >>> essence({"_target_": "lightning_sparse.engine.schedules.cubic", "final": 1.0, "begin": 0, "end": 1.0})
         {'_target_': 'lightning_sparse.cubic', 'final': 1, 'end': 1.0}
     """
     if isinstance(value, Mapping):
-        if "_target_" in value:
-            return _call(value)
-        return {key: essence(item, annotation) for key, item in value.items()}
+        return _call(value) if "_target_" in value else {key: essence(item, annotation) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [essence(item, annotation) for item in value]
     takes_one_kind = len({"int", "float"} & set(re.findall(r"\w+", annotation))) == 1

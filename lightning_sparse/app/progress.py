@@ -1,8 +1,9 @@
-"""The progress of a launch in the process that launched it, read from its log: the same under every launcher."""
+"""The progress of a launch, read from its log, so that it is the same under every launcher."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LOOK_EVERY = 0.2  # seconds
-ENDS = ("done", "failed")
 
 
 class Progress:
-    """One line that says how far a launch is, with plain lines for its jobs above it; only those where there is no terminal.
+    """Prints a line for each job that ends, and on a terminal a bar below these lines.
 
     Args:
         folder: the sweep's folder.
         launch: the launch's id.
-        jobs: how many jobs it has; None if nobody knows.
+        jobs: how many jobs it has; None if unknown.
     """
 
     def __init__(self, folder: Path, launch: str, jobs: int | None) -> None:
@@ -31,13 +31,12 @@ class Progress:
         self._read = 0
         self._running: dict[int, str] = {}
         self._most = 1
-        self._ended: dict[str, int] = dict.fromkeys(ENDS, 0)
+        self._ended: Counter[str] = Counter()
         self._worked: list[float] = []
         self._started: dict[int, float] = {}
         self._bar: tqdm[Any] | None = None
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
-
         if sys.stdout.isatty():
             from tqdm import tqdm
 
@@ -46,7 +45,7 @@ class Progress:
         self._thread.start()
 
     def end(self) -> None:
-        """Say what was not said yet, and stop."""
+        """Print what is left to print, and stop."""
         self._stop.set()
         self._thread.join()
         self._look()
@@ -63,19 +62,19 @@ class Progress:
             if event["launch"] == self._launch and event["event"] != "launched":
                 self._take(event)
         if self._bar is not None:
-            self._bar.n = sum(self._ended.values())
+            self._bar.n = self._ended.total()
             self._bar.set_postfix_str(self.state())
 
     def _take(self, event: dict[str, Any]) -> None:
         number, run = event["number"], event["run"]
-        if event["event"] in ENDS:
+        if event["event"] in ("done", "failed"):
             self._running.pop(number, None)
             self._ended[event["event"]] += 1
             if event["how"] in ("trained", "resumed") and number in self._started:
                 self._worked.append(event["at"] - self._started[number])
             of = "" if self._jobs is None else f"/{self._jobs}"
             failed = "FAILED, " if event["event"] == "failed" else ""
-            self._print(f"[{sum(self._ended.values())}{of}] {run}: {failed}{event['says']}")
+            self._print(f"[{self._ended.total()}{of}] {run}: {failed}{event['says']}")
         elif event["event"] == "waiting":
             self._print(f"{run}: {event['says']}")
         else:
@@ -86,9 +85,9 @@ class Progress:
         """Say how many jobs are running and failed, and about how long the rest will take."""
         said = [f"{len(self._running)} running"] if self._running else []
         said += [f"{self._ended['failed']} failed"] if self._ended["failed"] else []
-        if self._jobs is not None and self._worked and sum(self._ended.values()) < self._jobs:
-            # Of the jobs that had to be trained; those running are half done, in the mean.
-            left = max(0, self._jobs - sum(self._ended.values()) - len(self._running) / 2)
+        if self._jobs is not None and self._worked and self._ended.total() < self._jobs:
+            # From the jobs that had to be trained; those running are taken to be half done.
+            left = max(0, self._jobs - self._ended.total() - len(self._running) / 2)
             said.append(f"about {in_words(left * median(self._worked) / self._most)} left")
         return ", ".join(said)
 
@@ -100,7 +99,7 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """Print a duration as people say it.
+    """A duration for people to read.
 
     Example:
         >>> in_words(45), in_words(600), in_words(9000)

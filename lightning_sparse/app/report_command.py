@@ -1,4 +1,4 @@
-"""The command ``lightning-sparse-report``: the report of one sweep, or of several side by side."""
+"""The command ``lightning-sparse-report``: the report of one sweep, or one that compares several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_sparse.errors import SparsityError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the report and say where it is; exit with 2 and one line if that is impossible."""
+    """Write the report and print where it is, or one line of what is wrong, and exit with 2."""
     given = _parser().parse_args(arguments)
     try:
         page = _report([Path(folder) for folder in given.folders], given.output)

@@ -1,4 +1,4 @@
-"""Run one job: build what its configuration names, train it, measure it, and show it to W&B."""
+"""Run one job: build its objects, train, measure, and log to W&B."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_sparse import tracking
 from lightning_sparse.app.build import build_callbacks, build_model
+from lightning_sparse.app.hydra_parts import plain
 from lightning_sparse.app.measuring.measure_job import measure_job
 from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
 from lightning_sparse.app.measuring.trained import Trained
@@ -30,16 +31,7 @@ from lightning_sparse.results.records import in_a_line
 
 
 def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> str:
-    """Train one model and measure it, or only what is missing of that; ``job`` is done on disk after it.
-
-    Args:
-        config: the composed configuration.
-        job: what it describes.
-        measurements: what is to be measured.
-
-    Returns:
-        What was found, in a line.
-    """
+    """Train and measure the job that ``config`` describes, as far as that is not done, and return its results in a line."""
     start = time.monotonic()
     _quiet()
     check_count("seed", config.seed, None, write=0)
@@ -66,7 +58,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
         trained = Trained(model, masks, data, trainer.strategy.root_device, following)
         rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)
-        stored = job.stored() or job  # which knows what training found, and how long earlier launches took
+        stored = job.stored() or job  # has the objective, and the time that earlier launches took
         (job.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
         stored.save(status="done", error="", seconds=round(stored.seconds + since(start), 2))
         failed = False
@@ -78,21 +70,20 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
 def _wandb_run(config: DictConfig, job: Job) -> Any:
     if config.logger.kind != "wandb":
         return None
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     return tracking.job_run(
         name=job.run,
         project=config.logger.project,
         group=f"{config.name}/{job.method}",
-        folder=job.folder.parent,  # one place for all runs of a sweep, so that `wandb leet` compares them
+        folder=job.folder.parent,  # all runs of a sweep in one folder, so that `wandb leet` compares them
         tags=[job.data, job.model, job.method],
-        config={**plain, "run": job.run, "method": job.method, "sparsity_asked": job.sparsity_asked},
+        config={**plain(config), "run": job.run, "method": job.method, "sparsity_asked": job.sparsity_asked},
         mode=config.logger.mode,
     )
 
 
 def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: Any, bar: bool) -> Trainer:
     logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
-    # A job within Slurm is one task of submitit's: Lightning would take its spawned ranks for tasks of Slurm's.
+    # Under submitit a job is a single Slurm task, but Lightning would take the ranks that it spawns for Slurm's tasks.
     plugins = {} if "plugins" in config.trainer else {"plugins": [LightningEnvironment()]}
     trainer: Trainer = instantiate(
         config.trainer,
@@ -108,7 +99,7 @@ def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: A
 
 
 class JobBar(TQDMProgressBar):
-    """The bar of the job that is running, below the sweep's line, and gone with the job."""
+    """A progress bar that is cleared when the training ends."""
 
     def init_train_tqdm(self) -> Tqdm:
         """Called by Lightning."""
@@ -120,28 +111,28 @@ class JobBar(TQDMProgressBar):
 def _csv_logger(job: Job) -> Any:
     from lightning.pytorch.loggers import CSVLogger
 
-    # Lightning deletes the curves that it finds: those of a training that goes on have a folder of their own.
+    # Lightning deletes the curves that it finds, so a training that is resumed writes into another folder.
     parts = 1 + len(list(job.folder.glob("curves*"))) if job.half_done.exists() else 1
     return CSVLogger(job.folder, name="", version="curves" if parts == 1 else f"curves-{parts}")
 
 
 def _refuse_script_ddp(trainer: Trainer) -> None:
-    """Every rank that DDP starts by script does all that the command says, and waits for the lock of the first."""
+    """Each rank that DDP starts by script would run the whole command, and wait for the lock of the first."""
     if trainer.world_size > 1 and not spawns_its_ranks(trainer):
         raise SparsityError(
-            "several devices by a strategy that starts the command again would run all of it on every rank: write "
-            "trainer.strategy=ddp_spawn, or trainer.devices=1 and one device a job"
+            "trainer.strategy starts the command again for each device, and each would run all of it: write "
+            "trainer.strategy=ddp_spawn, or trainer.devices=1 for one device per job"
         )
 
 
 def _quiet() -> None:
-    """Keep what Lightning prints at every Trainer out of the output; it sets its own level when it is imported."""
+    """Silence what Lightning prints for every Trainer; not earlier, because it sets its own level when it is imported."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # lightning 2.6 with torch 2.15, and advice on loaders that hold their data in memory
-    warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
-    warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
-    warnings.filterwarnings(
-        "ignore", message="The `srun` command is available"
-    )  # a sweep's jobs are Slurm's by submitit
-    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
+    for message in (
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # lightning 2.6 with torch 2.15
+        "The '.*_dataloader' does not have many workers",  # our loaders hold their data in memory
+        "The `srun` command is available",  # submitit starts a sweep's jobs
+        "The number of training batches .* is smaller than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 PUBLIC = ("lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("data", "models", "measure", "statistics")))
-UNKNOWN = object()
-"""A default that is no literal, or none at all."""
+UNKNOWN = object()  # the default of an argument that has none, or one that is not a literal
 
 
 class Definition(NamedTuple):
-    """A function or a class where it is defined: in which module, called what there, and its syntax."""
+    """A function or a class: the module that defines it, its name there, and its syntax."""
 
     module: str
     name: str
@@ -24,7 +23,7 @@ class Definition(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """An argument's annotation as it is written, and its default as plain data."""
+    """An argument's annotation as written, and its default as plain data."""
 
     annotation: str
     default: Any
@@ -32,27 +31,24 @@ class Argument(NamedTuple):
 
 @cache
 def definition(path: str) -> Definition | None:
-    """Find what a dotted path names, through the imports of packages; None where only running the code could tell.
+    """Find what a dotted path names, following imports; None where only running the code could tell.
 
     Example:
         >>> definition("lightning_sparse.SparsityMonitor")[:2]
         ('lightning_sparse.callbacks.sparsity_monitor', 'SparsityMonitor')
     """
-    module, rest = path, list[str]()
-    while module and _spec(module) is None:
-        module, _, name = module.rpartition(".")
-        rest.insert(0, name)
-    if not module or not rest:
+    above, _, name = path.rpartition(".")
+    if not above or _spec(path):
         return None
-    found = _look_up(module, rest[0])
-    for name in rest[1:]:  # a method
-        inside = [node for node in found.node.body if _is_definition(node, name)] if found else []
-        found = Definition(found.module, f"{found.name}.{name}", inside[-1]) if found and inside else None
-    return found
+    if _spec(above):
+        return _look_up(above, name)
+    owner = definition(above)  # of a method
+    inside = [node for node in owner.node.body if _is_definition(node, name)] if owner else []
+    return Definition(owner.module, f"{owner.name}.{name}", inside[-1]) if owner and inside else None
 
 
 def public_name(found: Definition) -> str | None:
-    """The name by which users know it, if it is one of ours: ``lightning_sparse.Curve`` for what lies in the engine.
+    """Its public name, if it is one of ours.
 
     Example:
         >>> public_name(definition("lightning_sparse.engine.schedules.Curve"))
@@ -65,7 +61,7 @@ def public_name(found: Definition) -> str | None:
 
 
 def arguments(found: Definition) -> dict[str, Argument]:
-    """Its arguments by name; where a class of ours hands ``**others`` on, those of its base too.
+    """Its arguments by name, and those of its base where a class of ours passes ``**others`` on.
 
     Example:
         >>> arguments(definition("lightning_sparse.cubic"))["end"]
@@ -77,18 +73,15 @@ def arguments(found: Definition) -> dict[str, Argument]:
     made = next((part for part in node.body if _is_definition(part, "__init__")), None)
     if isinstance(made, ast.FunctionDef):
         own = _of_function(made.args)
-        hands_on = made.args.kwarg is not None and found.module.startswith("lightning_sparse.")
-        return {**(_of_bases(found, node) if hands_on else {}), **own}
-    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        if made.args.kwarg is None or not found.module.startswith("lightning_sparse."):
+            return own
+    else:
+        is_dataclass = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+        fields = [part for part in node.body if is_dataclass and isinstance(part, ast.AnnAssign)]
         own = {ast.unparse(part.target): _argument(part.annotation, part.value) for part in fields}
-        return {**_of_bases(found, node), **own}
-    return _of_bases(found, node)
-
-
-def _of_bases(found: Definition, node: ast.ClassDef) -> dict[str, Argument]:
     bases = (definition(f"{found.module}.{ast.unparse(base)}") for base in node.bases)
-    return next((theirs for base in bases if base and base != found and (theirs := arguments(base))), {})
+    inherited = (theirs for base in bases if base and base != found and (theirs := arguments(base)))
+    return next(inherited, {}) | own
 
 
 def _of_function(args: ast.arguments) -> dict[str, Argument]:
@@ -119,13 +112,12 @@ def _look_up(module: str, name: str) -> Definition | None:
 
 
 def _origin(module: str, node: ast.ImportFrom) -> str:
-    """The module that is imported from, where dots lead up from a module or from within a package."""
-    spec, up = _spec(module), node.level
-    if not up:
+    """The module that is imported from: the first dot stands for a package itself, and for the package around a module."""
+    if not node.level:
         return str(node.module)
-    parts = module.split(".")
-    within = parts[: len(parts) - up + (spec is not None and spec.submodule_search_locations is not None)]
-    return ".".join([*within, *([node.module] if node.module else [])])
+    spec, parts = _spec(module), module.split(".")
+    above = parts[: len(parts) - node.level + (spec is not None and spec.submodule_search_locations is not None)]
+    return ".".join([*above, node.module] if node.module else above)
 
 
 def _is_definition(node: ast.AST, name: str) -> TypeGuard[ast.ClassDef | ast.FunctionDef]:
@@ -141,7 +133,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 @cache
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a module lies, its packages not imported."""
+    """Find a module without importing its packages."""
     package, _, _ = module.rpartition(".")
     try:
         if not package:
@@ -155,7 +147,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 @cache
 def _source(module: str) -> list[ast.stmt]:
-    """The statements of a module; of our packages those of the stub, from which their names are imported when first used."""
+    """The statements of a module; of our packages those of the stub, which lists their public names."""
     spec = _spec(module)
     path = Path(spec.origin) if spec and spec.origin else Path()
     stub = path.with_suffix(".pyi") if module in PUBLIC else path

@@ -1,4 +1,4 @@
-"""The control ``small_dense``: how wide a dense network is that has as many weights as a sparse one has left."""
+"""The control ``small_dense``: the width at which a dense network has as many weights as a sparse one has left."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning_sparse.errors import SparsityError, check_count, check_share
 
 
 def width_of(config: DictConfig) -> float:
-    """The ``width`` at which ``model.net`` has as many weights as the sparse network that it is the control of.
+    """The ``width`` at which ``model.net`` has as many weights as the sparse network that it is compared with.
 
     Raises:
-        SparsityError: if ``sparsity.final_sparsity`` is no share below 1, ``model.net`` takes no ``width``, or the smallest
-            such network has more weights. What is wrong with ``model.net`` itself is raised as it is without a width.
+        SparsityError: if ``sparsity.final_sparsity`` is not in [0, 1), ``model.net`` takes no ``width``, or the smallest such
+            network has more weights. Errors of ``model.net`` without a width are raised as they are.
     """
     share = check_share("final_sparsity", config.sparsity.final_sparsity, one_allowed=False)
     missing = "model.net is missing"
@@ -38,25 +38,23 @@ def width_of(config: DictConfig) -> float:
 
 
 def sparsity_of_small(config: DictConfig, model: nn.Module) -> float:
-    """Share of the full network's weights that a small dense one does without."""
+    """The share of the full network's weights that a small dense one lacks."""
     return 1.0 - _weights(model) / _count(lambda: _net(config))
 
 
 def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
-    """Find the width at which a network has about so many sparsifiable weights.
-
-    It is found by bisection on networks without memory (torch's meta device); nothing random is drawn.
+    """Find, by bisection, the width at which a network has about this many sparsifiable weights.
 
     Args:
         make: ``make(width)`` builds the network, larger for a larger width: ``lambda width: small_cnn(shape, 10, width)``.
-        weights: how many weights it should have, as :func:`~lightning_sparse.sparsifiable` counts them.
+        weights: the number of weights, as :func:`~lightning_sparse.sparsifiable` counts them.
 
     Returns:
-        The width whose number of weights is nearest, the smaller network of two that are equally near. Units are whole, so
-        that a narrow network may miss by some percent: count its weights.
+        The width whose number of weights is nearest, and the smaller of two that are equally near. Units are whole, so a
+        narrow network may be some percent off: count its weights.
 
     Raises:
-        SparsityError: if even the smallest has more weights, so that there is no such control, or ``make`` ignores the width.
+        SparsityError: if even the smallest network has more weights, or ``make`` ignores the width.
 
     Example:
         >>> from lightning_sparse.models import lenet_300_100
@@ -77,16 +75,14 @@ def small_width(make: Callable[[float], nn.Module], weights: int) -> float:
         )
     while count(above) < weights:
         if above > 1e6:
-            raise SparsityError(
-                f"make gives {count(above)} weights at any size: let it use the number it is called with"
-            )
+            raise SparsityError(f"make gives {count(above)} weights at any width: let it use its argument")
         below, above = above, 2 * above
-    # From here on `below` has fewer weights and `above` as many or more, and they close in on one step of the count.
+    # `below` has fewer weights, `above` as many or more; they close in on one step of the count.
     while above - below > 1e-9 * above:
         middle = (below + above) / 2
         below, above = (middle, above) if count(middle) < weights else (below, middle)
     width = below if weights - count(below) <= count(above) - weights else above
-    # The same network by a number that can be read: towards the inside of the step, down from `below`, up from `above`.
+    # The shortest number that gives the same network: rounded away from the step, down from `below`, up from `above`.
     rounded = math.floor if width == below else math.ceil
     short = (rounded(width * 10**digits) / 10**digits for digits in range(1, 10))
     return next((number for number in short if number > 0 and count(number) == count(width)), width)
@@ -98,10 +94,8 @@ def _net(config: DictConfig, **width: float) -> nn.Module:
 
 
 def _count(make: Callable[[], nn.Module]) -> int:
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.device("meta"),
-    ):  # neither memory nor the seed of the one that is trained
+    # Takes no memory, and no random number from the network that is trained.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return _weights(make())
 
 

@@ -1,4 +1,4 @@
-"""The task that Hydra runs for each job: done before, failed before, or to be done under a lock."""
+"""The task that Hydra runs for each job: skip what was done or has failed before, and run the rest under a lock."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import gc
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def run() -> None:
     try:
         task()
     except SystemExit as left:
-        if left.code is None:  # Lightning's answer to SIGTERM, which would look like success
+        if left.code is None:  # Lightning exits so on SIGTERM, which would look like success
             raise SystemExit(143) from left
         raise
     finally:
@@ -51,24 +51,19 @@ def _finish(folder: Path, logger: dict[str, Any]) -> None:
         finish(folder, logger)
     except Exception as error:  # what the jobs measured is on disk already, whatever stands in the way of the report
         traceback.print_exception(error)
-        print(
-            f"the report is not written: {folder} keeps all results, `lightning-sparse-report {folder}` reports on them"
-        )
+        kept = f"{folder} keeps all results, `lightning-sparse-report {folder}` reports on them"
+        print(f"the report is not written: {kept}")
         raise SystemExit(1) from error
 
 
 class JobFailedError(RuntimeError):
-    """A job that failed, now or in an earlier launch: what the launcher is told, without the frames that hold the model."""
+    """Tells the launcher that a job failed, now or in an earlier launch, without the frames that hold the model."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_sparse.conf", config_name="config")
 def task(config: DictConfig) -> float | None:
-    """Train one model and measure it, or only what is missing of that.
-
-    Returns:
-        The validation accuracy, for sweepers that search.
-    """
-    gc.collect()  # Trainer, module and data of the job before are one cycle: 10 to 60 MB a job
+    """Train and measure one model, as far as that is not done; return its validation accuracy, for sweepers that search."""
+    gc.collect()  # Trainer, module and data of the previous job refer to each other: 10 to 60 MB a job
     runtime = HydraConfig.get()
     job = job_from(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
@@ -80,7 +75,7 @@ def task(config: DictConfig) -> float | None:
         elif event != "started":
             print(f"{job.run}: {says}", flush=True)
 
-    with _alone(job, tell):
+    with _locked(job, tell):
         measurements = measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
         stored = job.stored()
@@ -88,7 +83,7 @@ def task(config: DictConfig) -> float | None:
             stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective
-        # What was refused costs nothing to try again, and what it was refused for may be no part of its name.
+        # A job that was refused costs nothing to try again, and the reason may be no part of its name.
         again = config.retry_failed or not multirun or (stored and stored.error.startswith("SparsityError"))
         if stored and not again and (stored.status, stored.keys) == ("failed", job.keys):
             tell("failed", "skipped", f"{stored.error}, in an earlier launch (retry_failed=true tries it again)")
@@ -103,24 +98,24 @@ def task(config: DictConfig) -> float | None:
 
 
 def _attempt(config: DictConfig, job: Job, measurements: list[Measurement], how: str, tell: Tell | None) -> None:
-    """Run a job; what fails is left in its folder, and told to the launch if it is one of several jobs."""
+    """Run a job; a failure is written to its folder, and, if it is one of several jobs, told to the launch."""
     if not gc.get_freeze_count():
         _import_all(with_wandb=config.logger.kind == "wandb")
     from lightning_sparse.app.run_job import run_job
 
-    start, failure, refused = time.monotonic(), "", None
+    start, failure, refused = time.monotonic(), "", ""
     try:
         found = run_job(config, job, measurements)
     except Exception as error:
-        if (
-            type(error).__name__ == "UncompletedJobError"
-        ):  # submitit's, in a job that ran out of its time: cut, not failed
+        if type(error).__name__ == "UncompletedJobError":  # submitit's, if its time ran out: the job has not failed
             raise
-        refused = _sparsity_error(error)
-        failure = _leave(job, error, refused or _cause(error), since(start))
-        if tell is None and refused is None:
+        cause = _cause(error)
+        failure = _leave(job, error, cause, since(start))
+        if tell is None and not isinstance(cause, SparsityError):
             raise
-    # Outside of the except, because its exception holds the frames that hold the model: the next job needs the memory.
+        refused = str(cause)
+        del cause
+    # Outside of the except, because an exception holds the frames that hold the model: the next job needs the memory.
     if tell is None and failure:
         print(f"lightning-sparse: {refused}", file=sys.stderr)
         raise SystemExit(2)
@@ -135,39 +130,34 @@ def _attempt(config: DictConfig, job: Job, measurements: list[Measurement], how:
 
 
 def _import_all(*, with_wandb: bool) -> None:
-    """Import what jobs need, and keep it out of what is searched for garbage: here it saves a tenth, and before each job."""
+    """Import what jobs need, and hide it from the garbage collector: saves a tenth here, and time before each job."""
     gc.disable()
     try:
         if with_wandb:
-            with suppress(ModuleNotFoundError):  # which is said when the run is started
-                import wandb.apis.public  # noqa: F401  its first run imports that too, with many more modules to search
+            with suppress(ModuleNotFoundError):  # reported when the run is started
+                import wandb.apis.public  # noqa: F401  the first run would import it, when there is more to search
         import lightning_sparse.app.run_job  # noqa: F401
     finally:
         gc.enable()
     gc.freeze()
-    atexit.register(gc.unfreeze)  # triton's bindings print what was never freed as leaks
+    atexit.register(gc.unfreeze)  # otherwise triton's bindings report leaks
 
 
-@contextmanager
-def _alone(job: Job, tell: Tell) -> Iterator[None]:
-    """Hold a job against other processes: two launches may share a folder."""
+def _locked(job: Job, tell: Tell) -> AbstractContextManager[FileLock]:
+    """Lock a job, because two launches may share a folder."""
     lock = FileLock(job.folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         tell("waiting", says="another process has this job; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _leave(job: Job, error: Exception, cause: BaseException, seconds: float) -> str:
-    """Leave the failure in the job's folder, as far as a disk that may be full takes it; return the reason in a line."""
+    """Write the failure into the job's folder, if the disk is not full, and return the reason in a line."""
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
     try:
-        stored = job.stored() or job  # which knows what training found, and how long earlier launches took
+        stored = job.stored() or job  # has the objective, and the time that earlier launches took
         stored.fail(error, reason, round(stored.seconds + seconds, 2))
     except OSError as full:
         print(f"{job.run}: the failure could not be written down ({full})", file=sys.stderr)
@@ -175,12 +165,9 @@ def _leave(job: Job, error: Exception, cause: BaseException, seconds: float) -> 
 
 
 def _cause(error: Exception) -> BaseException:
-    """What Hydra wraps in an InstantiationException, whose own text names the class and not the trouble."""
-    return error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
-
-
-def _sparsity_error(error: BaseException | None) -> SparsityError | None:
-    """The SparsityError inside Hydra's InstantiationException, if that is what it wraps."""
-    while error is not None and not isinstance(error, SparsityError):
-        error = error.__cause__
-    return error
+    """The SparsityError that led to an error, or what Hydra wraps in an InstantiationException, or the error itself."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, SparsityError):
+        found = found.__cause__
+    wrapped = error.__cause__ if type(error).__name__ == "InstantiationException" else None
+    return found or wrapped or error

@@ -1,4 +1,4 @@
-"""Train one model, or load what an earlier launch has trained of it."""
+"""Train one model, resume its training, or load it if an earlier launch has trained it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from lightning_sparse.results.jobs import Job
 
 
 def check_classifier(model: LightningModule, data: ImageData) -> None:
-    """Refuse a model that gives no logits before anything is spent on training, as far as that can be known by then.
+    """Raise a SparsityError before the training if the model does not return logits.
 
-    A module that builds its layers in ``setup`` or at its first batch can be called only later, and is measured later.
-
-    Raises:
-        SparsityError: saying what the model gives and what to write instead.
+    A module that builds its layers in ``setup`` or at its first batch cannot be called yet, and is not checked here.
     """
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         return
@@ -40,30 +37,21 @@ def check_classifier(model: LightningModule, data: ImageData) -> None:
 
 
 def survival(job: Job) -> list[Callback]:
-    """The callbacks with which a training that is killed goes on from its last checkpoint as if nothing had happened."""
-    # Last, for checkpoints hold what the other callbacks have become.
+    """The callbacks with which a killed training resumes from its last checkpoint as if nothing had happened."""
+    # They come last, because checkpoints hold the state of the other callbacks.
     return [RandomState(), EpochCheckpoint(job.half_done), EndCheckpoint(job.ended)]
 
 
 def train(
     job: Job, model: LightningModule, data: ImageData, trainer: Trainer, following: Iterable[Callback]
 ) -> Masks | None:
-    """Fit the model, go on with it, or load it where an earlier launch has fitted it.
+    """Fit the model, resume its training, or load it if an earlier launch has trained it; return its masks, None if dense.
 
-    The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``.
-
-    Args:
-        job: whose folder holds the checkpoints.
-        model: as built.
-        data: its data.
-        trainer: with the callbacks of :func:`survival` among its own.
-        following: those among its callbacks that measure the training; they too are as they were at its end.
-
-    Returns:
-        The model's masks; None if it is dense.
+    The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``. The
+    trainer has the callbacks of :func:`survival`, and among its others ``following``, whose state is restored too.
     """
     if not job.checkpoint.exists():
-        # Of our own writing, and a module's hyperparameters may hold anything.
+        # We wrote it ourselves, and a module's hyperparameters may be of any type.
         goes_on = job.half_done if job.half_done.exists() else None
         trainer.fit(model, datamodule=data, ckpt_path=goes_on, weights_only=False)
         accuracy = trainer.callback_metrics.get("val_accuracy")
@@ -71,7 +59,7 @@ def train(
             trainer.validate(model, datamodule=data, verbose=False)
             accuracy = trainer.callback_metrics.get("val_accuracy")
         job.save(objective=None if accuracy is None else float(accuracy))
-        os.replace(job.ended, job.checkpoint)  # last, so that a checkpoint means that its objective is known too
+        os.replace(job.ended, job.checkpoint)  # last, so that where there is a checkpoint, the objective is known
     job.half_done.unlink(missing_ok=True)
     content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
     model.load_state_dict(content["state_dict"])
@@ -82,11 +70,7 @@ def train(
 
 
 def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:
-    """Count the masked connections in the model that is measured; 0 for a dense one.
-
-    Raises:
-        SparsityError: if a masked weight is not zero there.
-    """
+    """The sparsity of the masks, 0 for a dense model; raises a SparsityError if a masked weight of the model is not 0."""
     if masks is None:
         return 0.0
     alive = sum(int(model.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())

@@ -136,8 +136,11 @@ class SparseTraining(EngineCallback):
 
     @property
     def sparsity(self) -> float:
-        """Sparsity achieved, in [0, 1], exact to one weight."""
-        return self.masks.sparsity
+        """Share of the sparsifiable weights that are dead and zero, in [0, 1], counted in the weights themselves.
+
+        Where there are masks and no weights (a checkpoint was read, and no training has begun) it is that of the masks.
+        """
+        return self.masks.sparsity if self._state() is not None or self.engine is None else self.engine.sparsity
 
     @property
     def history(self) -> list[Update]:

@@ -24,7 +24,7 @@ from lightning_sparse.engine.hooks import (
     with_closure,
 )
 from lightning_sparse.engine.keeper import Keeper
-from lightning_sparse.engine.leaks import leaks, likely_cause, refuse_leaks
+from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.optimizers import copies_of_weights, forget_history, found_inf, start_newborns
 from lightning_sparse.engine.recipe import Recipe
@@ -88,13 +88,12 @@ class Engine:
         self._off: list[Callable[[], None]] = []
         self._gradients_read = False
         self._verified = 0
-        self._postponed = False
+        self._waiting: int | None = None
 
     @property
     def sparsity(self) -> float:
         """Share of the sparsifiable weights that are dead and zero, in [0, 1], counted in the weights themselves."""
-        leaked = sum(leaks(self.parameters, self.masks).values())
-        return (self.masks.total - self.masks.living - leaked) / self.masks.total
+        return (self.masks.total - self.masks.living - sum(self.leaks().values())) / self.masks.total
 
     @property
     def clock(self) -> int:
@@ -162,7 +161,9 @@ class Engine:
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
         stepped = before.stepped if before else False
-        hooked = Hooked(mine, Keeper(self.masks, mine), count_of(optimizer), steps, is_elementwise(optimizer), stepped)
+        inside = (hooked.keeper for hooked in self._hooked.values() if not steps and hooked.mine.keys() == mine.keys())
+        keeper = next(inside, None) or Keeper(self.masks, mine)
+        hooked = Hooked(mine, keeper, count_of(optimizer), steps, is_elementwise(optimizer), stepped)
         if steps:
             self._optimizers |= dict.fromkeys(mine, optimizer)
         self._hooked[optimizer] = hooked
@@ -265,7 +266,11 @@ class Engine:
 
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
-        return any(hooked.keeper.moved() for hooked in self._hooked.values())
+        return any([hooked.keeper.moved() for hooked in self._hooked.values() if hooked.steps])
+
+    def leaks(self) -> dict[str, int]:
+        """How many dead weights are not zero, by the name of their parameter, if there are any."""
+        return leaks(self.parameters, self.masks)
 
     def verify(self) -> None:
         """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
@@ -275,8 +280,7 @@ class Engine:
     def _verify(self, parameters: Mapping[str, Tensor]) -> None:
         found = leaks(parameters, self.masks)
         if found:
-            cause = likely_cause(self._hooked, stood_still=self.clock == self._verified)
-            refuse_leaks(found, f"after step {self.clock}", f"when last looked at, after step {self._verified}", cause)
+            refuse_leaks(found, self.clock, self._verified, self._hooked)
 
     def _count(self, skipped: Tensor | None) -> None:
         """Count a step, unless it was skipped, and do what is due after it."""
@@ -294,20 +298,19 @@ class Engine:
 
     def _do_step(self) -> bool:
         """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
-        on_time = self.plan.due(self.clock)
-        due = on_time or self._postponed
+        step = self._due(self.clock)
+        due = step is not None
         if self._scoring.watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._scoring.observe()
-        if due and not self._gradients and self._reads_gradients(self.clock):
+        if step is not None and not self._gradients and self._reads_gradients(step):
             # A batch was left out (training_step returned None). If none comes until the next update, none will.
-            self._postponed = not (on_time and self._postponed)
-            due = not self._postponed
-        else:
-            self._postponed = False
+            due = self._waiting is not None and step == self.clock
+            self._waiting = None if due else step
         if due:
             died = self.update().died
+            self._waiting = None
             if died and self._rewinding:
                 self._rewinding.go_back(set(self._optimizers.values()), last=self.at_target)
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
@@ -325,10 +328,15 @@ class Engine:
         if self._scoring.watching:
             return True
         step = self.clock + 1
-        return (self.plan.due(step) or self._postponed) and self._reads_gradients(step)
+        due = self._due(step)
+        return due is not None and self._reads_gradients(due)
+
+    def _due(self, step: int) -> int | None:
+        """The step whose update is to be done after ``step``: that one, or one that still waits for gradients, or None."""
+        return step if self.plan.due(step) else self._waiting
 
     def _reads_gradients(self, step: int) -> bool:
-        """Whether the update after a step reads gradients."""
+        """Whether the update that is due after a step reads gradients."""
         asked = self._asked_living(step)
         grows = self.plan.turnover_at(step) > 0.0 or self.masks.living < asked < self.masks.total
         return self._scoring.reads_gradients(grows=grows)
@@ -344,7 +352,7 @@ class Engine:
         """
         before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
         *rounds, living = self._targets()
-        after, share = before, self.plan.turnover_at(self.clock)
+        after, share = before, self.plan.turnover_at(self._due(self.clock) or self.clock)
         at_birth = self.clock == 0
         for target in rounds:
             after, _, _ = self._scoring.next_masks(after, target, 0.0, at_birth=at_birth)
@@ -401,7 +409,7 @@ class Engine:
             "recipe": self.recipe.plain(),
             "plan": self.plan.plain(),
             "clock": self.clock,
-            "postponed": self._postponed,
+            "waiting": self._waiting,
             "masks": self.masks.pack(),
             **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
@@ -432,7 +440,7 @@ class Engine:
         same_times = all(state["plan"][name] == plan[name] for name in times)
         self.plan = self.plan.with_times(state["plan"])
         self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
-        self._verified, self._postponed = self._taken, state.get("postponed", False)
+        self._verified, self._waiting = self._taken, state.get("waiting")
         self._next_due = self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
         self._scoring.load_state_dict(state)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_sparse.engine.hooks import is_elementwise
+from lightning_sparse.engine.hooks import is_elementwise, is_trainers_own
 from lightning_sparse.errors import SparsityError
 
 
@@ -28,37 +28,36 @@ def leaks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict
     return {name: count for name, count in counts.items() if count}
 
 
-def refuse_leaks(found: Mapping[str, int], when: str, clean: str, cause: str) -> None:
-    """Raise a SparsityError about dead weights that are not zero, if there are any.
+def refuse_leaks(found: Mapping[str, int], step: int, clean: int, optimizers: Iterable[Optimizer]) -> None:
+    """Raise a SparsityError about dead weights that are not zero: which, since when, why probably, and what to write.
 
     Args:
         found: what :func:`leaks` gave.
-        when: when they were found.
-        clean: when they were zero the last time.
-        cause: what has probably moved them, and what to write.
-    """
-    if found:
-        name, count = next(iter(found.items()))
-        others = f" and {sum(found.values()) - count} of {len(found) - 1} more parameters" if len(found) > 1 else ""
-        raise SparsityError(f"{count} dead weights of {name!r}{others} are not zero {when}; they were {clean}. {cause}")
-
-
-def likely_cause(optimizers: Iterable[Optimizer], *, stood_still: bool) -> str:
-    """What has probably moved dead weights, and what to write.
-
-    Args:
+        step: how many optimizer steps have been seen.
+        clean: how many had been seen when the dead were verified to be zero the last time.
         optimizers: those that the engine is hooked into.
-        stood_still: whether no step of theirs was seen in the meantime.
     """
-    names = sorted({type(optimizer).__name__ for optimizer in optimizers})
-    if stood_still:
-        return (
-            f"No step of {', '.join(names)} was seen in the meantime: the weights are moved by an optimizer that is not "
-            "among the Trainer's, or by a method other than step(). Return the one that steps from configure_optimizers"
-        )
-    unknown = sorted({type(each).__name__ for each in optimizers if not is_elementwise(each)})
-    kept = f"{', '.join(unknown)} may keep copies of the weights and write them back; or " if unknown else ""
+    name, count = next(iter(found.items()))
+    others = f" and {sum(found.values()) - count} of {len(found) - 1} more parameters" if len(found) > 1 else ""
+    last = f"none was when step {clean} was verified" if clean else "none was when training began"
+    cause = _not_seen(optimizers) if step == clean else _written(optimizers)
+    raise SparsityError(f"{count} dead weights of {name!r}{others} are not zero after step {step}; {last}. {cause}")
+
+
+def _not_seen(optimizers: Iterable[Optimizer]) -> str:
+    names = sorted({type(each).__name__ for each in optimizers if not is_trainers_own(each)})
     return (
-        f"{kept}code of yours writes weights outside of optimizer.step() (a moving average, clipping, a copy): let it "
-        "write zeros where callback.masks has them, or call callback.engine.zero_dead() after it"
+        f"No step of {', '.join(names)} was seen in the meantime, so another optimizer moves the weights, or code of yours: "
+        "return the optimizer that steps from configure_optimizers, or call callback.engine.zero_dead() after your code"
+    )
+
+
+def _written(optimizers: Iterable[Optimizer]) -> str:
+    unknown = sorted(
+        {type(each).__name__ for each in optimizers if not is_elementwise(each) and not is_trainers_own(each)}
+    )
+    kept = f"{', '.join(unknown)} may keep a copy of the weights and write it back; or " if unknown else ""
+    return (
+        f"Probably {kept}code of yours writes weights outside of optimizer.step() (a moving average, clipping, a copy): "
+        "call callback.engine.zero_dead() after it"
     )

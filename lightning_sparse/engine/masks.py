@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,9 @@ class Masks(Mapping[str, Tensor]):
         """Share of the connections that are dead, in [0, 1]."""
         return (self.total - self.living) / self.total
 
-    def layer_sparsity(self) -> dict[str, float]:
-        """The sparsity of each parameter."""
-        return {name: 1.0 - self._living[name] / words.numel() for name, words in self._words.items()}
+    def layer_sparsity(self, leaked: Mapping[str, int] = MappingProxyType({})) -> dict[str, float]:
+        """The sparsity of each parameter, less what of the dead weights is not zero."""
+        return {n: 1.0 - (self._living[n] + leaked.get(n, 0)) / words.numel() for n, words in self._words.items()}
 
     def apply(self, parameters: Mapping[str, Tensor]) -> None:
         """Zero the dead connections of ``parameters`` in place, on any device: one pass, about the cost of a copy."""

@@ -151,8 +151,11 @@ class Monitoring:
         for key, engine in self._engines.items():
             living.update(self._lifetimes[key].ages(engine.clock))
         total, alive = sum(mask.total for mask in masks), living.total()
+        leaked = Counter[str]()
+        for engine in self._engines.values():
+            leaked.update(engine.leaks())
         found = {
-            "sparsity": (total - alive) / total,
+            "sparsity": (total - alive - leaked.total()) / total,
             "turnover": self._turnover,
             "ever_lived": self.ever_lived,
             "age/mean": mean_age(living),
@@ -163,7 +166,9 @@ class Monitoring:
             count = sum(len(units) for units in self._dead.values())
             found["dead_units"] = sum(int(units.sum()) for units in self._dead.values()) / count
         if per_layer:
-            found |= {f"sparsity/{name}": share for mask in masks for name, share in mask.layer_sparsity().items()}
+            found |= {
+                f"sparsity/{name}": share for mask in masks for name, share in mask.layer_sparsity(leaked).items()
+            }
             found |= {f"dead_units/{name}": float(units.float().mean()) for name, units in self._dead.items()}
         return found | self.costs()
 

@@ -1,6 +1,6 @@
-"""Everything that knows Weights & Biases: one run per job, one summary run per sweep, offline unless asked.
+"""Weights & Biases: one run per job and one summary run per sweep, offline by default.
 
-A job's run, from before training to after measurement::
+A job's run, from before the training to after the measurements::
 
     run = job_run(name="gradual-0.9-s0", project="digits", group="quick/gradual", config=config, folder="outputs/quick")
     failed = True
@@ -12,7 +12,7 @@ A job's run, from before training to after measurement::
     finally:
         finish(run, failed=failed)
 
-With ``mode="disabled"`` the run is None, every function takes that None, and wandb need not be installed.
+With ``mode="disabled"`` the run is None, which every function accepts, and wandb need not be installed.
 """
 
 from lightning_sparse.tracking.job_log import log_job

@@ -1,4 +1,4 @@
-"""Files that a run keeps: as they are now, in the run's own folder."""
+"""Files that a run keeps a copy of, in its own folder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ if TYPE_CHECKING:
 
 
 def keep(run: Run, kind: str, files: Iterable[Path]) -> None:
-    """Log files as one artifact.
+    """Log the files that exist as one artifact of type ``kind``.
 
-    They are copied beside the run first: what lies in a job's or a sweep's folder goes on changing until it is uploaded,
-    and W&B's own copy would lie in the user's home.
-
-    Args:
-        run: the run.
-        kind: the artifact's type, and the end of its name.
-        files: those that do not exist are left out.
+    They are copied beside the run first: those in a job's or a sweep's folder may change before they are uploaded, and
+    W&B's own copy would be in the user's home.
     """
     import wandb
 
@@ -37,14 +32,14 @@ def keep(run: Run, kind: str, files: Iterable[Path]) -> None:
 
 
 def place(run: Run) -> Path:
-    """The folder of a run's artifacts, beside its other files."""
+    """The folder of a run's artifacts."""
     folder = Path(run.dir).resolve().parent / "artifacts"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def masks_file(run: Run, masks: Masks) -> Path:
-    """Write masks at one bit a connection, for :func:`lightning_sparse.load_masks`."""
+    """Write masks, one bit for each weight, for :func:`lightning_sparse.load_masks`."""
     import torch
 
     path = place(run) / "masks.pt"

@@ -1,4 +1,4 @@
-"""Line charts of a sweep: against density, against eps, and against bits with the Pareto front."""
+"""Line charts of a sweep: against density, against eps, and against kilobits with the Pareto front."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Series = dict[str, tuple[list[float], list[float]]]
 
 
 def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
-    """Make all charts of one data set and model.
+    """Draw all charts of one data set and model.
 
     Args:
         averages: as :func:`~lightning_sparse.tables.averages.over_seeds` gives them.
@@ -22,8 +22,8 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
 
     Returns:
         ``versus density/<chart>``, and ``versus kilobits/eps=...`` with the Pareto front, with a line per method;
-        ``versus eps/<method>``, the security curves, with a line per sparsity. A title stands behind the first slash. (Names
-        that `wandb leet`, which draws the sizes of their tables, sorts behind the numbers.)
+        ``versus eps/<method>``, the security curves, with a line per sparsity. The title comes after the first slash. `wandb
+        leet` shows only the sizes of the charts' tables, and sorts charts with these names behind the numbers.
     """
     averages = averages.dropna(subset=["mean"])
     drawn = {}
@@ -34,24 +34,24 @@ def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
         name = slashed("versus eps", title, method)
         drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
     for eps, curves in _pareto(averages).items():
-        name = slashed("versus kilobits", title, f"eps={eps:.4g}")
-        drawn[name] = _lines(
-            curves, f"robust accuracy at eps = {eps:.4g}, worst case", title, "description length, kilobits"
+        name, says = (
+            slashed("versus kilobits", title, f"eps={eps:.4g}"),
+            f"robust accuracy at eps = {eps:.4g}, worst case",
         )
+        drawn[name] = _lines(curves, says, title, "description length, kilobits")
     return drawn
 
 
 def charted(averages: pd.DataFrame) -> pd.DataFrame:
-    """The quantities that the page shows, under attack in the worst case alone."""
+    """The quantities that the report shows, and under attack only the worst case."""
     return averages[(described(averages, "heading") != "") & averages["attack"].isin(["", "worst"])]
 
 
 def _against_density(lines: pd.DataFrame) -> Series:
     """One line per method; dense is a level line."""
     sparse = lines[lines["method"] != "dense"].sort_values("sparsity_asked")
-    series = {
-        str(method): (list(1 - line["sparsity_asked"]), list(line["mean"])) for method, line in sparse.groupby("method")
-    }
+    methods = sparse.groupby("method")
+    series = {str(method): (list(1 - line["sparsity_asked"]), list(line["mean"])) for method, line in methods}
     for level in lines.loc[lines["method"] == "dense", "mean"]:
         across = sorted({1 - sparsity for sparsity in sparse["sparsity_asked"]} | {1.0})
         series["dense"] = (across, [level] * len(across))
@@ -59,7 +59,7 @@ def _against_density(lines: pd.DataFrame) -> Series:
 
 
 def _security(averages: pd.DataFrame) -> dict[str, Series]:
-    """Per method, one line per sparsity over eps, dense among them; clean accuracy is that at eps 0."""
+    """For each method, one line per sparsity over eps, and that of dense; at eps 0 it is the clean accuracy."""
     kept = accuracies(averages).fillna({"eps": 0.0})
     if not kept["eps"].any():
         return {}
@@ -78,7 +78,7 @@ def _curve(line: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 
 def _pareto(averages: pd.DataFrame) -> dict[float, Series]:
-    """Per eps, one line per method through its levels, and the front of those that no check of trust has failed."""
+    """For each eps, one line per method through its levels, and the front of those that passed all checks of trust."""
     found = {}
     for points in pareto(averages):
         points = points.sort_values("kilobits")
@@ -102,5 +102,5 @@ def _lines(series: Series, says: str, title: str, xname: str) -> Any:
 
 
 def slashed(*parts: str) -> str:
-    """Put the parts of a chart's name together, without those that are empty."""
+    """Join the parts of a chart's name that are not empty."""
     return "/".join(part for part in parts if part)

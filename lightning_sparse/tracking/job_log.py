@@ -1,4 +1,4 @@
-"""What was measured of one job, in its run: numbers, images, and the files behind them."""
+"""Log a job's measurements to its run: numbers, images and files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 
 
 def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
-    """Log all that a job's folder holds of the measurements last asked for.
+    """Log everything in a job's folder of the measurements last asked for.
 
     One point on the sparsity axis holds the numbers, ``adversarial/eps=...`` (image, adversarial image, difference) and
-    ``maps/<attribution>`` (image, map), each of the first image of up to six classes; NaN is left out, and of two rows of
-    one chart the later counts. Two artifacts hold the masks and
-    ``records.jsonl``.
+    ``maps/<attribution>`` (image, map), each of the first image of up to six classes. NaN is left out, and of two rows of
+    one chart the later counts. Two artifacts hold the masks and ``records.jsonl``.
 
     Args:
         run: the job's run; None does nothing.
-        job: what was measured.
+        job: the job.
         masks: of the trained model; None for a dense one.
     """
     if run is None:
@@ -36,7 +35,7 @@ def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
     point = {chart: value for chart, value in values.items() if not isnan(value)}
     if point:
         point[AXIS] = records[-1].sparsity
-        # One call: with an axis of one's own W&B drops values that come at another step than their axis.
+        # In one call, because W&B drops values that are logged at another step than their axis.
         run.log({**point, **_images(job)})
         run.summary.update(point)
     keep(run, "records", [job.rows])
@@ -48,11 +47,8 @@ def _images(job: Job) -> dict[str, Any]:
     from lightning_sparse.results.arrays import attributions
     from lightning_sparse.tracking.pictures import adversarial_pictures, chosen, images, map_pictures
 
-    shown = {}
-    crafted = chosen(job, "transfer")
+    crafted, explained = chosen(job, "transfer"), chosen(job, "saliency")
+    shown = {f"maps/{name}": images(map_pictures(explained, name)) for name in attributions(explained)}
     if crafted:
         shown[f"adversarial/eps={float(crafted['eps']):.4g}"] = images(adversarial_pictures(crafted))
-    explained = chosen(job, "saliency")
-    for attribution in attributions(explained):
-        shown[f"maps/{attribution}"] = images(map_pictures(explained, attribution))
     return shown

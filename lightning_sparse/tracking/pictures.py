@@ -1,4 +1,4 @@
-"""Adversarial examples and saliency maps as images to look at, from the arrays that measurements leave."""
+"""Pictures of adversarial examples and saliency maps, from the arrays that measurements store."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ Array = NDArray[Any]
 Picture = tuple[NDArray[np.uint8], str]
 
 MOST = 6  # images of a job, of different classes
-SIDE = 96  # pixels at least: a browser would smooth 8 x 8 digits into detail that no network saw
+SIDE = 96  # least size in pixels: a browser would smooth 8 x 8 digits
 VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
 
 def chosen(job: Job, kind: str) -> Arrays:
-    """Read what a measurement stored of the first image of each class, six classes at most.
+    """Read the arrays that ``"transfer"`` or ``"saliency"`` stored of the first image of each class, six classes at most.
 
-    Args:
-        job: whose it is.
-        kind: ``"transfer"`` (adversarial examples) or ``"saliency"`` (maps).
-
-    Returns:
-        The arrays, first axis the images; empty if there is no file, or only a torn one.
+    Their first axis is the images. Empty if there is no file, or only a torn one.
     """
     found = load_whole(job, kind)
     if not found:
@@ -40,7 +35,7 @@ def chosen(job: Job, kind: str) -> Arrays:
 
 
 def adversarial_pictures(saved: Arrays) -> list[Picture]:
-    """Side by side: the image, the adversarial one, and their difference, grey for none and scaled to its largest."""
+    """The image, the adversarial one, and their difference: grey for 0, scaled to its largest absolute value."""
     pictures = []
     for i, label in enumerate(saved["labels"]):
         image, adversarial = saved["images"][i].astype(float), saved["adversarial"][i].astype(float)
@@ -54,13 +49,9 @@ def adversarial_pictures(saved: Arrays) -> list[Picture]:
 
 
 def map_pictures(saved: Arrays, attribution: str, tops: Sequence[float] | None = None) -> list[Picture]:
-    """Side by side: the image, and the map of what counts for its class, brighter for more.
+    """Each image and its map of an attribution.
 
-    Args:
-        saved: what :func:`chosen` read.
-        attribution: whose maps were stored.
-        tops: (n,), what is brightest in the map of each image; the map's own largest value if left out. Maps of several
-            networks compare if they share it.
+    The brightest colour stands for the value in ``tops`` (n,), which several networks may share, or for a map's largest one.
     """
     pictures = []
     for i, label in enumerate(saved["labels"]):
@@ -74,7 +65,7 @@ def map_pictures(saved: Arrays, attribution: str, tops: Sequence[float] | None =
 
 
 def images(pictures: Iterable[Picture]) -> list[wandb.Image]:
-    """Make them W&B's."""
+    """As W&B's images."""
     import wandb
 
     return [wandb.Image(pixels, caption=says) for pixels, says in pictures]
@@ -87,7 +78,7 @@ def _colours(image: Array) -> Array:
 
 
 def _strip(parts: list[Array]) -> NDArray[np.uint8]:
-    """Enlarge them by a whole number, pixel by pixel, and put them beside each other with a white gap."""
+    """Enlarge them by a whole factor, and put them side by side with a white gap."""
     times = -(-SIDE // min(parts[0].shape[:2]))
     large = [part.repeat(times, axis=0).repeat(times, axis=1) for part in parts]
     gap = np.ones((len(large[0]), max(2, SIDE // 16), 3))

@@ -1,4 +1,4 @@
-"""W&B runs: how they start, what they are called, what they tell of themselves, and how they end."""
+"""Start, name, describe and end W&B runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 MODES = ("disabled", "offline", "online")
 AXIS = "sparsity"
 STEP = "trainer/global_step"
-# What is charted against sparsity: the groups of measurements, and the images that belong to them.
+# Charted against sparsity: the groups of measurements, and images.
 GROUPS = (*dict.fromkeys(described.group for described in QUANTITIES), "adversarial", "maps")
-# Curves of the training, though they are in those groups.
+# Charted over the training, although they are in those groups.
 CURVES = ("robust/monitor/*", "vog/rank_stability")
 ID_LENGTH = 64
 
@@ -38,24 +38,24 @@ def job_run(
     config: Mapping[str, Any] | None = None,
     mode: str = "offline",
 ) -> Run | None:
-    """Start the run of one job, or go on with it.
+    """Start or resume the run of one job.
 
-    Its id is made of the sweep's and the job's name. A later launch that resumes the training, or measures more, writes
-    another offline folder of the same id, and ``wandb sync`` appends it to the first.
+    Its id is made from the names of the sweep and the job. A later launch that resumes the training, or measures more,
+    writes another offline folder with the same id, and ``wandb sync`` appends it to the first.
 
     Args:
         name: the job's name, as in its records' ``run``.
         project: W&B project.
         group: what the project's charts are grouped by: the sweep and the method, without the seed.
-        folder: the sweep's; the run is written to ``<folder>/wandb``; runs that share it are compared by
-            ``wandb leet <folder>/wandb``.
-        tags: data set, model, method: what runs are searched by.
+        folder: the sweep's; the run is written to ``<folder>/wandb``, and ``wandb leet <folder>/wandb`` compares the runs
+            there.
+        tags: data set, model and method, to search runs by.
         config: the job's resolved settings and its identity (method, seed, ...). Nested mappings become flat keys with
             dots, so that the table of runs has a column for each.
         mode: ``"offline"`` (files only, no account), ``"online"`` or ``"disabled"``.
 
     Returns:
-        The run, to be handed to the functions of this package, and to :func:`finish` in any case; None if disabled.
+        The run, which must be ended with :func:`finish`; None if disabled.
 
     Raises:
         SparsityError: if ``mode`` is not one of these, or wandb is not installed.
@@ -65,10 +65,11 @@ def job_run(
         Traceback (most recent call last):
         lightning_sparse.SparsityError: mode='ofline' does not exist: did you mean 'offline'? (allowed: disabled, offline, online)
     """  # noqa: E501
+    sweep = Path(folder).resolve()
     run = start(
         mode,
         folder,
-        id=run_id(name, Path(folder).resolve().name, key_of(str(Path(folder).resolve()))),
+        id=run_id(name, sweep.name, key_of(str(sweep))),
         resume="allow",
         name=name,
         project=project,
@@ -78,7 +79,7 @@ def job_run(
         config=flat(config or {}),
     )
     if run is not None:
-        # WandbLogger declares its step only for runs that it starts itself.
+        # WandbLogger does this only for runs that it starts itself.
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         for curve in CURVES:  # before the groups: of two patterns W&B takes the first
@@ -89,10 +90,9 @@ def job_run(
 
 
 def lightning_logger(run: Run | None) -> WandbLogger | None:
-    """Make a logger that writes a Trainer's metrics to ``run``; None for a run that is disabled.
+    """Make a logger that writes a Trainer's metrics to ``run``; None if it is disabled.
 
-    The logger is given the run and starts none of its own: it would take over whatever run the process has, and it
-    sets ``WANDB_MODE`` for the whole process.
+    A logger that starts its own run would take over any run of the process, and set ``WANDB_MODE`` for all of it.
     """
     if run is None:
         return None
@@ -102,25 +102,20 @@ def lightning_logger(run: Run | None) -> WandbLogger | None:
 
 
 def finish(run: Run | None, *, failed: bool = False) -> None:
-    """End a run, in a ``finally``: a run left open keeps its last values from the disk.
-
-    Args:
-        run: the run; None does nothing.
-        failed: whether W&B shall show it as failed.
-    """
+    """End a run, if it is not None; call it in a ``finally``, because the last values of a run left open are not written."""
     if run is not None:
         run.finish(exit_code=int(failed))
 
 
 def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -> Run | None:
-    """Start a run that tells nothing of the machine it runs on; ``about`` is what ``wandb.init`` takes."""
+    """Start a run that records nothing about the machine; ``about`` goes to ``wandb.init``."""
     if check_choice("mode", mode, MODES) == "disabled":
         return None
     wandb = need("wandb")
     settings = wandb.Settings(
         silent=True,
         console="off",
-        # Results are shared more freely than the machines they were made on.
+        # Results may be shared; details of the machine should not be.
         host="",
         disable_git=True,
         disable_code=True,
@@ -131,13 +126,13 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
         x_save_requirements=False,
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
-    # W&B refuses tags that are empty, doubled or longer than 64. "create_new" leaves a run of the caller's alone.
+    # W&B refuses tags that are empty, repeated or longer than 64. "create_new" leaves the caller's own run alone.
     try:
         run: Run = wandb.init(
             **about,
             dir=str(folder),
             tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
-            mode="online" if mode == "online" else "offline",
+            mode=mode,
             reinit="create_new",
             settings=settings,
         )
@@ -150,14 +145,14 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
 
 
 def define_axis(run: Run) -> None:
-    """Make sparsity the axis of what is measured."""
+    """Chart measurements against sparsity."""
     run.define_metric(AXIS)
     for group in GROUPS:
         run.define_metric(f"{group}/*", step_metric=AXIS)
 
 
 def run_id(*names: str) -> str:
-    """Make the id of a run, the same in every launch: letters, digits, ``._-``, at most 64.
+    """Make the id of a run, the same in every launch: at most 64 of letters, digits and ``._-``.
 
     Example:
         >>> run_id("gradual_pruning-0.9-seed0-46f14e74", "quick")

@@ -1,4 +1,4 @@
-"""One run for a whole sweep: the form that needs no clicking in W&B."""
+"""One W&B run for a whole sweep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lightning_sparse.errors import check_choice
 from lightning_sparse.results.jobs import key_of
@@ -31,19 +33,16 @@ Points = dict[float, dict[str, Any]]
 def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
     """Log a whole sweep as one run, after its report is written.
 
-    It holds every record and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, one
-    point per sparsity with the means of every method and the same images at every level, which the slider of an image
-    panel goes through, every figure of the report as an image, and ``records.csv``, ``table.csv`` and ``report.html`` as an
-    artifact. Its group is the sweep's name, its job type ``summary``. Its id is the same in every launch, so that the one
-    uploaded last counts. Offline, nothing is written if no number has changed since the last one.
+    It holds all records and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, the
+    figures of the report, and ``records.csv``, ``table.csv`` and ``report.html`` as an artifact. One point per sparsity has
+    the means of every method, and the same images at every level, for the slider of an image panel. Its group is the
+    sweep's name, its job type ``summary``. Its id is the same in every launch, so that the last upload counts. Offline,
+    nothing is written if no number has changed.
 
     Args:
         sweep: as :func:`~lightning_sparse.tables.collect.collect` reads it; its report is in its folder.
         project: W&B project, the same as the jobs'.
-        mode: as for :func:`~lightning_sparse.tracking.job_run`.
-
-    Raises:
-        SparsityError: as for :func:`~lightning_sparse.tracking.job_run`.
+        mode: as for :func:`~lightning_sparse.tracking.job_run`, and so are the errors.
     """
     if check_choice("mode", mode, MODES) == "disabled":
         return
@@ -51,6 +50,7 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
     name = run_id("summary", sweep.name, key_of(str(folder.resolve())))
     if mode == "offline" and _told_before(folder, name):
         return
+    kinds = ({getattr(job, kind) for job in sweep.started} for kind in ("data", "model", "method"))
     run = start(
         mode,
         folder,
@@ -59,11 +59,7 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
         project=project,
         group=sweep.name,
         job_type="summary",
-        tags=[
-            name
-            for kind in ("data", "model", "method")
-            for name in sorted({getattr(job, kind) for job in sweep.started})
-        ],
+        tags=[tag for kind in kinds for tag in sorted(kind)],
         config={"sweep": sweep.name},
     )
     assert run is not None  # only "disabled" starts none
@@ -77,10 +73,9 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
 
 
 def _told_before(folder: Path, name: str) -> bool:
-    """Whether the newest offline run of this id was made of the same numbers."""
-    earlier = max(
-        folder.glob(f"wandb/offline-run-*-{name}*/artifacts"), default=None
-    )  # the time stands first in their names
+    """Whether the newest offline run of this id has the same numbers."""
+    # Their names begin with the time.
+    earlier = max(folder.glob(f"wandb/offline-run-*-{name}*/artifacts"), default=None)
     try:
         return earlier is not None and all(cmp(folder / file, earlier / file, shallow=False) for file in NUMBERS)
     except OSError:
@@ -99,7 +94,7 @@ def _log(run: Run, sweep: Sweep) -> None:
     table = summarise(sweep)
     logged: dict[str, Any] = {
         "records": _table(sweep.frame),
-        "table": _table(table.assign(sparsity=table["sparsity"].map(rounded))),  # table.csv has it exactly
+        "table": _table(table.assign(sparsity=table["sparsity"].map(rounded))),  # table.csv has the exact sparsity
     }
     points: Points = defaultdict(dict)
     for title, part in by_subject(sweep).items():
@@ -117,13 +112,13 @@ def _log(run: Run, sweep: Sweep) -> None:
 
 
 def _means(points: Points, averages: pd.DataFrame, title: str) -> None:
-    """The means of every method as plain numbers, which `wandb leet` draws too."""
+    """Add the means of every method as plain numbers, which `wandb leet` can draw."""
     for line in charted(averages).dropna(subset=["mean"]).to_dict("records"):
         points[line["sparsity_asked"]][slashed(line["chart"], title, line["method"])] = line["mean"]
 
 
 def _images(points: Points, sweep: Sweep, title: str) -> None:
-    """The same images at every level of a method, dense first, of the first seed."""
+    """Add the same images at every level of a method, dense first, from the first seed."""
     from lightning_sparse.results.arrays import attributions
     from lightning_sparse.tracking.pictures import adversarial_pictures, images, map_pictures
 
@@ -136,9 +131,8 @@ def _images(points: Points, sweep: Sweep, title: str) -> None:
         explained = _of_same_images(levels, "saliency")
         for attribution in attributions(explained[0][1]) if explained else []:
             have = [(sparsity, saved) for sparsity, saved in explained if attribution in saved]
-            tops = [
-                max(float(saved[attribution][i].max()) for _, saved in have) for i in range(len(have[0][1]["labels"]))
-            ]
+            count = len(have[0][1]["labels"])
+            tops = [max(float(saved[attribution][i].max()) for _, saved in have) for i in range(count)]
             for sparsity, saved in have:
                 shown = images(map_pictures(saved, attribution, tops))
                 points[sparsity][slashed("maps", title, method, attribution)] = shown
@@ -146,18 +140,16 @@ def _images(points: Points, sweep: Sweep, title: str) -> None:
 
 def _of_same_images(jobs: list[Job], kind: str) -> list[tuple[float, Arrays]]:
     """Sparsity and arrays of the jobs that were measured on the same images as the sparsest."""
-    from numpy import array_equal
-
     from lightning_sparse.tracking.pictures import chosen
 
     loaded = [(job.sparsity_asked, chosen(job, kind)) for job in jobs]
     loaded = [(sparsity, saved) for sparsity, saved in loaded if saved]
-    return [level for level in loaded if array_equal(level[1]["images"], loaded[-1][1]["images"])]
+    return [level for level in loaded if np.array_equal(level[1]["images"], loaded[-1][1]["images"])]
 
 
 @contextmanager
 def _staging_beside(run: Run) -> Iterator[None]:
-    """Have W&B put its copies of tables beside the run, and not in the home, unless the user has said where."""
+    """Make W&B put its copies of tables beside the run, and not in the user's home, unless the user has chosen a folder."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return

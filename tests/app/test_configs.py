@@ -97,7 +97,7 @@ def test_sweepers_of_others_decide_for_themselves():
 def test_bad_values_in_a_config_are_refused_by_the_callback():
     with pytest.raises(Exception, match=r"final_sparsity=1\.5") as error:
         instantiate(composed("sparsity=brain_development", "sparsity.final_sparsity=1.5").sparsity)
-    assert isinstance(app._sparsity_error(error.value), SparsityError)
+    assert isinstance(app._cause(error.value), SparsityError)
 
 
 def test_controls_are_one_flag():

@@ -44,7 +44,7 @@ def test_the_small_width_draws_nothing_and_knows_its_limits():
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(SparsityError, match=r"weights=500 is fewer than the smallest such model has \(795\)"):
         small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 500)
-    with pytest.raises(SparsityError, match=r"make gives 266200 weights at any size"):
+    with pytest.raises(SparsityError, match=r"make gives 266200 weights at any width"):
         small_width(lambda width: lenet_300_100((1, 28, 28), 10), 10**6)
     with pytest.raises(SparsityError, match=r"weights=0\.5 is not an integer of at least 1"):
         small_width(lambda width: lenet_300_100((1, 28, 28), 10, width), 0.5)

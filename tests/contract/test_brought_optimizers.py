@@ -268,10 +268,8 @@ class Writes(Net):
 def test_code_that_writes_dead_weights_is_noticed_at_the_next_batch(make_trainer):
     callback = Static(0.9)
     module = Writes(callback)
-    message = r"922 dead weights of 'body.2.weight' are not zero after step 4.*code of yours writes weights"
-    dead = int((~torch.ones(1, dtype=torch.bool)).sum())
-    assert dead == 0
-    with pytest.raises(SparsityError, match=message.replace("922", r"\d+")):
+    message = r"^\d+ dead weights of 'body.2.weight' are not zero after step 4; .* began. Probably code of yours writes"
+    with pytest.raises(SparsityError, match=message):
         make_trainer(callback, max_epochs=1).fit(module, settings.batches())
     assert module.forwards == 4
 
@@ -291,7 +289,7 @@ def test_what_torch_does_not_count_is_noticed_before_a_checkpoint_is_saved(make_
 
     callback = Static(0.9)
     module = Late(sgd, callback)
-    with pytest.raises(SparsityError, match="dead weights of 'body.2.weight' are not zero after step 10"):
+    with pytest.raises(SparsityError, match=r"dead weights of 'body.2.weight' are not zero after step 10"):
         make_trainer(callback, max_epochs=2).fit(module, settings.batches())
     assert module.forwards == 10
 
@@ -308,6 +306,7 @@ def test_the_sparsity_that_is_reported_is_counted_in_the_weights(make_trainer):
     assert callback.sparsity == (dead - lost) / callback.masks.total
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_a_step_whose_batch_was_left_out_only_puts_the_update_off(make_trainer):
     class LeavesOut(Net):
         def training_step(self, batch, batch_idx):
@@ -325,9 +324,10 @@ def test_a_step_whose_batch_was_left_out_only_puts_the_update_off(make_trainer):
         assert callback.engine.clock == STEPS
         if due:
             assert due not in steps
-            assert due + 1 in steps
+            assert callback.history[steps.index(due + 1)].replaced > 0
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_a_network_without_any_gradient_is_still_refused_at_the_second_update(make_trainer):
     class Never(Net):
         def training_step(self, batch, batch_idx):

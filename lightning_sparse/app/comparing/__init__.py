@@ -1,1 +1,1 @@
-"""What takes several jobs, computed once a sweep has ended."""
+"""Comparisons between the jobs of a sweep, made when it has ended."""

@@ -1,7 +1,4 @@
-"""What is computed from several jobs together, once a sweep has ended: rows that no job could write alone.
-
-Every comparison takes the jobs that are done and gives rows, each signed with the job that it is about.
-"""
+"""All comparisons of a sweep's jobs. Each takes the jobs that are done and gives rows, signed with the job they are about."""
 
 from __future__ import annotations
 
@@ -20,28 +17,23 @@ from lightning_sparse.results.records import Record
 
 
 def update_comparisons(folder: Path, jobs: list[Job]) -> None:
-    """Write into a sweep's folder what is computed from its jobs together: rows, and what the report shows of images.
+    """Write the comparisons of the jobs that are done, and the images that the report shows, into the sweep's folder.
 
-    Whole or not at all, so that nothing doubles and nothing lags. What took seconds to minutes is left as it is where no
-    file that it was made from has changed.
-
-    Args:
-        folder: the sweep's folder.
-        jobs: of the sweep; those that are not done are left out.
+    All of them are written anew if any file that they are made from has changed.
     """
     path, key = folder / "records.jsonl", _made_from(jobs)
     if key in records.closed(path):
         return
     failed: list[str] = []
     records.write(path, compare_jobs(jobs, failed))
-    with _losing_nothing_else("gallery", failed):
+    with _reporting_failure("gallery", failed):
         write_forgotten_images(folder, jobs)
     if not failed:
         records.append(path, [], closes=key)
 
 
 def _made_from(jobs: list[Job]) -> str:
-    """A key that changes when a file changes that comparisons read; a launch that measures nothing changes none."""
+    """A key that changes with every file that the comparisons read."""
     files = {
         job.run: [
             (path.name, path.stat().st_mtime_ns, path.stat().st_size)
@@ -55,25 +47,20 @@ def _made_from(jobs: list[Job]) -> str:
 
 
 def compare_jobs(jobs: list[Job], failed: list[str] | None = None) -> list[Record]:
-    """Everything that a sweep's report needs beside the jobs' own rows.
-
-    Args:
-        jobs: of one sweep; those that are not done are left out.
-        failed: where the names of comparisons go that could not be made.
-    """
+    """Compare the jobs of a sweep that are done, and append the names of comparisons that raised to ``failed``."""
     from lightning_sparse.app.comparing.transferred_attacks import transferred_attacks
 
     done = [job for job in jobs if job.status == "done"]
     rows: list[Record] = []
     for comparison in (same_images, dense_agreement, differences, forgotten_images, transferred_attacks):
-        with _losing_nothing_else(comparison.__name__.replace("_", " "), failed):
+        with _reporting_failure(comparison.__name__.replace("_", " "), failed):
             rows += comparison(done)
     return rows
 
 
 @contextmanager
-def _losing_nothing_else(name: str, failed: list[str] | None) -> Iterator[None]:
-    """Say what could not be made and go on: it is of no job, so that no job's numbers may be lost to it."""
+def _reporting_failure(name: str, failed: list[str] | None) -> Iterator[None]:
+    """Print what could not be made and go on, because the jobs' own numbers must be reported all the same."""
     try:
         yield
     except Exception as error:

@@ -15,13 +15,13 @@ from lightning_sparse.results.arrays import forgotten_file, key_of_kind, load
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
 
-MOST = 500  # images kept of each level, for the report to show
+MOST = 500  # images kept of each method
 
 
 def forgotten_images(jobs: list[Job]) -> list[Record]:
-    """What the sparse networks of a method and level get wrong that the dense ones do not, seeds taken together.
+    """Count the images that the networks of a method and level get wrong and the dense ones do not, over all seeds.
 
-    And whether the images with the most variable gradients in the dense training are among them.
+    Where the dense trainings were followed, also whether their images with the most variable gradients are among them.
     """
     rows = []
     for level, dense, (sparse_says, dense_says, labels) in populations(jobs):
@@ -39,11 +39,7 @@ def forgotten_images(jobs: list[Job]) -> list[Record]:
 def populations(
     jobs: list[Job],
 ) -> Iterator[tuple[list[Job], list[Job], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]]:
-    """Yield the networks of each method and level, the dense ones beside them, and what both say about all test images.
-
-    Yields:
-        Jobs of the level; dense jobs; predictions (K1, n) and (K2, n), and labels (n,).
-    """
+    """Yield the jobs of each method and level, the dense jobs, and both jobs' predictions (jobs, n) and the labels (n,)."""
     for subject in groups(jobs, "data", "model"):
         says = {job.run: arrays for job in subject if (arrays := load(job, "clean"))}
         subject = [job for job in subject if job.run in says]
@@ -61,12 +57,8 @@ def populations(
 def write_forgotten_images(folder: Path, jobs: list[Job]) -> None:
     """Write ``forgotten/<data>-<model>-<method>.npz`` for the sparsest level of each method.
 
-    Arrays: ``images`` (float16, NCHW), ``labels``, ``dense`` and ``sparse`` (what most networks of either kind say),
-    ``sparsity``, and ``networks`` (how many sparse and how many dense ones).
-
-    Args:
-        folder: the sweep's folder.
-        jobs: of the sweep; those that are not done are left out.
+    Arrays: ``images`` (float16, NCHW), ``labels``, ``dense`` and ``sparse`` (the class that most networks of either kind
+    predict), ``sparsity``, and ``networks`` (the number of sparse and of dense ones).
     """
     from lightning_sparse.app.build import stored_data
 

@@ -17,7 +17,7 @@ from lightning_sparse.results.records import Record
 
 
 def groups(jobs: Iterable[Job], *names: str) -> list[list[Job]]:
-    """Put jobs that agree in these fields together."""
+    """Group jobs by these fields."""
     found: dict[Any, list[Job]] = defaultdict(list)
     for job in jobs:
         found[tuple(getattr(job, name) for name in names)].append(job)
@@ -30,6 +30,6 @@ def equal_images(one: Arrays, other: Arrays) -> bool:
 
 
 def signed(job: Job, rows: list[Record]) -> list[Record]:
-    """Sign rows with the job that they are about, and its sparsity."""
+    """Sign rows with the name and the sparsity of the job that they are about."""
     sparsity = next((row.sparsity for row in reversed(records.read(job.rows))), nan)
     return [replace(row, sparsity=sparsity, **job.identity()) for row in rows]

@@ -1,4 +1,4 @@
-"""Each sparse network beside the dense one of its seed: maps, and accuracy on the same images."""
+"""Each sparse network against the dense one of its seed: maps, and accuracy on the same images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_sparse.results.verdicts import has_failed
 
 
 def dense_agreement(jobs: list[Job]) -> list[Record]:
-    """Each network's maps against those of the dense network of its seed; and dense against dense, as the ceiling."""
+    """Compare each network's maps with those of the dense network of its seed, and dense with dense, as the ceiling."""
     rows = []
     parents = {job.run: arrays for job in jobs if job.method == "dense" and (arrays := load(job, "saliency"))}
     for job, dense in _pairs_with_dense(jobs):
@@ -36,7 +36,7 @@ def dense_agreement(jobs: list[Job]) -> list[Record]:
 
 
 def differences(jobs: list[Job]) -> list[Record]:
-    """Accuracy, clean and under attack, less that of the dense network of the same seed, on the same images."""
+    """Each network's accuracy less that of the dense one of its seed, clean and under attack, on the same images."""
     from lightning_sparse.statistics.paired import mcnemar
 
     rows = []
@@ -72,6 +72,5 @@ def _agreement(mine: Arrays, theirs: Arrays) -> list[Record]:
 
 def _difference(metric: str, found: tuple[float, float, float, float], n: int) -> Record:
     difference, low, high, p = found
-    return Record(
-        metric, difference, n, low, high, detail=f"less dense of the same seed, same images, McNemar p = {p:.3g}"
-    )
+    detail = f"less dense of the same seed, same images, McNemar p = {p:.3g}"
+    return Record(metric, difference, n, low, high, detail=detail)

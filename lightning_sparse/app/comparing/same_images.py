@@ -17,15 +17,15 @@ LEFT_OUT = "; networks that are closer to chance than to the best of their group
 
 
 def same_images(jobs: list[Job]) -> list[Record]:
-    """Saliency over the images that all networks of a seed have right, because each network's own images flatter it.
+    """Average saliency over the images that all networks of a seed classify correctly, for a fair comparison.
 
-    One network that has learned nothing would leave no image to compare the others on. So a network is left out if its
-    accuracy on these images is nearer to chance, the share of their commonest class, than to the best network's of the same
-    data, model and seed. If even the best is at chance, all are.
+    A network that has learned nothing would leave no such image. So a network is left out if its accuracy is nearer to
+    chance, the share of the most frequent class, than to that of the best network of the same data, model and seed. If
+    even the best is at chance, all are left out.
     """
     rows = []
     for group in groups(jobs, "data", "model", "seed"):
-        # Those measured with other settings have other images, and are compared among themselves.
+        # Networks are compared with those that were measured on the same images.
         comparable: dict[bytes, list[tuple[Job, Arrays]]] = defaultdict(list)
         for job in group:
             if arrays := load(job, "saliency"):
@@ -34,9 +34,8 @@ def same_images(jobs: list[Job]) -> list[Record]:
             keep = measure.same_images([arrays for _, arrays in learned])
             for job, arrays in learned:
                 found = measure.records_over(arrays, keep, len(learned))
-                rows += signed(
-                    job, [replace(row, condition="same images", detail=row.detail + LEFT_OUT) for row in found]
-                )
+                found = [replace(row, condition="same images", detail=row.detail + LEFT_OUT) for row in found]
+                rows += signed(job, found)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Attacks made for one network and tried on another: which sparsity levels share their adversarial images."""
+"""Attacks crafted on one network and tried on another: which sparsity levels share their adversarial images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,19 @@ from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
 from lightning_sparse.results.verdicts import verdict_of
 
-MASKED = 0.002  # share of images broken from elsewhere alone above which the network's own attacks were too weak
+MASKED = 0.002  # a larger share of images that only transferred attacks break says that the own attacks were too weak
 
 
 def transferred_attacks(jobs: list[Job]) -> list[Record]:
-    """Try what the jobs of a sweep crafted on the networks of the same method, seed, data and model, dense among them.
+    """Try the adversarial images of each job on the networks of the same method, seed, data and model, and on the dense one.
 
-    The networks are built again from the configurations in the jobs' folders, on a GPU where measuring would use one. An
-    attack from elsewhere that breaks images which stood all of the network's own says that those were too weak, so this is
-    a check of trust too.
-
-    Args:
-        jobs: of one sweep; those that are not done, or that crafted nothing, are left out.
+    The networks are built again from the configurations in the jobs' folders, on a GPU where measuring would use one. This
+    is a check of trust too: a transferred attack that breaks images which withstood all of the network's own says that
+    those were too weak.
 
     Returns:
-        Rows ``transfer_accuracy``, of the network attacked, ``condition`` naming the network that the images were crafted
-        on; and a ``trust_transfer`` for each network.
+        Rows ``transfer_accuracy`` of the network attacked, whose ``condition`` names the network that the images were
+        crafted on; and a ``trust_transfer`` for each network.
     """
     from lightning_sparse.app.build import stored_model_as_measured
 
@@ -40,16 +37,14 @@ def transferred_attacks(jobs: list[Job]) -> list[Record]:
     for target in [job for job in jobs if job.run in crafted]:
         mine = crafted[target.run]
         sources = [job for job in jobs if job.run in crafted and _related(job, target)]
-        sources = [job for job in sources if key_of_kind(job, "transfer") == key_of_kind(target, "transfer")]
         images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
         model, said = stored_model_as_measured(target)
         found = measure.measure_transfer(images, model, data, **settings)
         transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
-        from_elsewhere = [~found.arrays[_name(job)] for job in sources if job is not target]
-        checked = _check(survivors(target), from_elsewhere, **settings)
-        rows += signed(target, [*transferred, *checked])
+        broken = [~found.arrays[_name(job)] for job in sources if job is not target]
+        rows += signed(target, [*transferred, *_check(survivors(target), broken, **settings)])
     return rows
 
 
@@ -71,8 +66,8 @@ def _check(
 
 
 def _related(job: Job, target: Job) -> bool:
-    same = (job.data, job.model, job.seed) == (target.data, target.model, target.seed)
-    return same and ("dense" in (job.method, target.method) or job.method == target.method)
+    of_job, of_target = ((one.data, one.model, one.seed, key_of_kind(one, "transfer")) for one in (job, target))
+    return of_job == of_target and ("dense" in (job.method, target.method) or job.method == target.method)
 
 
 def _name(job: Job) -> str:

@@ -1,1 +1,1 @@
-"""What a job can be asked to measure, and measuring what is missing of it."""
+"""The measurements that a job can be asked for, and running those that are missing."""

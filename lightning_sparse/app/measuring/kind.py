@@ -1,4 +1,4 @@
-"""What a kind of measurement is: all that a job has to know of it, in one object."""
+"""A kind of measurement: everything that a job has to know about it, in one object."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Mea
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of measurement. A new one is a file beside this one, its settings in ``conf/``, and a place in ``KINDS``.
+    """One kind of measurement. To add one, write a file beside this one, its settings in ``conf/``, and list it in ``KINDS``.
 
-    Importing such a file must cost nothing, because jobs that are done are told by their keys alone: ``measure.X`` is
-    imported when it is used, and torch and all else within functions.
+    Importing the file must be cheap, because a job that is done is recognised by its keys alone: ``measure.X`` is imported
+    when it is used; import torch and everything else within functions.
 
     Attributes:
         name: what its keys begin with, up to the last hyphen.
-        settings: from a whole configuration to the settings that it asks for; None if it does not ask for this.
-        measure: from a trained model, the settings, the job and the keys that are missing to each key and what was found;
-            :func:`at_once` makes it of a function of the first two.
-        check: refuses settings, with a SparsityError, before anything is spent on training.
-        train_images: the setting that says how many training images it takes; as of ``images``, of the test, it is checked
-            that they can hold every class.
-        callback: of a kind that is measured during the training: what follows it. It is built of the settings and the data,
-            its state comes back from the checkpoint, and ``measure`` finds it in ``Trained.callbacks``.
-        keys: where it is measured in parts: from the settings to the key of each part. One key by default.
+        settings: takes a whole configuration, and returns the settings that it asks for, or None if it asks for none.
+        measure: takes a trained model, the settings, the job and the missing keys, and yields each key with what was
+            measured; :func:`at_once` makes it from a function of the first two.
+        check: refuses settings, with a SparsityError, before the training.
+        train_images: the setting with the number of training images. Like ``images``, the number of test images, it is
+            checked to be enough for every class.
+        callback: of a kind that is measured during the training: builds, from the settings and the data, the callback that
+            measures it. Its state is restored from the checkpoint, and ``measure`` finds it in ``Trained.callbacks``.
+        keys: of a kind that is measured in parts: takes the settings, and returns the key of each part. One key by default.
         group: its group in ``conf/``, if that has another name.
     """
 
@@ -50,12 +50,12 @@ class Kind:
     group: str = ""
 
     def keys_of(self, settings: Settings) -> list[str]:
-        """The keys of all that these settings ask for."""
+        """The keys of everything that these settings ask for."""
         return list(self.keys(settings).values()) if self.keys else [f"{self.name}-{key_of(settings)}"]
 
 
 def in_group(name: str, unless: str = "images") -> Callable[[Settings], Settings | None]:
-    """Ask for the settings in a group of the configuration, unless one of them is 0 or an empty list.
+    """Return a function that gives a group of the configuration, or None if its setting ``unless`` is 0 or empty.
 
     Example:
         >>> of_cost = in_group("cost")
@@ -71,7 +71,7 @@ def in_group(name: str, unless: str = "images") -> Callable[[Settings], Settings
 
 
 def at_once(measure: Callable[[Trained, Settings], Measured]) -> Measure:
-    """Keep all that a function measures under one key."""
+    """Make the ``measure`` of a kind that has a single key from a function."""
 
     def measured(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
         (key,) = missing

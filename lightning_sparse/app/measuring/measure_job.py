@@ -1,4 +1,4 @@
-"""Measure a trained model: what of it is asked for and not on disk yet."""
+"""Measure what is asked for of a trained model and not on disk yet."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from tqdm import tqdm
 from lightning_sparse.app.measuring.measurements import Measurement
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.measure.batchnorm import (
-    RECALIBRATION,
-    batchnorm_in_words,
-    has_batchnorm,
-    recalibrate_batchnorm,
-)
+from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, has_batchnorm, recalibrate_batchnorm
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
 
@@ -27,18 +22,15 @@ from lightning_sparse.results.records import Record
 def measure_job(
     job: Job, trained: Trained, sparsity: float, measurements: list[Measurement], *, progress: bool = False
 ) -> list[Record]:
-    """Measure what is not on disk yet, and put each measurement there the moment it is known.
+    """Measure what is not on disk yet, write each measurement as soon as it is done, and return all rows, old and new.
 
     Args:
         job: whose rows they are.
-        trained: the model and its data; only the test split is measured. The validation split calibrates, and the training
-            split is what the model describes. Its BatchNorm is left as it was measured.
+        trained: the model, whose BatchNorm is left as it was measured, and its data: measurements are of the test split,
+            the validation split calibrates, and the training split is what the model describes.
         sparsity: the sparsity of the model.
         measurements: what is asked for.
         progress: show a bar on stdout, below a sweep's line.
-
-    Returns:
-        All rows of these measurements, old and new.
     """
     trained.model.to(trained.device)
     measured = job.measured()
@@ -62,17 +54,13 @@ def measure_job(
 
 
 def prepare(trained: Trained, missing: list[Measurement]) -> str:
-    """Put the model into the state that is to be measured: with BatchNorm's statistics estimated anew if asked.
-
-    Returns:
-        In words which statistics BatchNorm uses; empty for a model without it that is measured as trained.
-    """
+    """Recalibrate BatchNorm if asked, and say which statistics it uses; empty for a model as trained that has none."""
     if any(measurement.settings.get("batchnorm") == "recalibrated" for measurement in missing):
         return recalibrated(trained.model, trained.data)
     return batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
 
 
 def recalibrated(model: nn.Module, data: ImageData) -> str:
-    """Estimate BatchNorm's statistics anew on training images, and say so in words."""
+    """Recalibrate BatchNorm on training images, and say so."""
     images = data.split("train", RECALIBRATION)
     return batchnorm_in_words(recalibrate_batchnorm(model, images), len(images[1]))

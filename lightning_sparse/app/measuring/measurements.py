@@ -1,4 +1,4 @@
-"""Every kind of measurement, what a configuration asks of them, and what of that is refused before training."""
+"""All kinds of measurement, which of them a configuration asks for, and checks before the training."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Measurement:
 
     Attributes:
         kind: what is measured.
-        settings: with which settings; the measurements that a robust accuracy consists of share theirs.
-        key: under which its rows lie; rows under this key are not measured again.
+        settings: with which settings; the parts of a robust accuracy share theirs.
+        key: of its rows; what is on disk under this key is not measured again.
     """
 
     kind: Kind
@@ -40,28 +40,20 @@ class Measurement:
 
 
 def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
-    """List what is to be measured: accuracy always, the rest unless it is set to nothing.
-
-    Args:
-        config: the composed configuration as plain dicts.
-    """
+    """List what a composed configuration, as plain dicts, asks for: accuracy always, the rest unless it is turned off."""
     batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
     found = []
     for kind in KINDS:
         settings = kind.settings(config)
         if settings is not None:
-            if not kind.callback:  # which sees BatchNorm as the training has it
+            if not kind.callback:  # a callback sees BatchNorm as it is during the training
                 settings = dict(settings) | batchnorm
             found += [Measurement(kind, settings, key) for key in kind.keys_of(settings)]
     return found
 
 
 def check_measurements(measurements: list[Measurement], data: ImageData) -> None:
-    """Refuse what cannot be measured before anything is spent on training.
-
-    Raises:
-        SparsityError: for settings out of range, and data that cannot be read.
-    """
+    """Raise a SparsityError before the training for settings out of range, and for data that cannot be read."""
     data.setup()
     for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():
         for name, split in (("images", "test"), (kind.train_images, "train")):

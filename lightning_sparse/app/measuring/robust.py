@@ -1,4 +1,4 @@
-"""A robust accuracy, kept an eps at a time, so that a launch that asks for one more attacks at that one alone."""
+"""Robust accuracy, with a key for each eps, so that a launch that asks for one more eps attacks only there."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_sparse.results.records import Measured
 
 
 def robust_keys(settings: Settings) -> dict[str | float, str]:
-    """Give the keys of all that a robust accuracy consists of, so that one more eps measures that eps.
+    """Give the keys of the parts of a robust accuracy. Those whose settings differ only in ``eps`` begin alike.
 
     Returns:
-        ``"model"``: of the checks that are of the model and not of an eps; each eps, ascending; ``"curve"``: of the numbers
-        about the whole curve. Those with equal settings but for ``eps`` begin alike.
+        ``"model"``: of the checks of the model, which are at no eps; each eps, ascending; ``"curve"``: of the numbers about
+        the whole curve.
 
     Example:
         >>> few, more = robust_keys({"eps": [0.2, 0.05], "steps": 20}), robust_keys({"eps": [0.05, 0.1], "steps": 20})
@@ -31,7 +31,7 @@ def robust_keys(settings: Settings) -> dict[str | float, str]:
     try:
         radii = sorted({float(eps) for eps in settings["eps"]})
     except (TypeError, ValueError):
-        radii = []  # no list of numbers, which the check refuses
+        radii = []  # not a list of numbers: the check refuses it
     of_eps: dict[str | float, str] = {eps: f"{family}-{eps!r}" for eps in radii}
     return {"model": f"{family}-model", **of_eps, "curve": f"{family}-curve-{key_of(radii)}"}
 
@@ -56,7 +56,7 @@ def _check(settings: Settings) -> None:
 
 
 def known(job: Job, settings: Settings) -> Measured:
-    """What is on disk of the robust accuracy of a job with these settings, at every eps asked for so far.
+    """Read what is on disk of a job's robust accuracy with these settings, at every eps so far.
 
     Returns:
         As :func:`~lightning_sparse.measure.measure_robustness` returns it; no array if no eps was measured.
@@ -70,9 +70,9 @@ def known(job: Job, settings: Settings) -> Measured:
         if path.stem in closed:
             with np.load(path) as file:
                 found.append(dict(file))
-    # A kill may have left rows without the line that closes them, and they were measured again: the later ones count.
-    told = {(row.metric, row.attack, row.eps): row for row in records.read(job.rows) if row.key in closed}
-    rows = list(told.values())
+    # After a kill, rows may have been measured twice: the later ones count.
+    newest = {(row.metric, row.attack, row.eps): row for row in records.read(job.rows) if row.key in closed}
+    rows = list(newest.values())
     if not found:
         return Measured(rows)
     found.sort(key=lambda arrays: float(arrays["eps"][0]))
@@ -81,11 +81,7 @@ def known(job: Job, settings: Settings) -> Measured:
 
 
 def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
-    """Measure what is missing of a robust accuracy, in one cascade from the smallest missing eps up.
-
-    Yields:
-        Key, and what belongs under it: the checks of the model first, because nothing of an eps may count without them.
-    """
+    """Attack at each missing eps, in ascending order; the model's checks are yielded first: no eps counts without them."""
     from lightning_sparse.measure.robustness.trust import OF_THE_MODEL
 
     before, ((_, of_model), *of_eps, (_, of_curve)) = known(job, settings), robust_keys(settings).items()

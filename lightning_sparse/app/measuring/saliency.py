@@ -1,4 +1,4 @@
-"""Saliency maps, and what is measured of them."""
+"""Saliency maps, and measurements of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
         if methods:
             found.append(measure.measure_saliency(trained.model, data, methods=methods, measures=of_these, **common))
     together = merged(found)
-    # What the images themselves come to is in both parts.
+    # Some rows are about the images, not a method: both parts have them.
     return replace(together, records=list({row.chart: row for row in together.records}.values()))
 
 

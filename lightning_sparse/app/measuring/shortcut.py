@@ -1,4 +1,4 @@
-"""How much a model relies on the planted shortcut; only of planted digits, where it is known."""
+"""How much a model relies on the planted shortcut; for planted digits only."""
 
 from __future__ import annotations
 

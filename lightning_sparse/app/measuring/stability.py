@@ -1,4 +1,4 @@
-"""What may explain a change of robustness: corruptions, shifts, and how curved the model is in pixels and weights."""
+"""What may explain a change of robustness: corruptions, shifts, and the model's curvature in pixels and weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from lightning_sparse.results.records import Measured
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
     data, seed = trained.test(settings), settings["seed"]
-    minimum = trained.other("train", settings["hessian_images"])  # it is about the minimum that training found
-    return merged(
-        [
-            measure.measure_corruptions(trained.model, data, severities=settings["severities"], seed=seed),
-            measure.measure_shift_consistency(trained.model, data, most=settings["shift"]),
-            measure.measure_jacobian(trained.model, data, calibration=trained.other("validation")),
-            measure.measure_hessian(trained.model, minimum, masks=trained.masks, seed=seed),
-        ]
-    )
+    minimum = trained.other("train", settings["hessian_images"])  # the curvature of the minimum that training found
+    corruptions = measure.measure_corruptions(trained.model, data, severities=settings["severities"], seed=seed)
+    shifts = measure.measure_shift_consistency(trained.model, data, most=settings["shift"])
+    jacobian = measure.measure_jacobian(trained.model, data, calibration=trained.other("validation"))
+    hessian = measure.measure_hessian(trained.model, minimum, masks=trained.masks, seed=seed)
+    return merged([corruptions, shifts, jacobian, hessian])
 
 
 STABILITY = Kind("stability", settings=in_group("stability"), train_images="hessian_images", measure=at_once(_measure))

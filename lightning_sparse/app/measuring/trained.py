@@ -1,9 +1,10 @@
-"""A trained model as it is measured, and which images it is shown."""
+"""A trained model as it is measured, and the images that it is measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, and its data, of which no image of the test is read twice.
+    """A trained model and its data; the test split is read once.
 
     Attributes:
-        model: on the device where it is to be measured.
+        model: the model, on ``device``.
         masks: its masks; None for a dense one.
         data: the data that trained it.
-        device: where images go.
-        callbacks: what has followed the training, by kind of measurement.
+        device: where it is measured.
+        callbacks: those that measured the training, by kind of measurement.
     """
 
     model: nn.Module
@@ -32,13 +33,14 @@ class Trained:
     data: ImageData
     device: torch.device
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
-    _read: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _test(self) -> tuple[Tensor, Tensor]:
+        return self.data.split("test")
 
     def test(self, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The test images that a measurement's ``images`` and ``first`` ask for."""
-        if "test" not in self._read:
-            self._read["test"] = self.data.split("test")
-        images, labels = self._read["test"]
+        images, labels = self._test
         chosen = places(self.data, settings)
         if len(chosen) < len(labels):
             images, labels = images[chosen], labels[chosen]
@@ -51,7 +53,7 @@ class Trained:
 
 
 def places(data: ImageData, settings: Mapping[str, Any]) -> list[int]:
-    """Which test images a measurement takes: a stratified sample, or the first ones if ``first`` is true."""
+    """Indices of the test images for a measurement: a stratified sample, or the first ones if ``first`` is true."""
     most = settings.get("images")
     if settings.get("first") and most:
         return list(range(min(most, len(data.sample("test")))))

@@ -1,4 +1,4 @@
-"""Adversarial images of each model, which are tried on others when the sweep has ended."""
+"""Adversarial images for each model, which are tried on the others when the sweep has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _settings(config: Settings) -> Settings | None:
     if transfer["eps"] is None:
         sizes, fixed = sorted(attack["eps"]), attack.get("transfer_eps")
         transfer["eps"] = fixed if fixed in sizes else sizes[(len(sizes) - 1) // 2]
-    # The first of the images attacked, so that what stood there can be compared.
+    # The first of the images that robust accuracy attacks, so that the two can be compared.
     return transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
 
 

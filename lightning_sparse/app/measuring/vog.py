@@ -1,4 +1,4 @@
-"""The variance of gradients over the training, by a callback that follows it."""
+"""The variance of gradients over the training, measured by a callback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def _callback(settings: Settings, data: ImageData) -> Callback:
     from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 
-    # Of test images, because that is where pruning's forgetting is seen; nothing in the training looks at it.
+    # Test images, because forgetting is measured on them; the training does not use the result.
     return VarianceOfGradients(data.split("test", settings["images"]))
 
 
@@ -30,7 +30,6 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     vog = trained.callbacks["vog"]
     assert isinstance(vog, VarianceOfGradients)
     found = vog.measured()
-    # Where in the test split they stand.
     return replace(found, arrays=found.arrays | {"places": np.array(places(trained.data, settings))})
 
 

@@ -193,7 +193,7 @@ class EngineCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        gone = {"engine": None, "_averages": None, "_batches": None, "_installed_on": []}
+        gone: dict[str, Any] = {"engine": None, "_averages": None, "_batches": None, "_installed_on": []}
         return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
