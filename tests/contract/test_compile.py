@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 import settings
-from lightning_sparse import BrainDevelopment, load_masks
+from lightning_sparse import BrainDevelopment, GradualPruning, Static, attach, load_masks, sparsity_of
 from settings import SAFE
 
 # torch's own, where a compiled module is given what another compiled module has computed.
@@ -136,3 +136,25 @@ def test_masks_of_compiled_parts_bear_their_names_and_go_on_from_a_checkpoint(ma
     assert list(load_masks(stored)) == list(one.masks)
     plain = {name.replace("_orig_mod.", ""): weight for name, weight in stored["state_dict"].items()}
     settings.Module().load_state_dict(plain, strict=True)
+
+
+@pytest.mark.parametrize("make", [Static, GradualPruning], ids=lambda make: make.__name__)
+def test_the_hooks_are_no_part_of_a_compiled_step(make):
+    torch._dynamo.reset()
+    features, labels = settings.digits()[:]
+    nets = [torch.nn.Linear(64, 10) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    counter = CompileCounter()
+    for net, compiled in zip(nets, (True, False), strict=True):
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        engine = attach(optimizer, net, make(0.9), total_steps=20)
+        step = torch.compile(optimizer.step, backend=counter) if compiled else optimizer.step
+        for _ in range(20):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(features), labels).backward()
+            step()
+        assert engine.clock == 20
+        assert engine.sparsity == 0.9 == sparsity_of(net)
+    assert counter.frame_count == 1
+    assert torch.equal(nets[0].weight == 0, nets[1].weight == 0)
+    assert torch.allclose(nets[0].weight, nets[1].weight, atol=1e-5)  # without hooks they differ by as much
