@@ -29,7 +29,7 @@ METHODS = DOCS / "methods"
 README = METHODS / "README.md"
 PAGES = {path: path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 OURS = [path for path in PAGES if path.parent == METHODS]
-METHOD_PAGES = [path for path in OURS if path.stem not in ("README", "granularity", "allocation")]
+METHOD_PAGES = [path for path in OURS if path.stem not in ("README", "granularity", "allocation", "pruned_elsewhere")]
 CONFIGS = {
     path.stem: conf["_target_"].rpartition(".")[2]
     for path in sorted((ROOT / "conf" / "sparsity").glob("*.yaml"))
