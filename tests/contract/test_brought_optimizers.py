@@ -3,18 +3,19 @@
 import copy
 
 import pytest
-import pytorch_optimizer
-import schedulefree
-import timm.optim
 import torch
-import torchao.optim
-from accelerate import Accelerator
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import settings
 from lightning_sparse import GradualPruning, RigL, SparsityError, Static, attach, sparsity_of
+
+accelerate = pytest.importorskip("accelerate")
+pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+schedulefree = pytest.importorskip("schedulefree")
+timm_optim = pytest.importorskip("timm.optim")
+torchao_optim = pytest.importorskip("torchao.optim")
 
 STEPS = 20
 
@@ -59,15 +60,15 @@ WRAPPERS = {
     "bare": lambda p: Bare(sgd(p)),
     "bare in bare": lambda p: Bare(Bare(torch.optim.Adam(p, lr=1e-2))),
     "own": Own,
-    "timm's Lookahead": lambda p: timm.optim.Lookahead(sgd(p), k=3),
+    "timm's Lookahead": lambda p: timm_optim.Lookahead(sgd(p), k=3),
     "pytorch_optimizer's Lookahead": lambda p: pytorch_optimizer.Lookahead(sgd(p), k=3),
-    "accelerate's": lambda p: Accelerator(cpu=True).prepare(sgd(p)),
-    "Muon in Lookahead": lambda p: timm.optim.Lookahead(torch.optim.Muon(p, lr=0.02), k=3),
-    "AdamW in 8 bits": lambda p: torchao.optim.AdamW8bit(p, lr=1e-2),
+    "accelerate's": lambda p: accelerate.Accelerator(cpu=True).prepare(sgd(p)),
+    "Muon in Lookahead": lambda p: timm_optim.Lookahead(torch.optim.Muon(p, lr=0.02), k=3),
+    "AdamW in 8 bits": lambda p: torchao_optim.AdamW8bit(p, lr=1e-2),
     "Ranger": lambda p: pytorch_optimizer.Ranger(p, lr=1e-2, k=3),
-    "MADGRAD": lambda p: timm.optim.MADGRAD(p, lr=1e-2),
+    "MADGRAD": lambda p: timm_optim.MADGRAD(p, lr=1e-2),
     "SOAP": lambda p: pytorch_optimizer.SOAP(p, lr=1e-2),
-    "LAMB": lambda p: timm.optim.Lamb(p, lr=1e-2),
+    "LAMB": lambda p: timm_optim.Lamb(p, lr=1e-2),
 }
 METHODS = {
     "static": lambda: Static(0.9, total_steps=STEPS),

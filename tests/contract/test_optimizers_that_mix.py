@@ -3,15 +3,16 @@
 import copy
 
 import pytest
-import pytorch_optimizer
-import timm.optim
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 import settings
-from lightning_sparse import Static, attach
+from lightning_sparse import RigL, Static, attach
 from lightning_sparse.engine.hooks import ELEMENTWISE, is_elementwise
+
+pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+timm_optim = pytest.importorskip("timm.optim")
 
 RATES = {torch.optim.Adadelta: 1.0, torch.optim.RMSprop: 1e-3, torch.optim.Rprop: 1e-3}
 MIXING = {
@@ -20,8 +21,8 @@ MIXING = {
     "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.3, max_iter=4),
     "SOAP": lambda p: pytorch_optimizer.SOAP(p, lr=1e-2),
     "Shampoo": lambda p: pytorch_optimizer.ScalableShampoo(p, lr=1e-2),
-    "LAMB": lambda p: timm.optim.Lamb(p, lr=1e-2),
-    "LARS": lambda p: timm.optim.Lars(p, lr=1.0),
+    "LAMB": lambda p: timm_optim.Lamb(p, lr=1e-2),
+    "LARS": lambda p: timm_optim.Lars(p, lr=1.0),
     "Adam with clipping inside": lambda p: ClippedAdam(p, lr=1e-2),
 }
 
@@ -115,8 +116,6 @@ def test_other_optimizers_never_see_the_gradients_of_the_dead(name):
 
 def test_hidden_gradients_are_read_before_by_a_method_that_grows_by_them():
     """RigL under Muon grows the same connections as a ranking by hand of the gradients that a plain backward gives."""
-    from lightning_sparse import RigL
-
     net = make_net()
     optimizer = torch.optim.Muon(net.parameters(), lr=0.0, weight_decay=0.0)
     engine = attach(optimizer, net, RigL(0.8, every=1, turnover=0.3), total_steps=10)
