@@ -162,7 +162,10 @@ class Engine:
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
         stepped = before.stepped if before else False
-        hooked = Hooked(mine, Keeper(self.masks, mine), count_of(optimizer), steps, is_elementwise(optimizer), stepped)
+        # A wrapper's keeper is that of the optimizer inside, whose steps it would otherwise take for somebody else's writes.
+        keepers = [each.keeper for each in self._hooked.values() if each.mine.keys() == mine.keys()]
+        keeper = keepers[0] if keepers else Keeper(self.masks, mine)
+        hooked = Hooked(mine, keeper, count_of(optimizer), steps, is_elementwise(optimizer), stepped)
         if steps:
             self._optimizers |= dict.fromkeys(mine, optimizer)
         self._hooked[optimizer] = hooked
@@ -275,7 +278,9 @@ class Engine:
     def _verify(self, parameters: Mapping[str, Tensor]) -> None:
         found = leaks(parameters, self.masks)
         if found:
-            cause = likely_cause(self._hooked, stood_still=self.clock == self._verified)
+            reached = {name for name, parameter in self.parameters.items() if parameter.grad is not None}
+            has_gradient = not reached or next(iter(found)) in reached
+            cause = likely_cause(self._hooked, stood_still=self.clock == self._verified, has_gradient=has_gradient)
             refuse_leaks(found, f"after step {self.clock}", f"when last looked at, after step {self._verified}", cause)
 
     def _count(self, skipped: Tensor | None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_sparse.engine.hooks import is_elementwise
+from lightning_sparse.engine.hooks import is_elementwise, is_trainers_own
 from lightning_sparse.errors import SparsityError
 
 
@@ -43,18 +43,25 @@ def refuse_leaks(found: Mapping[str, int], when: str, clean: str, cause: str) ->
         raise SparsityError(f"{count} dead weights of {name!r}{others} are not zero {when}; they were {clean}. {cause}")
 
 
-def likely_cause(optimizers: Iterable[Optimizer], *, stood_still: bool) -> str:
+def likely_cause(optimizers: Iterable[Optimizer], *, stood_still: bool, has_gradient: bool) -> str:
     """What has probably moved dead weights, and what to write.
 
     Args:
         optimizers: those that the engine is hooked into.
         stood_still: whether no step of theirs was seen in the meantime.
+        has_gradient: whether a gradient has reached the parameter, or none has reached any.
     """
+    optimizers = [optimizer for optimizer in optimizers if not is_trainers_own(optimizer)]
     names = sorted({type(optimizer).__name__ for optimizer in optimizers})
     if stood_still:
         return (
             f"No step of {', '.join(names)} was seen in the meantime: the weights are moved by an optimizer that is not "
             "among the Trainer's, or by a method other than step(). Return the one that steps from configure_optimizers"
+        )
+    if not has_gradient:
+        return (
+            "No gradient has reached it: if it belongs to a moving average or a teacher, give the optimizer only the "
+            "parameters that it trains, and the average will be masked as the weights are that it is of"
         )
     unknown = sorted({type(each).__name__ for each in optimizers if not is_elementwise(each)})
     kept = f"{', '.join(unknown)} may keep copies of the weights and write them back; or " if unknown else ""

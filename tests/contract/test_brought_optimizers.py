@@ -291,7 +291,7 @@ def test_what_torch_does_not_count_is_noticed_before_a_checkpoint_is_saved(make_
 
     callback = Static(0.9)
     module = Late(sgd, callback)
-    with pytest.raises(SparsityError, match="dead weights of 'body.2.weight' are not zero after step 10"):
+    with pytest.raises(SparsityError, match=r"dead weights of 'body.2.weight' are not zero after step 10"):
         make_trainer(callback, max_epochs=2).fit(module, settings.batches())
     assert module.forwards == 10
 
