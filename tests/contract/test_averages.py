@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import settings
-from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, load_masks
+from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
 
 # Saving and resuming with other callbacks is what some of these tests are about.
 pytestmark = [
@@ -346,3 +346,16 @@ def test_averages_of_something_else_are_left_alone(order, make_trainer):
     first = mean_of_steps(record)[0]
     living = method.masks["body.0.weight"]
     torch.testing.assert_close(elsewhere.part.module[0].weight[living], first[living], rtol=1e-4, atol=1e-6)
+
+
+@both_orders
+def test_an_average_hides_no_dead_weight_that_is_not_zero(order, make_trainer):
+    class Writes(Watched):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 4:
+                self.body[0].weight.data.add_(0.01)  # torch does not count this
+
+    with pytest.raises(SparsityError, match=r"dead weights of 'body.0.weight' are not zero after step 5"):
+        make_trainer(*[SparseTraining(0.9), CopyEma()][::order], Record()).fit(
+            Writes(), settings.batches(batch_size=128)
+        )
