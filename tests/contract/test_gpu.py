@@ -12,6 +12,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:training stopped at step:UserWarning")  # by as many steps as the scaler skips
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_after_a_fit_masks_and_weights_are_on_the_cpu(precision, make_method, make_trainer):
     """Under 16-mixed with torch's own scaler, which begins too large and skips some steps."""
@@ -35,6 +36,7 @@ def test_masks_equal_those_of_a_cpu(make_trainer):
     assert found[0] == found[1]
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # inductor's advice
 def test_a_compiled_step_is_masked(make_trainer):
     class Compiled(settings.Module):
         def __init__(self):
