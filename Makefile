@@ -42,9 +42,12 @@ docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site,
 	.venv-docs/bin/python -m pip install --disable-pip-version-check -q -r docs_site/requirements.txt
 	touch $@
 
-test-gpu: setup ## what needs a GPU; without one everything is skipped, and says so
-	$(BIN)/python -m pytest -m gpu -q
-	$(BIN)/python benchmarks/gpu.py
+test-gpu: setup ## the callbacks, the contract and measuring with Trainers on a GPU, and what needs one; skipped without one
+	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
+		LIGHTNING_SPARSE_TESTS_ACCELERATOR=gpu CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest -q \
+			-m "not mnist and not peers" tests/engine tests/anatomy tests/callbacks tests/contract tests/measure && \
+		$(BIN)/python benchmarks/gpu.py; \
+	else echo "test-gpu: skipped, there is no GPU here"; fi
 
 test-peers: setup ## what Lightning's own ModelPruning gets wrong, beside what the callbacks here do
 	$(BIN)/python -m pytest -m peers -q tests/peers

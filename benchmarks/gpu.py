@@ -9,7 +9,7 @@ from harness import Table, milliseconds, race, ratio
 from steps import residual, step_of, transformer
 from torch import nn
 
-from lightning_sparse import Curve, Engine, Masks, Recipe, attach, sparsifiable
+from lightning_sparse import Curve, Engine, Recipe, attach, sparsifiable
 
 
 def now() -> float:
@@ -24,9 +24,7 @@ def measure(name: str, make, bound: float) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
         step = step_of(_mixed(torch.compile(model)), optimizer, inputs)
         if kind in ("masks", "compact"):
-            engine = attach(optimizer, model, Recipe(Curve(0.9)))
-        if kind == "compact":
-            engine.masks = Masks(engine.masks, compact=True)
+            attach(optimizer, model, Recipe(Curve(0.9), compact_masks=kind == "compact"))
         for _ in range(5):
             step()
         # Compiled and warm: from here on, whatever makes the host wait for the device is an error.

@@ -152,7 +152,7 @@ class Gan(Watched):
     def training_step(self, batch, batch_idx):
         self.look("training")
         real = batch[0].view(-1, 1, 8, 8)
-        noise = torch.randn(len(real), 6)
+        noise = torch.randn(len(real), 6, device=self.device)
         critic, generator = self.optimizers()
         for _ in range(self.critic_steps):
             wrong = (self.discriminator(real) - 1).square() + self.discriminator(
@@ -166,7 +166,7 @@ class Gan(Watched):
 
     def validation_step(self, batch, batch_idx):
         self.look("validation")
-        assert self.generator(torch.randn(4, 6)).isfinite().all()
+        assert self.generator(torch.randn(4, 6, device=self.device)).isfinite().all()
 
     def descend(self, optimizer, loss):
         optimizer.zero_grad()

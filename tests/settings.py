@@ -1,6 +1,7 @@
 """One table of settings: every callback that changes masks runs through every mode. A new callback is one line here."""
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -61,6 +62,10 @@ RECIPES: dict[str, Callable[..., SparseTraining]] = {
     "BrainDevelopment-pruning_turnover": lambda s, **k: BrainDevelopment(s, pruning_turnover=0.3, **k),
 }
 
+# Where the Trainers of the tests run: `make test-gpu` asks for "gpu".
+ACCELERATOR = os.environ.get("LIGHTNING_SPARSE_TESTS_ACCELERATOR", "cpu")
+DEVICE = "cuda" if ACCELERATOR == "gpu" else "cpu"
+
 # Lightning 2.5 has no such argument, and reads what it wrote.
 SAFE = {"weights_only": True} if "weights_only" in inspect.signature(Trainer.fit).parameters else {}
 
@@ -80,10 +85,12 @@ def batches(**arguments) -> DataLoader:
 
 
 def quiet(*callbacks, **arguments) -> Trainer:
-    """A real Trainer on the CPU that prints and writes nothing."""
+    """A real Trainer that prints and writes nothing; several processes run on the CPU, because there may be one GPU."""
+    alone = arguments.get("devices", 1) == 1
     defaults = {
         "max_epochs": 4,
-        "accelerator": "cpu",
+        "accelerator": ACCELERATOR if alone else "cpu",
+        "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,

@@ -161,8 +161,9 @@ class Engine:
         mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
         stepped = before.stepped if before else False
-        inside = (hooked.keeper for hooked in self._hooked.values() if not steps and hooked.mine.keys() == mine.keys())
-        keeper = next(inside, None) or Keeper(self.masks, mine)
+        # A wrapper's keeper is that of the optimizer inside, whose steps it would otherwise take for somebody else's writes.
+        keepers = [each.keeper for each in self._hooked.values() if each.mine.keys() == mine.keys()]
+        keeper = keepers[0] if keepers else Keeper(self.masks, mine)
         hooked = Hooked(mine, keeper, count_of(optimizer), steps, is_elementwise(optimizer), stepped)
         if steps:
             self._optimizers |= dict.fromkeys(mine, optimizer)
@@ -280,7 +281,9 @@ class Engine:
     def _verify(self, parameters: Mapping[str, Tensor]) -> None:
         found = leaks(parameters, self.masks)
         if found:
-            refuse_leaks(found, self.clock, self._verified, self._hooked)
+            reached = {name for name, parameter in self.parameters.items() if parameter.grad is not None}
+            left_out = bool(reached) and next(iter(found)) not in reached
+            refuse_leaks(found, self.clock, self._verified, self._hooked, no_gradient=left_out)
 
     def _count(self, skipped: Tensor | None) -> None:
         """Count a step, unless it was skipped, and do what is due after it."""

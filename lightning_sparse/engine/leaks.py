@@ -28,7 +28,9 @@ def leaks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict
     return {name: count for name, count in counts.items() if count}
 
 
-def refuse_leaks(found: Mapping[str, int], step: int, clean: int, optimizers: Iterable[Optimizer]) -> None:
+def refuse_leaks(
+    found: Mapping[str, int], step: int, clean: int, optimizers: Iterable[Optimizer], *, no_gradient: bool
+) -> None:
     """Raise a SparsityError about dead weights that are not zero: which, since when, why probably, and what to write.
 
     Args:
@@ -36,16 +38,24 @@ def refuse_leaks(found: Mapping[str, int], step: int, clean: int, optimizers: It
         step: how many optimizer steps have been seen.
         clean: how many had been seen when the dead were verified to be zero the last time.
         optimizers: those that the engine is hooked into.
+        no_gradient: whether others have a gradient, and the first of these parameters has none.
     """
     name, count = next(iter(found.items()))
     others = f" and {sum(found.values()) - count} of {len(found) - 1} more parameters" if len(found) > 1 else ""
     last = f"none was when step {clean} was verified" if clean else "none was when training began"
-    cause = _not_seen(optimizers) if step == clean else _written(optimizers)
+    steppers = [each for each in optimizers if not is_trainers_own(each)]
+    cause = _not_seen(steppers) if step == clean else _NO_GRADIENT if no_gradient else _written(steppers)
     raise SparsityError(f"{count} dead weights of {name!r}{others} are not zero after step {step}; {last}. {cause}")
 
 
+_NO_GRADIENT = (
+    "No gradient has reached it: if it belongs to a moving average or a teacher, give the optimizer only the parameters that "
+    "it trains, and the average is masked like the weights that it averages"
+)
+
+
 def _not_seen(optimizers: Iterable[Optimizer]) -> str:
-    names = sorted({type(each).__name__ for each in optimizers if not is_trainers_own(each)})
+    names = sorted({type(each).__name__ for each in optimizers})
     return (
         f"No step of {', '.join(names)} was seen in the meantime, so another optimizer moves the weights, or code of yours: "
         "return the optimizer that steps from configure_optimizers, or call callback.engine.zero_dead() after your code"
@@ -53,9 +63,7 @@ def _not_seen(optimizers: Iterable[Optimizer]) -> str:
 
 
 def _written(optimizers: Iterable[Optimizer]) -> str:
-    unknown = sorted(
-        {type(each).__name__ for each in optimizers if not is_elementwise(each) and not is_trainers_own(each)}
-    )
+    unknown = sorted({type(each).__name__ for each in optimizers if not is_elementwise(each)})
     kept = f"{', '.join(unknown)} may keep a copy of the weights and write it back; or " if unknown else ""
     return (
         f"Probably {kept}code of yours writes weights outside of optimizer.step() (a moving average, clipping, a copy): "

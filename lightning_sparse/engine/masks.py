@@ -25,7 +25,8 @@ _WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Masks(Mapping[str, Tensor]):
     """A mapping of parameter name to boolean mask: True where a connection lives.
 
-    It holds one integer a connection, with all bits set where it lives, and makes a boolean tensor when asked for one.
+    It holds one integer a connection, with all bits set where it lives, and makes a boolean tensor when asked for one, on
+    the device where the weight is then: when a fit on a GPU has ended, weights and masks are on the CPU.
 
     Args:
         masks: boolean tensors, of the parameters' shapes.
@@ -51,6 +52,7 @@ class Masks(Mapping[str, Tensor]):
         self._words: dict[str, Tensor] = {}
         self._elsewhere: dict[tuple[str, torch.device], Tensor] = {}
         self._living: dict[str, int] = {}
+        self._weights: dict[str, Tensor] = {}
         for name, mask in masks.items():
             self.set(name, mask)
 
@@ -58,7 +60,9 @@ class Masks(Mapping[str, Tensor]):
     def dense(cls, parameters: Mapping[str, Tensor], compact: bool = False) -> Masks:
         """Masks by which every connection of ``parameters`` lives."""
         everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
-        return cls(everything, {name: weight.element_size() for name, weight in parameters.items()}, compact)
+        masks = cls(everything, {name: weight.element_size() for name, weight in parameters.items()}, compact)
+        masks._weights = dict(parameters)
+        return masks
 
     def set(self, name: str, mask: Tensor) -> None:
         """Replace the mask of one parameter by a boolean tensor of its shape."""
@@ -75,13 +79,20 @@ class Masks(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         words = self._words[name]
-        return words.bool() if self._living[name] < words.numel() else torch.ones_like(words, dtype=torch.bool)
+        device = self._weights.get(name, words).device
+        if self._living[name] == words.numel():
+            return torch.ones_like(words, dtype=torch.bool, device=device)
+        return words.bool().to(device)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._words)
 
     def __len__(self) -> int:
         return len(self._words)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the masks alone, without the weights that they follow."""
+        return {**vars(self), "_weights": {}, "_elsewhere": {}}
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} parameters, {self.living} of {self.total} connections live)"

@@ -234,13 +234,13 @@ def test_the_step_finds_the_model_as_it_was(module, loader, make_trainer):
 
 class Failing(settings.Module):
     def training_step(self, batch, batch_idx):
-        assert not torch.equal(batch[0], self.clean)
+        assert not torch.equal(batch[0].cpu(), self.clean)
         raise RuntimeError("in the middle of a step")
 
 
 class Skipping(Failing):
     def on_train_batch_start(self, batch, batch_idx):
-        assert not torch.equal(batch[0], self.clean)
+        assert not torch.equal(batch[0].cpu(), self.clean)
         return -1
 
 

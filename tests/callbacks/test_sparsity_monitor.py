@@ -120,7 +120,7 @@ class Ledger(Callback):
         self.rows, self.window, self.dense, self.sparse, self.born, self.step = [], [], 0.0, 0.0, None, 0
 
     def masks(self):
-        return {name: mask.numpy().copy() for name, mask in self.callback.masks.items()}
+        return {name: mask.cpu().numpy().copy() for name, mask in self.callback.masks.items()}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.born is None:

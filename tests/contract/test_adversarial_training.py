@@ -96,12 +96,12 @@ def test_float16_by_autocast_is_left_off_where_small_gradients_would_vanish(make
     labels = torch.arange(10)
     images = torch.zeros(10, 64)
     images[labels, labels] = 1.0
-    model, scaler = Sure(), torch.amp.GradScaler("cpu", init_scale=1.0)
+    model, scaler = Sure(), torch.amp.GradScaler(settings.DEVICE, init_scale=1.0)
     loader = DataLoader(TensorDataset(images, labels), batch_size=10)
-    plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
+    plugins = [MixedPrecision("16-mixed", settings.DEVICE, scaler)]
     make_trainer(AdversarialTraining(EPS, steps=2), plugins=plugins, max_epochs=1).fit(model, loader)
     others = ~torch.eye(10).bool()
-    assert torch.allclose(model.seen[0][:, :10][others], torch.tensor(EPS))
+    assert torch.allclose(model.seen[0].cpu()[:, :10][others], torch.tensor(EPS))
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import settings
-from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, load_masks
+from lightning_sparse import BrainDevelopment, GradualPruning, SparseTraining, SparsityError, load_masks
 
 # Saving and resuming with other callbacks is what some of these tests are about.
 pytestmark = [
@@ -256,7 +256,7 @@ def test_an_average_is_as_sparse_as_the_model(method, name, order, make_trainer,
             for parameter, mask in masks.items() if state in saved else ():
                 assert bool((saved[state][parameter][~mask] == 0).all()), f"{parameter} in {state} of {file.name}"
 
-    last = dict(zip(dict(model.named_parameters()), record.steps[-1], strict=True))
+    last = {name: value.cpu() for (name, _), value in zip(model.named_parameters(), record.steps[-1], strict=True)}
     for parameter, mask in method.masks.items():  # what is left is an average, and not the last weights
         assert not torch.equal(last[parameter][mask], model.get_parameter(parameter)[mask])
 
@@ -268,7 +268,8 @@ def test_living_weights_of_an_average_are_what_they_would_be_without_masks(name,
     make_average, module, mean, _ = AVERAGES[name]
     model, method = module(), GradualPruning(0.9)
     record = fit(make_trainer, method, make_average(), model, order)
-    for (parameter, weight), expected in zip(model.named_parameters(), mean(record), strict=True):
+    for (parameter, weight), means in zip(model.named_parameters(), mean(record), strict=True):
+        expected = means.to(weight.device)
         living = method.masks[parameter] if parameter in method.masks else torch.ones_like(weight, dtype=torch.bool)
         torch.testing.assert_close(weight[living], expected[living], rtol=1e-4, atol=1e-6)
 
@@ -343,6 +344,19 @@ def test_averages_of_something_else_are_left_alone(order, make_trainer):
     assert settings.exact(method.masks, 0.9)
     assert settings.dead_are_zero(model, method.masks)
     assert all(torch.equal(value, elsewhere.before[name]) for name, value in elsewhere.other.state_dict().items())
-    first = mean_of_steps(record)[0]
+    first = mean_of_steps(record)[0].cpu()
     living = method.masks["body.0.weight"]
-    torch.testing.assert_close(elsewhere.part.module[0].weight[living], first[living], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(elsewhere.part.module[0].weight.cpu()[living], first[living], rtol=1e-4, atol=1e-6)
+
+
+@both_orders
+def test_an_average_hides_no_dead_weight_that_is_not_zero(order, make_trainer):
+    class Writes(Watched):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 4:
+                self.body[0].weight.data.add_(0.01)  # torch does not count this
+
+    with pytest.raises(SparsityError, match=r"dead weights of 'body.0.weight' are not zero after step 5"):
+        make_trainer(*[SparseTraining(0.9), CopyEma()][::order], Record()).fit(
+            Writes(), settings.batches(batch_size=128)
+        )

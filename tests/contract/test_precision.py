@@ -119,9 +119,9 @@ class Taken(Callback):
 
 def half(make_trainer, *callbacks, stepper, scale=64.0, hold=True, **arguments):
     """A Trainer in float16 with a GradScaler, and the callback that counts its steps."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
+    scaler = torch.amp.GradScaler(settings.DEVICE, init_scale=scale, growth_interval=10**6)
     taken = Taken(scaler, scale if hold else None)
-    plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
+    plugins = [MixedPrecision("16-mixed", settings.DEVICE, scaler)]
     clip = 0.5 if stepper.endswith("clipped") else None
     return make_trainer(*callbacks, taken, plugins=plugins, gradient_clip_val=clip, **arguments), taken
 

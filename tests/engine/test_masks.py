@@ -1,9 +1,12 @@
+import copy
 import io
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
+from lightning_sparse import Static, attach
 from lightning_sparse.engine.masks import Masks, load_masks, pack_bits, sparsity_of, unpack_bits
 from lightning_sparse.errors import SparsityError
 
@@ -149,3 +152,44 @@ def test_sparsity_of_counts_zeros_of_weights_only():
     nn.init.zeros_(net[1].weight)
     net[0].weight.data[:2] = 0
     assert sparsity_of(net) == 8 / 25
+
+
+def test_masks_are_where_their_weights_are_whenever_asked():
+    """On a device without data too, to which the weights go and come back: the masks are still what they were."""
+    weights = {"some": nn.Parameter(torch.randn(3, 4)), "all": nn.Parameter(torch.randn(2))}
+    masks = Masks.dense(weights)
+    some = torch.arange(12).view(3, 4) % 3 == 0
+    masks.set("some", some)
+    for name, weight in weights.items():
+        elsewhere = nn.Parameter(torch.empty_like(weight, device="meta"))
+        torch.utils.swap_tensors(weight, elsewhere)  # the same parameter, on another device
+        assert masks[name].device == weight.device == torch.device("meta")
+        assert masks[name].shape == weight.shape
+        torch.utils.swap_tensors(weight, elsewhere)
+    assert torch.equal(masks["some"], some)
+    assert masks["all"].all()
+    assert masks.living == 6
+    masks.apply(weights)
+    assert torch.equal(weights["some"] != 0, some)
+
+
+def test_a_copy_of_masks_holds_no_weights():
+    weights = {"w": nn.Parameter(torch.randn(1000))}
+    masks = Masks.dense(weights, compact=True)
+    masks.set("w", torch.arange(1000) % 2 == 0)
+    for other in (copy.deepcopy(masks), pickle.loads(pickle.dumps(masks))):
+        assert other.checksum() == masks.checksum()
+        assert torch.equal(other["w"], masks["w"])
+    assert len(pickle.dumps(masks)) < 2500
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_masks_follow_their_weights_to_a_gpu_and_back():
+    net = nn.Linear(8, 4).cuda()
+    engine = attach(torch.optim.SGD(net.parameters(), lr=0.1), net, Static(0.5))
+    for device in ("cuda", "cpu", "cuda"):
+        net.to(device)
+        assert engine.masks["weight"].device.type == device
+        assert bool((net.weight[~engine.masks["weight"]] == 0).all())
+        assert engine.sparsity == 0.5

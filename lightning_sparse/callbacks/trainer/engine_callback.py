@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
 from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
     refuse_by_hand,
@@ -80,7 +81,7 @@ class EngineCallback(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
-        parameters = self._parameters(pl_module)
+        parameters = self._without_copies(trainer, pl_module)
         if self.recipe.network_scores:
             self._batches = ScoreBatches(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
         look = self._batches.look if self._batches else None
@@ -102,7 +103,7 @@ class EngineCallback(Callback):
             )
         self._restored = None
         self._clips = _overrides(pl_module, "configure_gradient_clipping")
-        self._averages = WeightAverages(trainer, pl_module, self.engine.masks)
+        self._averages = WeightAverages(trainer, pl_module, self.engine.parameters, self.engine.masks)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; if it clips, zero those of dead connections first."""
@@ -111,7 +112,7 @@ class EngineCallback(Callback):
         self.engine.before_step(optimizer, zero_dead=self._clips or trainer.gradient_clip_val is not None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Mask the averages that other callbacks may have just put in the model's place; remember the batch for scores."""
+        """Mask averages, which may have just been put in the model's place; remember the batch for scores."""
         if self._installed_on != trainer.optimizers:
             self._install(trainer, pl_module)  # the module has replaced them since
         if batch_idx == 0:
@@ -124,19 +125,20 @@ class EngineCallback(Callback):
             self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the training if a dead weight is not zero."""
+        """Stop the training if a dead weight is not zero; mask averages, of which the module may make use now."""
         self._verify(trainer)
+        self._mask_averages()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Mask averages again: by now every callback has put in place what is to be validated."""
+        """Mask averages again: by now what is to be validated is in place."""
         if batch_idx == 0:
             self._mask_averages()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mask averages again, and in the checkpoint, where they may have been saved as the model already."""
-        self._verify(trainer)
+        self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
         if self.engine is not None and self.engine.installed:
             mask_tensors(checkpoint["state_dict"], self.engine.masks)
@@ -144,13 +146,13 @@ class EngineCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask averages, and warn if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
-        self._verify(trainer)
+        self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
         _warn_if_unfinished(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mask the averages that other callbacks have put in the model's place at the very end."""
+        """Mask the averages that have been put in the model's place at the very end."""
         self._mask_averages()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -207,18 +209,27 @@ class EngineCallback(Callback):
         wrapped: Any = pl_module.optimizers()  # on which methods other than step (SAM's) are called
         self.engine.install([*trainer.optimizers, *(wrapped if isinstance(wrapped, list) else [wrapped])])
 
-    def _verify(self, trainer: Trainer) -> None:
+    def _verify(self, trainer: Trainer, *, averages_may_stand_in: bool = False) -> None:
         """Raise if a dead weight is not zero, unless a failure or an average in the model's place may have left it so."""
         if self.engine is not None and self.engine.installed:
-            if trainer.interrupted or (self._averages is not None and self._averages.any()):
+            if trainer.interrupted or (averages_may_stand_in and self._averages and self._averages.may_stand_in()):
                 self.engine.zero_dead()
             self.engine.verify()
 
     def _mask_averages(self) -> None:
         if self.engine is None or not self.engine.installed or self._averages is None:
             return
-        if self._averages.mask():
-            self.engine.zero_dead()  # one of them may be in the model's place
+        self._averages.mask()
+        if self._averages.may_stand_in():
+            self.engine.zero_dead()
+
+    def _without_copies(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+        """The parameters to make sparse, without those of copies in the module, which are masked as averages."""
+        parameters, trained = self._parameters(pl_module), trained_in(pl_module, trainer.optimizers)
+        copied = CopiesInModule(pl_module, {n: p for n, p in parameters.items() if id(p) in trained}).find(trained)
+        modules = [copy for copy, _ in copied if isinstance(copy, nn.Module)]
+        gone = {id(parameter) for copy in modules for parameter in copy.parameters()}
+        return {name: parameter for name, parameter in parameters.items() if id(parameter) not in gone}
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)

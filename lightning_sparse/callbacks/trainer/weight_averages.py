@@ -1,4 +1,4 @@
-"""The running averages of a model that other callbacks keep (SWA, EMA) have to be as sparse as the model."""
+"""The running averages of a model (SWA, EMA) that callbacks or the module keep have to be as sparse as the model."""
 
 from __future__ import annotations
 
@@ -7,54 +7,71 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, tensors_of, trained_in
 
 Tensors = dict[str, Tensor]
 
 
 class WeightAverages:
-    """Find the copies of the model that the Trainer's callbacks hold and change while it trains.
+    """Find the copies of the model that the Trainer's callbacks or the module hold and change while it trains.
 
-    A copy is an attribute of a callback that is a module or a dictionary of tensors with the masks' names (after a wrapper's
-    ``module.``) and shapes. A copy that exists when training starts, which is when this object is made, and never changes is
-    a teacher: it is left alone.
+    A callback's copy is an attribute that is a module or a dictionary of tensors with the masks' names (after a wrapper's
+    ``module.``) and shapes; the module's may be of a part of it (:class:`CopiesInModule`). A copy that exists when training
+    starts, which is when this object is made, and never changes is a teacher: it is left alone.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, masks: Mapping[str, Tensor]) -> None:
-        self._trainer, self._module, self._masks = trainer, module, masks
-        self._at_start = {place: self._fingerprint(copy) for place, copy in self._copies()}
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> None:
+        self._trainer, self._module, self._weights, self._masks = trainer, module, weights, masks
+        self._in_module = CopiesInModule(module, weights)
+        self._at_start = {place: _fingerprint(copy) for place, copy in self._copies()}
 
-    def any(self) -> bool:
-        """Whether there are averages now."""
-        return any(True for _ in self._changed())
-
-    def mask(self) -> bool:
-        """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing.
-
-        Returns:
-            Whether there were averages.
-        """
-        changed = list(self._changed())
-        for copy in changed:
+    def mask(self) -> None:
+        """Zero the dead connections in every average: the mean of what a connection was is not what it is now, nothing."""
+        for copy in [*self._changed(self._of_callbacks()), *self._changed(self._of_module())]:
             mask_tensors(copy, self._masks)
-        return bool(changed)
 
-    def _changed(self) -> Iterator[Tensors]:
-        for place, copy in self._copies():
-            if self._at_start.get(place) != self._fingerprint(copy):
+    def may_stand_in(self) -> bool:
+        """Whether an average may be in the model's place now.
+
+        A callback may put one there at any time, and keep the weights meanwhile. One that the module keeps is there if the
+        living weights are equal to it.
+        """
+        if any(True for _ in self._changed(self._of_callbacks())):
+            return True
+        return any(self._equals_model(copy) for copy in self._changed(self._of_module()))
+
+    def _changed(self, copies: Iterator[tuple[Any, Tensors]]) -> Iterator[Tensors]:
+        for place, copy in copies:
+            if self._at_start.get(place) != _fingerprint(copy):
                 yield copy
 
-    def _fingerprint(self, copy: Tensors) -> float:
-        return float(sum(copy[name].detach().double().sum() for name in self._masks))
+    def _copies(self) -> Iterator[tuple[Any, Tensors]]:
+        yield from self._of_callbacks()
+        yield from self._of_module()
 
-    def _copies(self) -> Iterator[tuple[tuple[int, str], Tensors]]:
+    def _of_callbacks(self) -> Iterator[tuple[Any, Tensors]]:
         for callback in callbacks_of(self._trainer, Callback):
             for attribute, value in vars(callback).items():
-                named = {} if value is self._module else dict(_tensors(value))
-                if all(name in named and named[name].shape == mask.shape for name, mask in self._masks.items()):
-                    yield (id(callback), attribute), named
+                named = {} if value is self._module else tensors_of(value)
+                named = {name.removeprefix("module."): tensor for name, tensor in named.items()}
+                if all(name in named and named[name].shape == weight.shape for name, weight in self._weights.items()):
+                    yield (id(callback), attribute), {name: named[name] for name in self._weights}
+
+    def _of_module(self) -> Iterator[tuple[Any, Tensors]]:
+        for holder, copy in self._in_module.find(trained_in(self._module, self._trainer.optimizers)):
+            yield id(holder), copy
+
+    def _equals_model(self, copy: Tensors) -> bool:
+        for name, tensor in copy.items():
+            weight, living = self._weights[name].detach(), self._masks[name]
+            if not torch.equal(tensor.detach().to(weight.device)[living], weight[living]):
+                return False
+        return True
 
 
 @torch.no_grad()
@@ -65,8 +82,5 @@ def mask_tensors(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> 
             tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
 
 
-def _tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
-    named = dict(value.named_parameters()) if isinstance(value, nn.Module) else value
-    for name, tensor in named.items() if isinstance(named, dict) else ():
-        if isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point():
-            yield name.removeprefix("module."), tensor
+def _fingerprint(copy: Tensors) -> float:
+    return float(sum(tensor.detach().double().sum() for tensor in copy.values()))
