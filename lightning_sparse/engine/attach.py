@@ -74,6 +74,7 @@ def attach(
 
     engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
     engine.install([optimizer])
+    engine.watch(model)
     if state is None:
         engine.birth()
     else:

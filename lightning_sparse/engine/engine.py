@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.rewritten import watch_for_rewriting
 from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.hooks import (
@@ -85,7 +86,7 @@ class Engine:
         self._optimizers: dict[str, Optimizer] = {}
         self._hooked: dict[Optimizer, Hooked] = {}
         self._clock_optimizer: Optimizer | None = None
-        self._off: list[Callable[[], None]] = []
+        self._off: list[Callable[[], object]] = []
         self._gradients_read = False
         self._verified = 0
         self._waiting: int | None = None
@@ -147,6 +148,10 @@ class Engine:
                 f"out with exclude=[{orphan!r}]"
             )
 
+    def watch(self, model: nn.Module) -> None:
+        """Refuse, in the next forward pass, layers of a model that rewrite a sparse weight; call it after :meth:`install`."""
+        self._off += watch_for_rewriting(model, self.parameters)
+
     def _hook_into(self, optimizer: Optimizer, steps: bool) -> None:
         self._own(optimizer, steps)
         if not is_trainers_own(optimizer):
@@ -171,7 +176,7 @@ class Engine:
         return hooked
 
     def detach(self) -> None:
-        """Remove every hook from the optimizers; masks and history stay."""
+        """Remove every hook from the optimizers and the model; masks and history stay."""
         for off in reversed(self._off):
             off()
         self._off, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None

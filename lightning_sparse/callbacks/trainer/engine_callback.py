@@ -91,6 +91,7 @@ class EngineCallback(Callback):
         for other in self._others(trainer):
             refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {})
         self._install(trainer, pl_module)
+        self.engine.watch(pl_module)
         if self._restored is not None and self._schedulers is not None:
             self._schedulers.load_state_dict(self._restored["schedulers"])
         if self._restored is None:
