@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.reentrant_checkpoints import WRITE, graph_of, has_reentrant_checkpoint
 from lightning_sparse.errors import SparsityError
 
 
@@ -26,6 +27,11 @@ def hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Te
         >>> hessian_product(weight.sum(), [weight], [torch.ones(2)]) is None
         True
     """
+    if has_reentrant_checkpoint(loss):
+        raise SparsityError(
+            "the loss comes through a reentrant checkpoint, and the weights inside it would have no second derivative: "
+            f"{WRITE}"
+        )
     try:
         first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
         slope = torch.stack([(gradient * part).sum() for gradient, part in zip(first, vector, strict=True)]).sum()
@@ -44,12 +50,5 @@ def hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Te
 
 def _check_differentiable(slope: Tensor) -> None:
     """Raise for an operation marked ``once_differentiable``: torch silently leaves it out of the second derivative."""
-    seen, waiting = set[object](), [slope.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node.name().endswith("::Error"):
-            raise RuntimeError("an operation is marked once_differentiable")
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
+    if any(node.name().endswith("::Error") for node in graph_of(slope)):
+        raise RuntimeError("an operation is marked once_differentiable")

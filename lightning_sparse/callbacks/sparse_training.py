@@ -39,7 +39,9 @@ class SparseTraining(EngineCallback):
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
         allocation: how the living connections are shared between layers: ``"global"`` (one ranking), ``"uniform"``
             (equal density), ``"erk"``, or a function of your own.
-        every: time between two updates, an ``int`` in optimizer steps or a ``float`` as a share of the training.
+        every: time between two updates, an ``int`` in optimizer steps or a ``float`` as a share of the training. This and all
+            other times count from where the callback begins: in a training that goes on from a checkpoint without it, shares
+            are shares of the steps that remain.
         granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
             ``"channels"`` (of each layer's output: exclude the last layer, whose outputs are the classes).
         redistribute: whether connections freed by turnover move to the layers whose living have the higher grow scores,
@@ -52,8 +54,8 @@ class SparseTraining(EngineCallback):
         include: shell-style patterns of parameter names to make sparse; None takes Linear and Conv weights.
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator; the global one is never drawn from.
-        total_steps: optimizer steps of the training, needed only for shares where the Trainer cannot know its length
-            (manual optimization, data without a length).
+        total_steps: optimizer steps of the training from where the callback begins, needed only for shares where the Trainer
+            cannot know its length (manual optimization, data without a length).
         compact_masks: hold the masks at one byte a weight on a GPU too, where they are otherwise as wide as the weights.
 
     Raises:

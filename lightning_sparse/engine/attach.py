@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.plan_check import foresee
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.engine.times import check_total
@@ -77,6 +79,9 @@ def attach(
     engine.watch(model)
     if state is None:
         engine.birth()
+        foreseen = foresee(recipe, engine.plan, engine.masks, total_steps) if total_steps else None
+        if foreseen:
+            warnings.warn(foreseen, stacklevel=2)
     else:
         engine.load_state_dict(state)
     return engine

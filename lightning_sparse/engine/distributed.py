@@ -9,9 +9,14 @@ from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
 
 
+def is_set_up() -> bool:
+    """Whether ``torch.distributed`` is set up, be it for one process."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def _several() -> bool:
-    """Whether this process is one of several that train one model (``torch.distributed`` is set up)."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    """Whether this process is one of several that train one model."""
+    return is_set_up() and dist.get_world_size() > 1
 
 
 def check_same_masks(masks: Masks, scores: str) -> None:

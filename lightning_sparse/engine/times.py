@@ -1,4 +1,7 @@
-"""Times in a training: an ``int`` is optimizer steps, a ``float`` a share of the training."""
+"""Times in a training: an ``int`` is optimizer steps, a ``float`` a share of the training.
+
+Both count from where the engine begins: in a training that is already under way, shares are shares of the steps that remain.
+"""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_save_top_k_and_save_last(make_trainer, tmp_path):
 @pytest.mark.parametrize("save_last", [None, True, "link"])
 def test_a_training_that_stops_before_leaves_no_file(save_last, make_trainer, tmp_path):
     ours = CheckpointAtTarget(tmp_path, monitor="density", save_last=save_last)
-    with pytest.warns(UserWarning, match="training stopped at step 20, before step 50"):
+    with pytest.warns(UserWarning, match="planned for step 50, and this training has 20 steps: write end=20"):
         run(make_trainer, GradualPruning(0.9, end=50, every=1), ours)
     assert not list(tmp_path.iterdir())
     assert (ours.best_model_path, ours.last_model_path) == ("", "")

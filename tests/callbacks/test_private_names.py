@@ -7,7 +7,12 @@ import lightning_sparse
 
 PACKAGE = Path(lightning_sparse.__file__).parent
 HOME = PACKAGE / "callbacks" / "trainer" / "private.py"
-OTHERS = {"_global_forward_hooks", "_make_layer", "_target_"}  # torch's, torchvision's and Hydra's
+OTHERS = {
+    "_global_forward_hooks",
+    "_make_layer",
+    "_post_accumulate_grad_hooks",
+    "_target_",
+}  # torch's, torchvision's and Hydra's
 
 
 def private(name):

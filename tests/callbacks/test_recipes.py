@@ -233,8 +233,3 @@ def test_repr_of_the_plan_ablations_are_arguments():
     assert no_growth.sparsity(200) == 0.7
     no_turnover = BrainDevelopment(0.9, turnover=0.0).recipe.resolve(1000)
     assert not any(no_turnover.due(step) for step in range(651, 1001))
-
-
-def test_a_training_too_short_for_any_replacement_is_warned_of(module, loader, make_trainer):
-    with pytest.warns(UserWarning, match="every=100 steps, and the training had 20; write a smaller every"):
-        make_trainer(RigL(0.9), max_epochs=2).fit(module(), loader)

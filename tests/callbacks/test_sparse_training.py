@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -50,9 +51,14 @@ def test_the_checkpoint_is_the_dense_models_and_loads_without_this_library(modul
     assert loaded.checksum() == callback.masks.checksum()
 
 
+class Stop(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.global_step == 40
+
+
 def test_stopping_early_warns_with_achieved_and_asked(module, loader, make_trainer):
     with pytest.warns(UserWarning, match=r"step 40, before step 1000 .*asked 0\.9, achieved 0\.\d+"):
-        make_trainer(GradualPruning(0.9, end=1000, every=10)).fit(module(), loader)
+        make_trainer(GradualPruning(0.9, end=1000, every=10), Stop(), max_epochs=100).fit(module(), loader)
 
 
 def test_modules_and_data_made_in_setup(digits, module, make_trainer):

@@ -98,7 +98,7 @@ def required_by(callback):
     return {name: REQUIRED[name] for name, p in arguments_of(callback).items() if p.default is p.empty}
 
 
-@pytest.mark.filterwarnings("ignore:no connection was replaced")  # RigL and others update every 100 steps
+@pytest.mark.filterwarnings("ignore:no connection will be replaced")  # RigL and others update every 100 steps
 @pytest.mark.parametrize("name", sorted(CALLBACKS.keys() - OF_IMAGES))
 def test_a_callback_from_yaml_trains_as_the_one_from_python_does(name, cli, config, tmp_path):
     given = required_by(CALLBACKS[name])

@@ -184,7 +184,7 @@ def test_a_second_fit_by_a_new_trainer_may_be_of_another_model(make_trainer):
     assert settings.dead_are_zero(model, callback.masks)
 
 
-@pytest.mark.filterwarnings("ignore:training stopped at step 20, before:UserWarning")  # where the first half ends
+@pytest.mark.filterwarnings("ignore:sparsity .* is planned for step:UserWarning")  # where the first half ends
 def test_a_second_fit_by_the_same_trainer_goes_on_as_if_it_had_never_stopped(make_method, make_trainer):
     whole = Plain(), make_method(0.9, total_steps=40)
     make_trainer(whole[1], max_epochs=4).fit(whole[0])
@@ -564,7 +564,7 @@ FEWER = {
 
 
 @pytest.mark.filterwarnings(
-    "ignore:no connection was replaced"
+    "ignore:no connection will be replaced"
 )  # four steps are fewer than RigL's five between updates
 @pytest.mark.parametrize(("arguments", "steps"), FEWER.values(), ids=FEWER)
 def test_shares_are_shares_of_the_steps_there_will_be(make_method, arguments, steps):

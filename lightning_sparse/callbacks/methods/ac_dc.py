@@ -31,6 +31,8 @@ class ACDC(SparseTraining):
         [(0, 0.0), (100, 0.9), (150, 0.0), (200, 0.9), (700, 0.9), (750, 0.0), (850, 0.9)]
     """
 
+    reached_by = "sparse_from"
+
     def __init__(
         self,
         final_sparsity: float,

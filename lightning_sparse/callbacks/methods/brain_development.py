@@ -69,6 +69,8 @@ class BrainDevelopment(SparseTraining):
         ['grow', 'prune', 'turnover', 'rest']
     """  # noqa: E501
 
+    reached_by = "pruned_by"
+
     def __init__(
         self,
         final_sparsity: float,

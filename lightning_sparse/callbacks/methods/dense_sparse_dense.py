@@ -29,6 +29,8 @@ class DenseSparseDense(SparseTraining):
         [0.0, 0.5, 0.0]
     """
 
+    reached_by = "dense_from"
+
     def __init__(
         self, sparsity: float = 0.5, *, sparse_from: Time = 0.4, dense_from: Time = 0.7, **others: Any
     ) -> None:

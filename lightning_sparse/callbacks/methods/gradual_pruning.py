@@ -45,6 +45,8 @@ class GradualPruning(SparseTraining):
         (0.90625, 58, 64)
     """
 
+    reached_by = "end"
+
     def __init__(
         self,
         final_sparsity: float,

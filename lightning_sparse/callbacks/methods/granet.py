@@ -33,6 +33,8 @@ class GraNet(SparseTraining):
         [(0, 0.5, 0.0), (100, 0.65, 0.48), (300, 0.83, 0.31), (700, 0.9, 0.0)]
     """
 
+    reached_by = "end"
+
     def __init__(
         self,
         final_sparsity: float,

@@ -34,6 +34,8 @@ class GrowAndPrune(SparseTraining):
         [(0, 0.9), (300, 0.5), (500, 0.83), (750, 0.9)]
     """
 
+    reached_by = "pruned_by"
+
     def __init__(
         self,
         final_sparsity: float,

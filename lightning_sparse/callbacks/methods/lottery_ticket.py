@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.errors import check_count, check_share
@@ -67,5 +68,7 @@ def steps_of_one_training(trainer: Trainer) -> int:
         ...         steps = steps_of_one_training(self.trainer)
         ...         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)]
     """
-    share = min((ticket.one_training for ticket in callbacks_of(trainer, LotteryTicket)), default=1.0)
-    return round(share * trainer.estimated_stepping_batches)
+    ticket = min(callbacks_of(trainer, LotteryTicket), key=lambda ticket: ticket.one_training, default=None)
+    share, total = (ticket.one_training, ticket.steps_of(trainer)) if ticket else (1.0, None)
+    total = total or optimizer_steps(trainer, trainer.max_epochs)
+    return round(share * (total or trainer.estimated_stepping_batches))

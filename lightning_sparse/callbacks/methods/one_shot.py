@@ -29,6 +29,8 @@ class OneShot(SparseTraining):
         (0.0, 0.9)
     """
 
+    reached_by = "at"
+
     def __init__(
         self, final_sparsity: float, *, at: Time = 0.5, criterion: str | Score = "magnitude", **others: Any
     ) -> None:

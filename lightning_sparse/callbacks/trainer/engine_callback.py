@@ -7,15 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
+from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
     refuse_by_hand,
+    refuse_no_forward,
     refuse_rewinding_beside,
     refuse_sharded,
     refuse_shared,
@@ -25,6 +28,7 @@ from lightning_sparse.callbacks.trainer.score_batches import ScoreBatches
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.callbacks.trainer.weight_averages import WeightAverages, mask_tensors
 from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.plan_check import foresee
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.errors import SparsityError
 
@@ -34,7 +38,12 @@ class EngineCallback(Callback):
 
     :class:`~lightning_sparse.SparseTraining` is this with the choices of a recipe as its arguments. ``engine`` is None
     before training.
+
+    Its clock starts with it. A callback that is not in the checkpoint from which a training goes on, or that is new to a
+    Trainer's second fit, plans over the steps that remain.
     """
+
+    reached_by: str | None = None  # the argument of a method that says when the final sparsity is reached
 
     def __init__(self, recipe: Recipe, loss_fn: Callable[[Any, Any], Any] | None) -> None:
         super().__init__()
@@ -44,6 +53,8 @@ class EngineCallback(Callback):
         self._schedulers: RewoundSchedulers | None = None
         self._restored: dict[str, Any] | None = None
         self._epochs: int | None = None
+        self._begin = 0
+        self._said_at_start = False
         self._averages: WeightAverages | None = None
         self._clips = False
         self._installed_on: list[Optimizer] = []
@@ -60,15 +71,17 @@ class EngineCallback(Callback):
             return
         refuse_sharded(trainer, "connections cannot be ranked against those of the others")
         refuse_rewinding_beside([self.recipe, *(other.recipe for other in self._others(trainer))])
-        if trainer.ckpt_path is None:
-            # A state read by an earlier validate or test belongs to another model; the same Trainer's next fit goes on.
-            self._restored = self.state_dict() or None if trainer.global_step > 0 else None
+        # A state read by an earlier validate or test belongs to another model; the same Trainer's next fit goes on. What is
+        # in the checkpoint is loaded after this.
+        goes_on = trainer.ckpt_path is None and trainer.global_step > 0
+        self._restored = self.state_dict() or None if goes_on else None
         if not pl_module.automatic_optimization:
             refuse_by_hand(self.recipe, self.loss_fn)
         self._epochs = trainer.max_epochs
         # These hooks make parameters later: those are checked when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
             self.recipe.check(self._parameters(pl_module))
+            refuse_no_forward(self.recipe, pl_module)
         self.engine = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,7 +90,8 @@ class EngineCallback(Callback):
         Everything it needs exists only now. Asking for the length of the training any earlier would make Lightning draw
         the loader's seed out of turn.
         """
-        total, recipe = self._total_steps(trainer, pl_module), self.recipe
+        self._begin, self._said_at_start = self._begins_at(trainer), False
+        total, recipe = self.steps_of(trainer), self.recipe
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
@@ -96,6 +110,7 @@ class EngineCallback(Callback):
             self._schedulers.load_state_dict(self._restored["schedulers"])
         if self._restored is None:
             self.engine.birth()
+            self._say_what_is_planned(trainer, total)
         elif not self.engine.load_state_dict(self._restored):
             warnings.warn(
                 "the Trainer's length has changed since the checkpoint: the sparsity callback keeps the steps it had, up "
@@ -150,6 +165,8 @@ class EngineCallback(Callback):
         self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if as_planned and self._said_at_start:
+            return
         _warn_if_unfinished(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,7 +196,7 @@ class EngineCallback(Callback):
         if state is not None or self.engine is None:
             return state or {}
         schedulers = {"schedulers": self._schedulers.state_dict()} if self._schedulers else {}
-        return self.engine.state_dict() | schedulers
+        return self.engine.state_dict() | {"begin": self._begin} | schedulers
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts: here neither model nor optimizers are complete."""
@@ -238,17 +255,34 @@ class EngineCallback(Callback):
     def _others(self, trainer: Trainer) -> list[EngineCallback]:
         return [callback for callback in callbacks_of(trainer, EngineCallback) if callback is not self]
 
-    def _total_steps(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
-        """Optimizer steps of the whole training, or None where Lightning cannot know them."""
-        if not self.recipe.needs_total or self.recipe.total_steps is not None or not pl_module.automatic_optimization:
+    def steps_of(self, trainer: Trainer) -> int | None:
+        """Optimizer steps of the training since this callback began, or None where Lightning cannot know them."""
+        if not trainer.lightning_module.automatic_optimization:
             return None
-        total = trainer.estimated_stepping_batches
-        if not 0 < total < float("inf"):
-            return None
-        if total != trainer.max_steps and self._epochs and trainer.max_epochs:
-            # Stochastic weight averaging adds an epoch that takes no step.
-            return int(total) * self._epochs // trainer.max_epochs
-        return int(total)
+        begin = self._begins_at(trainer)
+        if begin == 0:
+            return optimizer_steps(trainer, self._epochs)
+        to_come = optimizer_steps(trainer, self._epochs, to_come=True)
+        return None if to_come is None else trainer.global_step - begin + to_come
+
+    def _begins_at(self, trainer: Trainer) -> int:
+        """The step of the training at which the clock of this callback is or was at zero."""
+        return trainer.global_step if self._restored is None else int(self._restored.get("begin", 0))
+
+    def _say_what_is_planned(self, trainer: Trainer, total: int | None) -> None:
+        """Say where the clock starts, if the training is under way, and what of the recipe this training is too short for."""
+        assert self.engine is not None
+        if self._begin:
+            remain = f"shares are shares of the {total} steps that remain, and " if total else ""
+            rank_zero_info(
+                f"{type(self).__name__} starts at step {self._begin} of the training: {remain}steps count from here"
+            )
+        if total is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        foreseen = foresee(self.recipe, self.engine.plan, self.engine.masks, total, self.reached_by)
+        if foreseen:
+            self._said_at_start = True
+            warnings.warn(foreseen, stacklevel=3)
 
 
 def _overrides(module: Any, method: str) -> bool:
@@ -261,7 +295,8 @@ def _warn_if_unfinished(engine: Engine, *, as_planned: bool) -> None:
     """Warn if too few steps (``as_planned``: no early stop, no trial run) or an early stop kept it from its recipe."""
     plan, clock, masks = engine.plan, engine.clock, engine.masks
     replaced = any(update.replaced for update in engine.history)
-    if as_planned and 0 < clock < int(plan.every) and plan.turnover.highest > 0.0 and not replaced:
+    asked_for = min(plan.turnover.highest, plan.sparsity.highest) > 0.0
+    if as_planned and 0 < clock < int(plan.every) and asked_for and not replaced:
         warnings.warn(
             f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
             stacklevel=3,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.scores.of_network import check_forward, synflow
 from lightning_sparse.errors import SparsityError
 
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -31,6 +32,12 @@ def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
             f"{recipe.network_scores[0]} needs a loss, and training_step has no single loss under manual optimization: "
             "give loss_fn=(module, batch) -> loss"
         )
+
+
+def refuse_no_forward(recipe: Recipe, module: nn.Module) -> None:
+    """Refuse SynFlow on a module that leaves ``forward`` undefined."""
+    if any(score is synflow for score in recipe.scores.values()):
+        check_forward(module)
 
 
 def refuse_rewinding_beside(recipes: Sequence[Recipe]) -> None:

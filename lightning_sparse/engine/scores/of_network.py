@@ -19,7 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_sparse.anatomy.first_tensor import first_tensor
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import as_it_was
-from lightning_sparse.engine.distributed import average
+from lightning_sparse.anatomy.reentrant_checkpoints import WRITE, has_reentrant_checkpoint
+from lightning_sparse.engine.distributed import average, is_set_up
 from lightning_sparse.errors import SparsityError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -47,6 +48,8 @@ class Network:
 
         def gradient(batch: Any) -> dict[str, Tensor]:
             loss = self.loss(self.model, batch)
+            if has_reentrant_checkpoint(loss):
+                return self._by_backward(loss, weights)
             found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             return dict(zip(weights, found, strict=True))
 
@@ -64,6 +67,23 @@ class Network:
 
     def _weights(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+
+    def _by_backward(self, loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The gradient where weights get theirs in ``.grad`` alone, which is put back afterwards."""
+        before = [(parameter, parameter.grad) for parameter in self.model.parameters()]
+        if is_set_up() or any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter, _ in before):
+            raise SparsityError(
+                "the loss comes through a reentrant checkpoint, whose gradients only backward() gives, and that would also "
+                f"start the hooks of the parameters (DDP's, or an optimizer's that steps in the backward pass): {WRITE}"
+            )
+        try:
+            for parameter, _ in before:
+                parameter.grad = None
+            loss.backward()  # type: ignore[no-untyped-call]
+            return {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in weights.items()}
+        finally:
+            for parameter, gradient in before:
+                parameter.grad = gradient
 
     def _mean(self, of_batch: Callable[[Any], dict[str, Tensor]]) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(parameter).detach() for name, parameter in self.parameters.items()}
@@ -151,6 +171,7 @@ def synflow(network: Network) -> dict[str, Tensor]:
         >>> {name: score.flatten().tolist() for name, score in synflow(look).items()}
         {'0.weight': [8.0], '1.weight': [6.0, 2.0]}
     """
+    check_forward(network.model)
     network.model.eval()
     wide = torch.float32 if next(iter(network.parameters.values())).device.type == "mps" else torch.float64
     state = {
@@ -162,13 +183,26 @@ def synflow(network: Network) -> dict[str, Tensor]:
     }
     weights = {name: state[name].requires_grad_() for name in network.parameters}
     example = _tensor_in(network.batches[0])[:1]
-    ones = torch.ones_like(example, dtype=wide) if example.is_floating_point() else example
+    # With a gradient, so that a reentrant checkpoint of the first layer shows in the graph too; a clone may be written to.
+    ones = torch.ones_like(example, dtype=wide).requires_grad_().clone() if example.is_floating_point() else example
     flow = _tensor_in(functional_call(network.model, state, (ones,))).sum()
+    if has_reentrant_checkpoint(flow):
+        raise SparsityError(f"synflow cannot look into a reentrant checkpoint: {WRITE}")
     slopes = torch.autograd.grad(flow, list(weights.values()), allow_unused=True)
     return {
         name: torch.zeros_like(weight) if slope is None else (weight * slope).detach()
         for (name, weight), slope in zip(weights.items(), slopes, strict=True)
     }
+
+
+def check_forward(model: nn.Module) -> None:
+    """Raise a SparsityError if SynFlow has nothing to call, because a model leaves ``forward`` undefined."""
+    home = getattr(model.forward, "__module__", None)
+    if home in ("torch.nn.modules.module", "lightning.pytorch.core.module", "pytorch_lightning.core.module"):
+        raise SparsityError(
+            f"synflow calls the model with an input of ones, and {type(model).__name__} has no forward: define "
+            "forward(self, x) that returns the output, or choose another criterion (SNIP and GraSP read training_step)"
+        )
 
 
 def _tensor_in(values: Any) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
@@ -213,3 +214,20 @@ def test_without_a_direction_there_is_nothing_to_measure(net, data):
         measure_hessian(net, data, masks={n: torch.zeros_like(w, dtype=torch.bool) for n, w in net.named_parameters()})
     with pytest.raises(SparsityError, match="no parameters"):
         measure_hessian(nn.Flatten(), data)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")  # where the logits are only looked at
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_reentrant_checkpoint_would_hide_weights_and_is_refused(first):
+    class Checkpointed(nn.Linear):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=reentrant)
+
+    layers = [nn.Linear(4, 4), nn.Linear(4, 4)]
+    layers[first] = Checkpointed(4, 4)
+    net, images = nn.Sequential(nn.Flatten(), *layers), torch.rand(6, 1, 2, 2)
+    reentrant = True
+    with pytest.raises(SparsityError, match="use_reentrant=False"):
+        measure_hessian(net, (images, torch.arange(6) % 4))
+    reentrant = False
+    assert measure_hessian(net, (images, torch.arange(6) % 4)).records[0].value > 0
