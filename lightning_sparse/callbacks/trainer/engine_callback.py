@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.anatomy.parameters import Targets, sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.coverage import Coverage
 from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
     refuse_by_hand,
@@ -44,6 +44,7 @@ class EngineCallback(Callback):
         self._restored: dict[str, Any] | None = None
         self._epochs: int | None = None
         self._averages: WeightAverages | None = None
+        self._coverage: Coverage | None = None
         self._clips = False
         self._installed_on: list[Optimizer] = []
         self._spawned = SpawnedState()
@@ -103,6 +104,9 @@ class EngineCallback(Callback):
         self._restored = None
         self._clips = _overrides(pl_module, "configure_gradient_clipping")
         self._averages = WeightAverages(trainer, pl_module, self.engine.masks)
+        others = {name for other in self._others(trainer) for name in other._parameters(pl_module)}
+        who, include, exclude = type(self).__name__, self.recipe.include, self.recipe.exclude
+        self._coverage = Coverage(trainer, pl_module, who, self.engine.parameters, others, include, exclude)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; if it clips, zero those of dead connections first."""
@@ -116,6 +120,8 @@ class EngineCallback(Callback):
             self._install(trainer, pl_module)  # the module has replaced them since
         if batch_idx == 0:
             self._mask_averages()
+            if self._coverage is not None:
+                self._coverage.look()
         if self.engine is not None and self.engine.moved():
             self._verify(trainer)
         if self._batches is not None and self.engine is not None and self.engine.updates_to_come:
@@ -146,6 +152,8 @@ class EngineCallback(Callback):
         assert self.engine is not None
         self._verify(trainer)
         self._mask_averages()
+        if self._coverage is not None:
+            self._coverage.look()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
         _warn_if_unfinished(self.engine, as_planned=as_planned)
 
@@ -164,7 +172,7 @@ class EngineCallback(Callback):
         """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
-            self._averages = None
+            self._averages = self._coverage = None
             if self._batches is not None:
                 self._batches.forget()
             if stage == "fit" and trainer.is_global_zero:
@@ -193,7 +201,13 @@ class EngineCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        gone = {"engine": None, "_averages": None, "_batches": None, "_installed_on": []}
+        gone: dict[str, Any] = {
+            "engine": None,
+            "_averages": None,
+            "_coverage": None,
+            "_batches": None,
+            "_installed_on": [],
+        }
         return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
@@ -220,7 +234,7 @@ class EngineCallback(Callback):
         if self._averages.mask():
             self.engine.zero_dead()  # one of them may be in the model's place
 
-    def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+    def _parameters(self, pl_module: LightningModule) -> Targets:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
 
     def _others(self, trainer: Trainer) -> list[EngineCallback]:
