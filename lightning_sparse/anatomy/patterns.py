@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import heapq
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -58,23 +59,26 @@ def as_patterns(names: Collection[str], avoid: Collection[str] = ()) -> list[str
         >>> as_patterns(["ema.0.weight", "ema.2.weight"], avoid=["net.0.weight", "net.2.weight"])
         ['ema.*']
     """
-    whole = {glob.escape(name) for name in names}
-    matched = {}
-    for pattern in dict.fromkeys(pattern for name in names for pattern in _candidates(name)):
-        match = re.compile(translate(pattern)).match
-        if pattern in whole or not any(match(name) for name in avoid):
-            matched[pattern] = {name for name in names if match(name)}
-    found, left = [], set(names)
+    matched: dict[str, set[str]] = {}
+    for name in names:
+        for pattern in _candidates(name):
+            matched.setdefault(pattern, set()).add(name)
+    whole, left, found = {glob.escape(name) for name in names}, set(names), []
 
-    def rank(pattern: str) -> tuple[int, bool, int, int]:
+    def rank(pattern: str) -> tuple[int, bool, int, int, str]:
         new = len(matched[pattern] & left)
-        # a single parameter goes by its name
-        return -new, new == 1 and pattern not in whole, pattern.count("*"), len(pattern)
+        single = new == 1 and pattern not in whole  # a single parameter goes by its name
+        return -new, single, pattern.count("*"), len(pattern), pattern
 
+    queue = sorted(map(rank, matched))
     while left:
-        best = min(matched, key=rank)
-        found.append(best)
-        left -= matched[best]
+        *before, pattern = heapq.heappop(queue)
+        now = rank(pattern)
+        if now[0] and now != (*before, pattern):  # some of what it matches has been taken since
+            heapq.heappush(queue, now)
+        elif now[0] and (pattern in whole or not any(map(re.compile(translate(pattern)).match, avoid))):
+            found.append(pattern)
+            left -= matched[pattern]
     return found
 
 
