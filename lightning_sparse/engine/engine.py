@@ -45,7 +45,7 @@ class Engine:
     """Keeps the masks of some parameters through training, following a recipe.
 
     Args:
-        parameters: the sparsifiable parameters, by name.
+        parameters: the sparsifiable parameters, by name, as :func:`~lightning_sparse.sparsifiable` returns them.
         recipe: what to do.
         total_steps: optimizer steps of the whole training, for times that are shares of it.
         model: what the parameters belong to, for recipes that rewind.

@@ -45,7 +45,7 @@ class Recipe:
         rounds: how many rounds of scoring and dropping, each by the same factor, an update that prunes takes (SynFlow: 100).
         score_batches: how many batches of training data a score of the whole network reads.
         rewind: where the weights go after connections have died; None leaves them as they are.
-        include: patterns of parameter names; None takes the weights of Linear and Conv layers (and Conv1D).
+        include: patterns of parameter names; None takes the weights of Linear, Conv and Conv1D layers.
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
