@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_sparse.anatomy.layers import is_conv1d, outputs_and_inputs
+
 
 def dead_units(
     model: nn.Module, masks: Mapping[str, Tensor], chains: Iterable[Sequence[str]] = ()
 ) -> dict[str, Tensor]:
     """Return which units carry nothing: their output is the same for every input, or nothing reads it.
 
-    In any layer, a unit (a row of dimension 0, a channel of a convolution) without a living incoming connection is dead. In
-    a chain of layers, where each feeds only the next, the units alive are those on a path of living connections from one end
-    of the chain to the other. Residual and branching networks have such chains at most inside their branches; elsewhere only
-    missing incoming connections can be known, so that the count is a lower bound.
+    In any layer, a unit (a row of dimension 0, a channel of a convolution, a column of a Conv1D) without a living incoming
+    connection is dead. In a chain of layers, where each feeds only the next, the units alive are those on a path of living
+    connections from one end of the chain to the other. Residual and branching networks have such chains at most inside their
+    branches; elsewhere only missing incoming connections can be known, so that the count is a lower bound.
 
     Biases are ignored. All inputs of a chain's first layer count as alive, and all outputs of its last count as read.
 
@@ -90,11 +92,12 @@ def _links(model: nn.Module, name: str, mask: Tensor | None, device: torch.devic
     module: Any = model.get_submodule(path)
     conv = isinstance(module, _ConvNd) and leaf == "weight"
     if mask is None:
-        out, into = (module.out_channels, module.in_channels) if conv else (module.out_features, module.in_features)
-        return torch.ones(out, into, dtype=torch.bool, device=device)
+        return torch.ones(outputs_and_inputs(module), dtype=torch.bool, device=device)
     link = _any(mask.flatten(2), 2) if mask.dim() > 2 else mask
     if not conv:
-        return link.clone()
+        return (link.mT if is_conv1d(module) and leaf == "weight" else link).clone(
+            memory_format=torch.contiguous_format
+        )
     # Stored as (outputs, inputs of a group), or transposed as (inputs, outputs of a group): one block for each group.
     blocks = link.view(module.groups, -1, link.shape[1])
     blocks = blocks.mT if module.transposed else blocks

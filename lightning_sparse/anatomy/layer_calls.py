@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook
 
 from lightning_sparse.anatomy.first_tensor import first_tensor
+from lightning_sparse.anatomy.layers import is_layer, outputs_and_inputs
 
 # These use the weights of the layers inside them without calling those.
 _WHOLE = (nn.RNNBase, nn.MultiheadAttention)
@@ -65,8 +66,7 @@ class CallRecorder:
         self.calls: list[LayerCall] = []
         self.paused = False
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        watched = (nn.Linear, _ConvNd, *_WHOLE)
-        self._paths = {module: path for path, module in model.named_modules() if isinstance(module, watched)}
+        self._paths = {m: path for path, m in model.named_modules() if is_layer(m) or isinstance(m, _WHOLE)}
         self._handle = register_module_forward_hook(self._record)  # with_kwargs leaves something behind
 
     def __enter__(self) -> CallRecorder:
@@ -116,10 +116,10 @@ def is_compiled(model: nn.Module) -> bool:
 
 def _sizes(module: Any) -> Iterator[tuple[str, int]]:
     """The weights of a layer and their sizes, from its attributes, because ``.weight`` may be a computation."""
-    if isinstance(module, nn.Linear):
-        yield "weight", module.in_features * module.out_features
-    elif isinstance(module, _ConvNd):
-        yield "weight", module.in_channels * module.out_channels // module.groups * prod(module.kernel_size)
+    if is_layer(module):
+        outputs, inputs = outputs_and_inputs(module)
+        conv = isinstance(module, _ConvNd)
+        yield "weight", outputs * inputs * prod(module.kernel_size) // module.groups if conv else outputs * inputs
     else:
         yield from ((leaf, weight.numel()) for leaf, weight in module.named_parameters() if weight.dim() == 2)
 

@@ -11,6 +11,7 @@ from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.layer_calls import LayerCall
+from lightning_sparse.anatomy.layers import is_layer, outputs_and_inputs
 
 # Operations that keep units apart: output unit i depends on input unit i alone. Sums are left out, because they may add
 # data, which the graph does not show; LayerNorm, because it mixes units; and transposition, because a later reshape would
@@ -98,11 +99,10 @@ def _sources(start: Sequence[Node | None], made: Mapping[Node | None, str]) -> t
 def _fits(model: nn.Module, source: str, reader: str) -> bool:
     """Whether each unit of one layer is one input of the next, or one run of inputs after a map has been flattened."""
     first, second = (model.get_submodule(name.rpartition(".")[0]) for name in (source, reader))
-    if not (isinstance(first, nn.Linear | _ConvNd) and isinstance(second, nn.Linear | _ConvNd)):
+    if not (is_layer(first) and is_layer(second)):
         return False  # a tied weight, under the name that it has elsewhere
-    out = first.out_channels if isinstance(first, _ConvNd) else first.out_features
-    into = second.in_channels if isinstance(second, _ConvNd) else second.in_features
-    flattened = isinstance(first, _ConvNd) and isinstance(second, nn.Linear)
+    (out, _), (_, into) = outputs_and_inputs(first), outputs_and_inputs(second)
+    flattened = isinstance(first, _ConvNd) and not isinstance(second, _ConvNd)
     return into == out or (flattened and into % out == 0)
 
 

@@ -51,7 +51,8 @@ class SparseTraining(EngineCallback):
         loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for such a score; None takes ``training_step`` with logging
             off, and manual optimization needs one.
         rewind: a :class:`~lightning_sparse.Rewind`, where the weights go after connections have died.
-        include: shell-style patterns of parameter names to make sparse; None takes Linear and Conv weights.
+        include: shell-style patterns of parameter names to make sparse; None takes the trainable weights of Linear and Conv
+            layers, and of transformers' Conv1D. How many they are is logged when training starts.
         exclude: patterns of names to leave dense.
         seed: seed of the callback's own random generator; the global one is never drawn from.
         total_steps: optimizer steps of the training from where the callback begins, needed only for shares where the Trainer

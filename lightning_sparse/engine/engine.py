@@ -27,7 +27,13 @@ from lightning_sparse.engine.hooks import (
 from lightning_sparse.engine.keeper import Keeper
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import copies_of_weights, forget_history, found_inf, start_newborns
+from lightning_sparse.engine.optimizers import (
+    copies_of_weights,
+    forget_history,
+    found_inf,
+    refuse_orphans,
+    start_newborns,
+)
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
@@ -40,7 +46,7 @@ class Engine:
     """Keeps the masks of some parameters through training, following a recipe.
 
     Args:
-        parameters: the sparsifiable parameters, by name.
+        parameters: the sparsifiable parameters, by name, as :func:`~lightning_sparse.sparsifiable` returns them.
         recipe: what to do.
         total_steps: optimizer steps of the whole training, for times that are shares of it.
         model: what the parameters belong to, for recipes that rewind.
@@ -66,14 +72,14 @@ class Engine:
         look: Look | None = None,
     ) -> None:
         self.parameters = dict(parameters)
-        recipe.check(self.parameters)
+        recipe.check(parameters)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
         self.masks = Masks.dense(
             self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
         )
         self.history: list[Update] = []
-        self._scoring = Scoring(recipe, self.parameters, look)
+        self._scoring = Scoring(recipe, parameters, look)
         if self.plan.rewind is not None and model is None:
             raise SparsityError("rewind= needs the model: build the Engine with model=")
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
@@ -141,12 +147,9 @@ class Engine:
                     self._hook_into(optimizer, steps)
         stepping = [optimizer for optimizer, hooked in self._hooked.items() if hooked.steps]
         self._clock_optimizer = next((o for o in stepping if self._hooked[o].mine), next(iter(stepping), None))
-        orphan = next((n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers), None)
-        if orphan is not None:
-            raise SparsityError(
-                f"no optimizer owns {orphan!r}, so its connections could not learn: give it to an optimizer, or leave it "
-                f"out with exclude=[{orphan!r}]"
-            )
+        orphans = [n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers]
+        if orphans:
+            refuse_orphans(orphans, self.masks, self.recipe.exclude or ())
 
     def watch(self, model: nn.Module) -> None:
         """Refuse, in the next forward pass, layers of a model that rewrite a sparse weight; call it after :meth:`install`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.parameters import outputs_first
 from lightning_sparse.engine.allocation import global_, uniform
 from lightning_sparse.errors import SparsityError
 
@@ -27,8 +28,10 @@ class Granularity:
     ) -> None:
         """Raise a SparsityError before training if these choices of a recipe cannot be followed at this granularity.
 
-        ``sparsities`` and ``turnovers`` are all the values that their curves start from or go to.
+        ``sparsities`` and ``turnovers`` are all the values that their curves start from or go to. The weight of a Conv1D
+        is taken as (outputs, inputs).
         """
+        parameters = outputs_first(parameters)
         misfits = [name for name, weight in parameters.items() if not self._divides(weight.shape)]
         if misfits:
             found = ", ".join(f"{name!r} {tuple(parameters[name].shape)}" for name in misfits)
@@ -75,9 +78,9 @@ WEIGHTS = Granularity()
 class Groups(Granularity):
     """N:M sparsity, such as 2:4: of every M consecutive inputs of an output, at each kernel position, N live.
 
-    A group is M connections in a row along dimension 1 of the weight, as sparse tensor cores require: Mishra et al. 2021
-    (arXiv 2104.08378). The N best living connections of each group are protected, so that one dies only while N others of
-    its group live. At sparsity 1 - N/M every group has exactly N; on the way there the mask has no pattern.
+    A group is M connections in a row along dimension 1 of the weight (0 of a Conv1D's), as sparse tensor cores require:
+    Mishra et al. 2021 (arXiv 2104.08378). The N best living connections of each group are protected, so that one dies only
+    while N others of its group live. At sparsity 1 - N/M every group has exactly N; on the way there the mask has no pattern.
 
     Args:
         n: how many of a group live in the end, at least 1.
@@ -144,6 +147,8 @@ class Blocks(Granularity):
     A block's score is the mean of its weights' scores, so that a wide layer's channels do not rank above a narrow one's for
     having more weights. With magnitudes that is the L1 norm per weight; channels by their L1 norm are those of Li et al.
     2017 (arXiv 1608.08710).
+
+    The weight of transformers' Conv1D is (inputs, outputs); its blocks and channels are those of its transpose.
 
     Args:
         rows: height of a block.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.anatomy.countable import countable
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError
 
@@ -216,20 +216,25 @@ def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
 
 
 def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: list[str] | None = None) -> float:
-    """Share of exact zeros among the sparsifiable weights of any model, in [0, 1].
+    """Share of exact zeros among the weights of any model, in [0, 1].
 
     A living weight may happen to be zero, so this can be a little above the share of masked connections.
 
     Args:
-        model: any module.
-        include: as in :func:`lightning_sparse.sparsifiable`.
-        exclude: likewise.
+        model: any module. Its layers count whether they are trainable or frozen; quantised ones if their weights can be
+            read (those of ``torch.ao`` and torchao), and rewritten ones (weight_norm, torch's prune) as they are used.
+        include: shell-style patterns of parameter names to count; None takes the weights of Linear and Conv layers, and
+            of transformers' Conv1D.
+        exclude: patterns of names to leave out, applied after ``include``.
+
+    Raises:
+        SparsityError: if a pattern matches nothing, if nothing is left to count, or if a weight cannot be read.
 
     Example:
-        >>> net = nn.Linear(2, 2)
+        >>> net = nn.Linear(2, 2).requires_grad_(False)
         >>> _ = net.weight.data.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
         >>> sparsity_of(net)
         0.5
     """
-    weights = sparsifiable(model, include, exclude).values()
-    return sum(count_true(weight == 0) for weight in weights) / sum(weight.numel() for weight in weights)
+    weights = countable(model, include, exclude)
+    return sum(count_true(weight == 0) for weight in weights.values()) / sum(w.numel() for w in weights.values())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
+
+from lightning_sparse.anatomy.patterns import as_patterns
+from lightning_sparse.errors import SparsityError
 
 # Names of running means of the gradient, and of its square, in torch.optim and in optimizers that follow it.
 _FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "grad_avg", "prev")
@@ -79,3 +82,13 @@ def _change(moment: Tensor, change: Callable[[Tensor], Tensor]) -> None:
 
 def _fits(moment: object, parameter: Tensor) -> bool:
     return isinstance(moment, Tensor) and moment.shape == parameter.shape
+
+
+def refuse_orphans(orphans: Sequence[str], targets: Collection[str], excluded: Sequence[str]) -> None:
+    """Raise a SparsityError about trainable targets that no optimizer owns, with the ``exclude=`` that leaves out all."""
+    others = [name for name in targets if name not in orphans]
+    several, it = (f" and {len(orphans) - 1} more", "them") if len(orphans) > 1 else ("", "it")
+    out = f", or leave {it} out with exclude={[*excluded, *as_patterns(orphans, others)]}" if others else ""
+    raise SparsityError(
+        f"no optimizer owns {orphans[0]!r}{several}, so that connections could not learn: give {it} to an optimizer{out}"
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_sparse.anatomy.parameters import outputs_first
 from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_allocation
 from lightning_sparse.engine.choices import find, name_of
 from lightning_sparse.engine.granularity import Granularity, parse_granularity
@@ -44,7 +45,7 @@ class Recipe:
         rounds: how many rounds of scoring and dropping, each by the same factor, an update that prunes takes (SynFlow: 100).
         score_batches: how many batches of training data a score of the whole network reads.
         rewind: where the weights go after connections have died; None leaves them as they are.
-        include: patterns of parameter names; None takes the weights of Linear and Conv layers.
+        include: patterns of parameter names; None takes the weights of Linear, Conv and Conv1D layers.
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
         total_steps: optimizer steps of the training, where the Trainer cannot know them.
@@ -120,7 +121,7 @@ class Recipe:
         """Raise a SparsityError if the recipe cannot be followed on these parameters."""
         sparsities = self.sparsity.values
         self.units.check(parameters, sparsities, self.turnover.values, self.allocation, self.redistribute)
-        check_allocation(self.shares, parameters, sparsities, self.units, self.redistribute)
+        check_allocation(self.shares, outputs_first(parameters), sparsities, self.units, self.redistribute)
 
     @property
     def needs_total(self) -> bool:

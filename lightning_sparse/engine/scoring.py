@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.parameters import inputs_first
 from lightning_sparse.engine.gradients import DenseGradients
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
@@ -32,6 +33,7 @@ class Scoring:
 
     def __init__(self, recipe: Recipe, parameters: Mapping[str, nn.Parameter], look: Look | None) -> None:
         self._recipe, self._parameters, self._look = recipe, parameters, look
+        self._turned = inputs_first(parameters)
         self._drop, self._grow = _own(recipe.scores["drop"]), _own(recipe.scores["grow"])
         self._birth = self._drop if recipe.birth is None else _own(recipe.scores["birth"])
         self._observers = [score for score in (self._drop, self._grow) if hasattr(score, "observe")]
@@ -61,9 +63,8 @@ class Scoring:
     ) -> tuple[dict[str, Tensor], int, int]:
         """Score, and return what :func:`.update.next_masks` does."""
         drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
-        return next_masks(
-            before, living, turnover, drop, grow, self._shares, self._recipe.units, self._recipe.redistribute
-        )
+        units, redistribute = self._recipe.units, self._recipe.redistribute
+        return next_masks(before, living, turnover, drop, grow, self._shares, units, redistribute, self._turned)
 
     def _scores(self, score: Any) -> OnFirstUse:
         found: dict[str, Tensor] = {}  # by a score of the whole network

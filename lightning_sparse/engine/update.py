@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.parameters import inputs_first, outputs_first
 from lightning_sparse.engine.allocation import (
     ALLOCATIONS,
     Allocation,
@@ -62,6 +63,7 @@ def next_masks(
     allocation: Allocation,
     granularity: Granularity = WEIGHTS,
     redistribute: bool = False,
+    turned: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], int, int]:
     """Return the masks after one update, how many connections turnover replaced, and how many it could not.
 
@@ -78,6 +80,8 @@ def next_masks(
     With ``redistribute``, layers share what turnover frees in proportion to the mean grow score of their living
     connections, instead of keeping their own: Dettmers & Zettlemoyer 2019 (SNFS, arXiv 1907.04840).
 
+    ``turned`` names the weights of shape (inputs, outputs): groups, blocks and channels are those of their transpose.
+
     Example:
         >>> before = {"w": torch.tensor([True, True, False, False])}
         >>> drop, grow = {"w": torch.tensor([5.0, 1.0, 0.0, 0.0])}, {"w": torch.tensor([9.0, 9.0, 2.0, 3.0])}
@@ -88,6 +92,17 @@ def next_masks(
     if living == sum(mask.numel() for mask in before.values()):  # nothing to choose
         unmet = sum(round(turnover * mask.numel()) for mask in before.values())
         return {name: torch.ones_like(mask) for name, mask in before.items()}, 0, unmet
+    if turned and granularity != WEIGHTS:
+
+        def turn(tensors: Tensors, name: str) -> Tensor:
+            return tensors[name].mT.contiguous() if name in turned else tensors[name]
+
+        masks = {name: turn(before, name) for name in before}
+        drops, grows = OnFirstUse(lambda name: turn(drop, name)), OnFirstUse(lambda name: turn(grow, name))
+        after, replaced, shortfall = next_masks(
+            masks, living, turnover, drops, grows, allocation, granularity, redistribute
+        )
+        return {name: turn(after, name) for name in after}, replaced, shortfall
     if isinstance(granularity, Blocks):
         return _next_blocks(before, living, turnover, drop, grow, allocation, granularity)
     resized = _resize(before, living, drop, grow, allocation, granularity)
@@ -123,11 +138,12 @@ def allocate(
     check_share("sparsity", sparsity, one_allowed=False)
     units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
     units.check(parameters, [sparsity], allocation=allocation)
-    check_allocation(share, parameters, [sparsity], units)
+    check_allocation(share, outputs_first(parameters), [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
     total = sum(mask.numel() for mask in masks.values())
     scores = {name: weight.detach().abs() for name, weight in parameters.items()}
-    return next_masks(masks, total - round(sparsity * total), 0.0, scores, scores, share, units)[0]
+    living, turned = total - round(sparsity * total), inputs_first(parameters)
+    return next_masks(masks, living, 0.0, scores, scores, share, units, turned=turned)[0]
 
 
 class OnFirstUse(dict[str, Tensor]):

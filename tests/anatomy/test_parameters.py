@@ -78,3 +78,27 @@ def test_integer_weights_are_refused():
     net.weight = nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
     with pytest.raises(SparsityError, match="int8"):
         sparsifiable(net, include=["weight"])
+
+
+def test_a_pattern_may_name_any_name_of_a_tied_weight():
+    assert list(sparsifiable(Net(), include=["head.weight"])) == ["embedding.weight"]
+    assert list(
+        sparsifiable(Net(), include=["embedding.weight", "head.weight", "conv.weight"], exclude=["head.*"])
+    ) == ["conv.weight"]
+    assert list(sparsifiable(Net(), exclude=["head.*"])) == ["conv.weight"]
+
+
+def test_the_tied_head_of_a_language_model_is_its_embedding():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=11
+    )
+    config.tie_word_embeddings = True
+    net = transformers.LlamaForCausalLM(config)
+    assert list(sparsifiable(net, include=["lm_head.weight"])) == ["model.embed_tokens.weight"]
+    assert "model.embed_tokens.weight" not in sparsifiable(
+        net, include=["*_proj.weight", "model.embed*"], exclude=["lm_*"]
+    )
+    assert list(sparsifiable(net, exclude=["lm_head.*"])) == list(sparsifiable(net))
+    with pytest.raises(SparsityError, match=r"did you mean 'lm_head\.weight'"):
+        sparsifiable(net, include=["lm_heat.weight"])

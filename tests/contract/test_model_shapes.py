@@ -241,7 +241,8 @@ def test_weights_unfrozen_in_the_middle_of_training_stay_exactly_sparse(make_met
 
 def test_weights_unfrozen_later_that_nobody_named_stay_dense(make_method, make_trainer):
     model, method = frozen(), make_method(0.9)
-    fit(make_trainer, method, model, Unfreeze())
+    with pytest.warns(UserWarning, match="5,640 weights are trained now and stay dense"):
+        fit(make_trainer, method, model, Unfreeze())
     check(model, method, ["head.weight"])
     assert all(bool((model.get_parameter(name) != 0).all()) for name in BACKBONE)
 

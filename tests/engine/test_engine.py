@@ -1,3 +1,5 @@
+import ast
+
 import pytest
 import torch
 from torch import nn
@@ -162,6 +164,25 @@ def test_a_parameter_that_no_optimizer_owns_is_refused_by_name():
     model = net()
     with pytest.raises(SparsityError, match=r"no optimizer owns '2.weight'.*exclude=\['2.weight'\]"):
         attach(torch.optim.SGD(model[0].parameters(), lr=0.1), model, LIFE)
+
+
+def test_all_parameters_that_no_optimizer_owns_are_named_by_patterns_that_leave_them_out():
+    model = nn.ModuleDict({"net": net(), "ema": net(), "head": nn.Linear(3, 2)})
+    optimizer = torch.optim.SGD(model["net"].parameters(), lr=0.1)
+    with pytest.raises(SparsityError, match=r"no optimizer owns 'ema.0.weight' and 1 more.*'ema") as error:
+        attach(optimizer, model, Recipe(Curve(0.5), exclude=("head.*",)))
+    exclude = ast.literal_eval(str(error.value).partition("exclude=")[2])
+    assert exclude == ["head.*", "ema.*"]
+    engine = attach(optimizer, model, Recipe(Curve(0.5), exclude=exclude))
+    assert list(engine.masks) == ["net.0.weight", "net.2.weight"]
+    train(model["net"], optimizer, batches(3))
+    assert engine.sparsity == 0.5
+
+
+def test_an_optimizer_that_owns_no_target_is_refused_without_an_exclude_that_would_leave_nothing():
+    model = net()
+    with pytest.raises(SparsityError, match=r"no optimizer owns .* and 1 more.*give them to an optimizer$"):
+        attach(torch.optim.SGD([model[0].bias], lr=0.1), model, LIFE)
 
 
 def test_detached_engine_leaves_the_optimizer_alone():

@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.anatomy.parameters import Targets, sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
+from lightning_sparse.callbacks.trainer.coverage import Coverage
 from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
@@ -56,6 +57,7 @@ class EngineCallback(Callback):
         self._begin = 0
         self._said_at_start = False
         self._averages: WeightAverages | None = None
+        self._coverage: Coverage | None = None
         self._clips = False
         self._installed_on: list[Optimizer] = []
         self._spawned = SpawnedState()
@@ -120,6 +122,9 @@ class EngineCallback(Callback):
         self._restored = None
         self._clips = _overrides(pl_module, "configure_gradient_clipping")
         self._averages = WeightAverages(trainer, pl_module, self.engine.parameters, self.engine.masks)
+        others = {name for other in self._others(trainer) for name in other._parameters(pl_module)}
+        who, include, exclude = type(self).__name__, self.recipe.include, self.recipe.exclude
+        self._coverage = Coverage(trainer, pl_module, who, self.engine.parameters, others, include, exclude)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Read dense gradients before Lightning clips them; if it clips, zero those of dead connections first."""
@@ -133,6 +138,8 @@ class EngineCallback(Callback):
             self._install(trainer, pl_module)  # the module has replaced them since
         if batch_idx == 0:
             self._mask_averages()
+            if self._coverage is not None:
+                self._coverage.look()
         if self.engine is not None and self.engine.moved():
             self._verify(trainer)
         if self._batches is not None and self.engine is not None and self.engine.updates_to_come:
@@ -164,6 +171,8 @@ class EngineCallback(Callback):
         assert self.engine is not None
         self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
+        if self._coverage is not None:
+            self._coverage.look()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
         if as_planned and self._said_at_start:
             return
@@ -184,7 +193,7 @@ class EngineCallback(Callback):
         """Leave no hook behind; if this is a spawned process, send the masks home."""
         if self.engine is not None:
             self.engine.detach()
-            self._averages = None
+            self._averages = self._coverage = None
             if self._batches is not None:
                 self._batches.forget()
             if stage == "fit" and trainer.is_global_zero:
@@ -213,7 +222,13 @@ class EngineCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        gone: dict[str, Any] = {"engine": None, "_averages": None, "_batches": None, "_installed_on": []}
+        gone: dict[str, Any] = {
+            "engine": None,
+            "_averages": None,
+            "_coverage": None,
+            "_batches": None,
+            "_installed_on": [],
+        }
         return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
@@ -241,15 +256,17 @@ class EngineCallback(Callback):
         if self._averages.may_stand_in():
             self.engine.zero_dead()
 
-    def _without_copies(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+    def _without_copies(self, trainer: Trainer, pl_module: LightningModule) -> Targets:
         """The parameters to make sparse, without those of copies in the module, which are masked as averages."""
-        parameters, trained = self._parameters(pl_module), trained_in(pl_module, trainer.optimizers)
-        copied = CopiesInModule(pl_module, {n: p for n, p in parameters.items() if id(p) in trained}).find(trained)
+        targets, trained = self._parameters(pl_module), trained_in(pl_module, trainer.optimizers)
+        copied = CopiesInModule(pl_module, {n: p for n, p in targets.items() if id(p) in trained}).find(trained)
         modules = [copy for copy, _ in copied if isinstance(copy, nn.Module)]
         gone = {id(parameter) for copy in modules for parameter in copy.parameters()}
-        return {name: parameter for name, parameter in parameters.items() if id(parameter) not in gone}
+        for name in [name for name, parameter in targets.items() if id(parameter) in gone]:
+            del targets[name]
+        return targets
 
-    def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+    def _parameters(self, pl_module: LightningModule) -> Targets:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
 
     def _others(self, trainer: Trainer) -> list[EngineCallback]:
