@@ -14,7 +14,7 @@ from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam
 from lightning_sparse.engine.keeper import Keeper
 
 # Each weight moves by its own gradient and its own state alone. Subclasses may do anything, and are not meant.
-ELEMENTWISE = frozenset({SGD, ASGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop})
+ELEMENTWISE = (SGD, ASGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
 
 # Methods with which sharpness-aware minimization moves the weights to where the second gradient is taken.
 PERTURBING = ("first_step", "perturb_weights")
