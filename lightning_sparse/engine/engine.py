@@ -13,31 +13,14 @@ from torch.optim import Optimizer
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
 from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.engine.distributed import check_same_masks
-from lightning_sparse.engine.hooks import (
-    PERTURBING,
-    Hooked,
-    around_method,
-    around_step,
-    count_of,
-    is_elementwise,
-    is_trainers_own,
-    nested,
-    with_closure,
-)
-from lightning_sparse.engine.keeper import Keeper
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import (
-    copies_of_weights,
-    forget_history,
-    found_inf,
-    refuse_orphans,
-    start_newborns,
-)
+from lightning_sparse.engine.optimizers import forget_history, refuse_orphans, start_newborns
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
 from lightning_sparse.engine.selection import count_true
+from lightning_sparse.engine.stepping import Stepping
 from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError
 
@@ -89,11 +72,9 @@ class Engine:
         self._unsure = 0
         self._skipped: Tensor | float = 0.0
         self._next_due = self.plan.next_due(0)
-        self._optimizers: dict[str, Optimizer] = {}
-        self._hooked: dict[Optimizer, Hooked] = {}
-        self._clock_optimizer: Optimizer | None = None
-        self._off: list[Callable[[], object]] = []
-        self._gradients_read = False
+        self._stepping = Stepping(self.parameters, self.masks, self._gradients, self._gradients_wanted)
+        self._stepping.stepped, self._stepping.leaked = self._count, self._refuse
+        self._watches: list[Callable[[], object]] = []
         self._verified = 0
         self._waiting: int | None = None
 
@@ -118,7 +99,7 @@ class Engine:
     @property
     def installed(self) -> bool:
         """Whether the engine is hooked into optimizers now."""
-        return bool(self._off)
+        return self._stepping.installed
 
     @property
     def updates_to_come(self) -> bool:
@@ -141,56 +122,21 @@ class Engine:
             SparsityError: if a trainable parameter belongs to none of them.
         """
         self.detach()
-        for outermost in optimizers:
-            for optimizer, steps in nested(outermost):
-                if optimizer not in self._hooked:
-                    self._hook_into(optimizer, steps)
-        stepping = [optimizer for optimizer, hooked in self._hooked.items() if hooked.steps]
-        self._clock_optimizer = next((o for o in stepping if self._hooked[o].mine), next(iter(stepping), None))
-        orphans = [n for n, p in self.parameters.items() if p.requires_grad and n not in self._optimizers]
+        self._stepping.install(optimizers)
+        orphans = [n for n, p in self.parameters.items() if p.requires_grad and n not in self._stepping.owners]
         if orphans:
             refuse_orphans(orphans, self.masks, self.recipe.exclude or ())
 
     def watch(self, model: nn.Module) -> None:
         """Refuse, in the next forward pass, layers of a model that rewrite a sparse weight; call it after :meth:`install`."""
-        self._off += watch_for_rewriting(model, self.parameters)
-
-    def _hook_into(self, optimizer: Optimizer, steps: bool) -> None:
-        self._own(optimizer, steps)
-        if not is_trainers_own(optimizer):
-            self._off += around_step(optimizer, self._begin_step, self._after_step)
-        self._off += around_method(optimizer, "second_step", self._begin_step, self._after_step)
-        for name in PERTURBING:
-            self._off += around_method(optimizer, name, self._begin_perturbing, self._after_perturbing)
-
-    def _own(self, optimizer: Optimizer, steps: bool) -> Hooked:
-        """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
-        theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        mine = {name: parameter for name, parameter in self.parameters.items() if id(parameter) in theirs}
-        before = self._hooked.get(optimizer)
-        stepped = before.stepped if before else False
-        # A wrapper's keeper is that of the optimizer inside, whose steps it would otherwise take for somebody else's writes.
-        keepers = [each.keeper for each in self._hooked.values() if each.mine.keys() == mine.keys()]
-        keeper = keepers[0] if keepers else Keeper(self.masks, mine)
-        hooked = Hooked(mine, keeper, count_of(optimizer), steps, is_elementwise(optimizer), stepped)
-        if steps:
-            self._optimizers |= dict.fromkeys(mine, optimizer)
-        self._hooked[optimizer] = hooked
-        return hooked
+        self._watches = watch_for_rewriting(model, self.parameters)
 
     def detach(self) -> None:
         """Remove every hook from the optimizers and the model; masks and history stay."""
-        for off in reversed(self._off):
+        self._stepping.detach()
+        for off in self._watches:
             off()
-        self._off, self._optimizers, self._hooked, self._clock_optimizer = [], {}, {}, None
-
-    def birth(self) -> None:
-        """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
-        if self.plan.due(0):
-            self.update()
-        self.zero_dead()
-        if self._rewinding:
-            self._rewinding.keep(0)
+        self._watches = []
 
     def before_step(self, optimizer: Optimizer, *, zero_dead: bool = False) -> None:
         """Read the dense gradients if the coming step needs them; call it before they are clipped.
@@ -202,80 +148,16 @@ class Engine:
             zero_dead: whether to zero the gradients of dead connections then, so that a norm that is clipped is the norm
                 of the living.
         """
-        hooked = self._hooked.get(optimizer)
-        if hooked is None:
-            return
-        self._read_gradients(hooked)
-        if zero_dead:
-            self._hide_dead_gradients(hooked)
-
-    def _read_gradients(self, hooked: Hooked) -> None:
-        if self._gradients:
-            self._gradients.forget(hooked.mine)  # what a skipped step has left behind
-        if self._gradients_wanted():
-            self._gradients.read(hooked.mine)
-        self._gradients_read = True
-
-    def _hide_dead_gradients(self, hooked: Hooked) -> None:
-        self.masks.apply({name: p.grad for name, p in hooked.mine.items() if p.grad is not None})
-
-    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        """Notice weights that have been moved; hide the gradients of the dead from optimizers that mix them with others."""
-        hooked = self._hooked.get(optimizer)
-        if hooked is None:
-            return None
-        hooked.stepped = False
-        if hooked.keeper.moved():
-            self._verify(hooked.mine)
-            hooked.keeper.zero_dead()
-        if hooked.elementwise:
-            return None
-
-        def hide() -> None:
-            if not self._gradients_read:
-                self._read_gradients(hooked)
-            self._hide_dead_gradients(hooked)
-
-        changed = with_closure(args, kwargs, hide)
-        if changed is None:
-            hide()
-        return changed
-
-    def _begin_perturbing(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if optimizer in self._hooked:
-            self._hide_dead_gradients(self._hooked[optimizer])  # its radius is a norm of the living
-
-    def _after_perturbing(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if optimizer in self._hooked:
-            self._hooked[optimizer].keeper.zero_dead()
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Tick the clock, update the masks if that is due, and zero the dead weights."""
-        hooked = self._hooked.get(optimizer)
-        if hooked is None:
-            return
-        if hooked.size != count_of(optimizer):
-            hooked = self._own(optimizer, hooked.steps)
-        if not hooked.stepped:
-            self._gradients.unscale(hooked.mine, optimizer)
-        if optimizer is self._clock_optimizer and not (self.idle or hooked.stepped):
-            self._count(found_inf(optimizer))
-        hooked.stepped, self._gradients_read = True, False
-        hooked.keeper.zero_dead()
-        if not hooked.elementwise:
-            for name, parameter in hooked.mine.items():
-                for copy in copies_of_weights(optimizer, parameter):
-                    self.masks.apply({name: copy})
+        self._stepping.before_step(optimizer, zero_dead=zero_dead)
 
     def zero_dead(self) -> None:
         """Zero the dead weights, where something else than an optimizer has written to them."""
         self.masks.apply(self.parameters)
-        for hooked in self._hooked.values():
-            hooked.keeper.zero_dead()
+        self._stepping.zero_dead()
 
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
-        return any([hooked.keeper.moved() for hooked in self._hooked.values() if hooked.steps])
+        return self._stepping.moved()
 
     def leaks(self) -> dict[str, int]:
         """How many dead weights are not zero, by the name of their parameter, if there are any."""
@@ -283,18 +165,27 @@ class Engine:
 
     def verify(self) -> None:
         """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
-        self._verify(self.parameters)
+        self._refuse(self.leaks())
         self._verified = self.clock
 
-    def _verify(self, parameters: Mapping[str, Tensor]) -> None:
-        found = leaks(parameters, self.masks)
+    def _refuse(self, found: Mapping[str, int]) -> None:
         if found:
             reached = {name for name, parameter in self.parameters.items() if parameter.grad is not None}
             left_out = bool(reached) and next(iter(found)) not in reached
-            refuse_leaks(found, self.clock, self._verified, self._hooked, no_gradient=left_out)
+            refuse_leaks(found, self.clock, self._verified, self._stepping.steppers, no_gradient=left_out)
+
+    def birth(self) -> None:
+        """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
+        if self.plan.due(0):
+            self.update()
+        self.zero_dead()
+        if self._rewinding:
+            self._rewinding.keep(0)
 
     def _count(self, skipped: Tensor | None) -> None:
-        """Count a step, unless it was skipped, and do what is due after it."""
+        """Count a step of the clock, unless it was skipped, and do what is due after it."""
+        if self.idle:
+            return
         if skipped is None:
             self._taken += 1
         else:
@@ -323,7 +214,7 @@ class Engine:
             died = self.update().died
             self._waiting = None
             if died and self._rewinding:
-                self._rewinding.go_back(set(self._optimizers.values()), last=self.at_target)
+                self._rewinding.go_back(set(self._stepping.owners.values()), last=self.at_target)
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
@@ -404,12 +295,12 @@ class Engine:
         for name, mask in after.items():
             self.masks.set(name, mask)
             change = self.masks.count(name) - present[name]
-            if (replaced or change > 0) and name in self._optimizers:
-                start_newborns(self._optimizers[name], self.parameters[name], mask & ~before[name], before[name])
+            if (replaced or change > 0) and name in self._stepping.owners:
+                start_newborns(self._stepping.owners[name], self.parameters[name], mask & ~before[name], before[name])
             born += count_true(mask & ~before[name]) if moves else max(change, 0)
             died += count_true(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
-            for optimizer in set(self._optimizers.values()):
+            for optimizer in set(self._stepping.owners.values()):
                 forget_history(optimizer)
         return died, born
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop, Rprop
-
-from lightning_sparse.engine.keeper import Keeper
 
 # Each weight moves by its own gradient and its own state alone. Subclasses may do anything, and are not meant.
 ELEMENTWISE = (SGD, ASGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
@@ -21,27 +18,6 @@ PERTURBING = ("first_step", "perturb_weights")
 
 Before = Callable[[Optimizer, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[Optimizer, tuple[Any, ...], dict[str, Any]], None]
-
-
-@dataclass
-class Hooked:
-    """What the engine knows about an optimizer that it is hooked into.
-
-    Attributes:
-        mine: the sparse parameters that it trains, by name.
-        keeper: zeroes their dead connections.
-        size: how many parameters it trains in all.
-        steps: whether it steps itself, and does not leave that to an optimizer inside it.
-        elementwise: whether the gradient of one weight is known not to reach another.
-        stepped: whether the step that runs has been seen. One that calls that of its parent class runs the hooks twice.
-    """
-
-    mine: dict[str, nn.Parameter]
-    keeper: Keeper
-    size: int
-    steps: bool
-    elementwise: bool
-    stepped: bool = False
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:

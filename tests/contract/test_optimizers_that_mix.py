@@ -75,9 +75,8 @@ def train(net, optimizer, steps=25, before=lambda: None):
 @pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
 def test_of_torchs_elementwise_optimizers_each_equals_a_network_without_the_dead_weights(kind):
     net = make_net()
-    engine = attach(kind(net.parameters(), lr=RATES.get(kind, 1e-2)), net, Static(0.8))
-    alone = Living(net, engine.masks)
-    (optimizer,) = engine._hooked
+    optimizer = kind(net.parameters(), lr=RATES.get(kind, 1e-2))
+    alone = Living(net, attach(optimizer, net, Static(0.8)).masks)
     assert is_elementwise(optimizer)
     train(net, optimizer)
     losses = train(alone, kind(alone.parameters(), lr=RATES.get(kind, 1e-2)))
@@ -91,9 +90,9 @@ def test_other_optimizers_never_see_the_gradients_of_the_dead(name):
     """Equal, bit for bit, to gradients and weights that are zeroed by hand before and after every step."""
     net = make_net()
     by_hand = copy.deepcopy(net)
-    engine = attach(MIXING[name](net.parameters()), net, Static(0.8, allocation="uniform"))
+    optimizer = MIXING[name](net.parameters())
+    engine = attach(optimizer, net, Static(0.8, allocation="uniform"))
     by_hand.load_state_dict(net.state_dict())
-    (optimizer,) = engine._hooked
     assert not is_elementwise(optimizer)
 
     def hide():
