@@ -86,6 +86,8 @@ def test_a_trainer_refuses_it_in_the_first_batch(arguments):
         fit(module, [GradualPruning(0.9, total_steps=10 if by_hand else None)], **arguments)
     assert module.losses == []
     assert not watched(module.net)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # Lightning leaves it to the end of the process
 
 
 def test_the_advice_trains():
