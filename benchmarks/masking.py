@@ -34,7 +34,7 @@ def the_pass(name: str, net: nn.Module, rounds: int, repeat: int) -> None:
             into[name].copy_(weight)
 
     engine_of = Still(net)
-    wide = Masks(attach(engine_of, net, Recipe(Curve(0.9))).masks).keeper(weights)
+    wide = Keeper(Masks(attach(engine_of, net, Recipe(Curve(0.9))).masks), weights, {}).zero_dead
     passes = {
         "copy": Still(net, lambda: copy(copies[0])),
         "copy again": Still(net, lambda: copy(copies[1])),

@@ -259,7 +259,11 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         kept = each.stand_in is None or each.name not in self._targets
         if each.stand_in is not None and not kept:
-            kept = bool(each.stand_in.count_nonzero() <= self._stand_in(each).count_nonzero())
+            # A few more, as a diagonal, are no rewriting; complex numbers are zero only where both of their parts are.
+            zeros = each.stand_in.numel() - self._stand_in(each).count_nonzero()
+            kept = each.stand_in.is_complex() or bool(
+                each.stand_in.numel() - each.stand_in.count_nonzero() >= 0.9 * zeros
+            )
         self._kept[each.name] = self._kept.get(each.name, False) or kept
         if kept:
             self._traced = {place: other for place, other in self._traced.items() if other.name != each.name}

@@ -166,13 +166,14 @@ class Engine:
     def verify(self) -> None:
         """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
         self._refuse(self.leaks())
+        self._stepping.mark()
         self._verified = self.clock
 
     def _refuse(self, found: Mapping[str, int]) -> None:
         if found:
             reached = {name for name, parameter in self.parameters.items() if parameter.grad is not None}
             left_out = bool(reached) and next(iter(found)) not in reached
-            refuse_leaks(found, self.clock, self._verified, self._stepping.steppers, no_gradient=left_out)
+            refuse_leaks(found, self.clock, self._verified, self._stepping.optimizers, no_gradient=left_out)
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
@@ -214,7 +215,7 @@ class Engine:
             died = self.update().died
             self._waiting = None
             if died and self._rewinding:
-                self._rewinding.go_back(set(self._stepping.owners.values()), last=self.at_target)
+                self._rewinding.go_back(self._stepping.optimizers, last=self.at_target)
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
@@ -295,12 +296,12 @@ class Engine:
         for name, mask in after.items():
             self.masks.set(name, mask)
             change = self.masks.count(name) - present[name]
-            if (replaced or change > 0) and name in self._stepping.owners:
-                start_newborns(self._stepping.owners[name], self.parameters[name], mask & ~before[name], before[name])
+            for optimizer in self._stepping.owners.get(name, ()) if replaced or change > 0 else ():
+                start_newborns(optimizer, self.parameters[name], mask & ~before[name], before[name])
             born += count_true(mask & ~before[name]) if moves else max(change, 0)
             died += count_true(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
-            for optimizer in set(self._stepping.owners.values()):
+            for optimizer in self._stepping.optimizers:
                 forget_history(optimizer)
         return died, born
 

@@ -38,8 +38,8 @@ def count_of(optimizer: Optimizer) -> int:
     return sum([len(group["params"]) for group in optimizer.param_groups])
 
 
-def nested(optimizer: Optimizer) -> list[tuple[Optimizer, bool]]:
-    """An optimizer and all those inside it, innermost first, each with whether it has none inside itself.
+def nested(optimizer: Optimizer) -> list[Optimizer]:
+    """An optimizer and all those inside it, innermost first.
 
     Lightning's and Fabric's wrappers hold one, as do accelerate's, Lookahead and SAM.
 
@@ -48,19 +48,19 @@ def nested(optimizer: Optimizer) -> list[tuple[Optimizer, bool]]:
         >>> class Wrapper(Optimizer):
         ...     def __init__(self, inner):
         ...         self.inner, self.param_groups = inner, inner.param_groups
-        >>> [(type(each).__name__, steps) for each, steps in nested(Wrapper(inner))]
-        [('SGD', True), ('Wrapper', False)]
+        >>> [type(each).__name__ for each in nested(Wrapper(inner))]
+        ['SGD', 'Wrapper']
     """
-    found: dict[Optimizer, bool] = {}
+    seen = {id(optimizer)}
 
-    def visit(each: Optimizer, outside: tuple[Optimizer, ...]) -> None:
-        inside = [inner for inner in _held(each) if not any(inner is seen for seen in (*outside, each))]
-        for inner in inside:
-            visit(inner, (*outside, each))
-        found.setdefault(each, not inside)
+    def visit(each: Optimizer) -> Iterator[Optimizer]:
+        for inner in _held(each):
+            if id(inner) not in seen:
+                seen.add(id(inner))
+                yield from visit(inner)
+        yield each
 
-    visit(optimizer, ())
-    return list(found.items())
+    return list(visit(optimizer))
 
 
 def _held(optimizer: Optimizer) -> Iterator[Optimizer]:

@@ -16,35 +16,40 @@ class Keeper:
     Args:
         masks: the masks, which may change.
         parameters: the parameters, by name.
+        versions: how many writes torch had counted to each parameter when its dead were zeroed the last time, by whichever of
+            several keepers.
     """
 
-    def __init__(self, masks: Masks, parameters: Mapping[str, Tensor]) -> None:
-        self._masks, self._parameters = masks, dict(parameters)
-        self._ready: list[tuple[Tensor, int, Any, Any]] = []
+    def __init__(self, masks: Masks, parameters: Mapping[str, Tensor], versions: dict[str, int]) -> None:
+        self._masks, self._parameters, self._versions = masks, dict(parameters), versions
+        self._ready: list[tuple[str, Tensor, int, Any, Any]] = []
         self._changes = -1
-        self._versions: list[int] = []
 
     def zero_dead(self) -> None:
         """Zero the dead weights: one pass, about the cost of a copy."""
         if self._changes != self._masks.changes or self._replaced():
-            self._ready = [
-                (weight, weight.data_ptr(), *self._masks.pair(name, weight))
-                for name, weight in self._parameters.items()
-            ]
-            self._changes = self._masks.changes
-        for _, _, view, words in self._ready:
+            self.mark()
+        for name, weight, _, view, words in self._ready:
             view &= words
-        self._versions = [weight._version for weight, _, _, _ in self._ready]
+            self._versions[name] = weight._version
+
+    def mark(self) -> None:
+        """Take the weights as they are now for those that nothing else has moved."""
+        self._ready = [
+            (name, weight, weight.data_ptr(), *self._masks.pair(name, weight))
+            for name, weight in self._parameters.items()
+        ]
+        self._changes = self._masks.changes
+        self._versions |= {name: weight._version for name, weight in self._parameters.items()}
 
     def moved(self) -> bool:
         """Whether anything has written to a weight since: torch counts writes, so this costs next to nothing.
 
         A write through ``.data`` is not counted by torch and goes unnoticed here.
         """
-        if not self._versions:
-            return False
-        return [weight._version for weight, _, _, _ in self._ready] != self._versions or self._replaced()
+        versions = self._versions
+        return any([versions[name] != weight._version for name, weight, _, _, _ in self._ready]) or self._replaced()
 
     def _replaced(self) -> bool:
         """Whether a weight has other storage than before, as after ``weight.data = ...``."""
-        return any([weight.data_ptr() != place for weight, place, _, _ in self._ready])  # a list: half the time
+        return any([weight.data_ptr() != place for _, weight, place, _, _ in self._ready])  # a list: half the time

@@ -8,24 +8,28 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_sparse.engine.hooks import is_elementwise, is_trainers_own
+from lightning_sparse.engine.hooks import is_elementwise
+from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
 
 
 @torch.no_grad()
-def leaks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, int]:
+def leaks(parameters: Mapping[str, Tensor], masks: Masks) -> dict[str, int]:
     """Count the dead weights that are not zero, by the name of their parameter; those that have none are left out.
 
     Example:
-        >>> leaks({"w": torch.tensor([1.0, 2.0, 0.0])}, {"w": torch.tensor([True, False, False])})
+        >>> leaks({"w": torch.tensor([1.0, 2.0, 0.0])}, Masks({"w": torch.tensor([True, False, False])}))
         {'w': 1}
     """
-    counts = {
-        name: int(parameters[name].detach().masked_fill(mask.to(parameters[name].device), 0.0).count_nonzero())
-        for name, mask in masks.items()
-        if name in parameters
-    }
-    return {name: count for name, count in counts.items() if count}
+    suspects = [name for name in masks if name in parameters]
+    if all(parameters[name].is_cpu for name in suspects):  # a pass of numpy's is enough where there is no leak
+        pairs = {name: masks.pair(name, parameters[name]) for name in suspects}
+        suspects = [name for name, (view, words) in pairs.items() if (view & ~words).any()]
+    weights = [parameters[name].detach() for name in suspects]
+    alive = [w.masked_fill(masks[n].to(w.device), 0.0) for n, w in zip(suspects, weights, strict=True)]
+    # stacked, so that the host waits for a device once
+    counts = torch.stack([each.count_nonzero().to(weights[0].device) for each in alive]).tolist() if alive else []
+    return {name: count for name, count in zip(suspects, counts, strict=True) if count}
 
 
 def refuse_leaks(
@@ -43,8 +47,8 @@ def refuse_leaks(
     name, count = next(iter(found.items()))
     others = f" and {sum(found.values()) - count} of {len(found) - 1} more parameters" if len(found) > 1 else ""
     last = f"none was when step {clean} was verified" if clean else "none was when training began"
-    steppers = [each for each in optimizers if not is_trainers_own(each)]
-    cause = _not_seen(steppers) if step == clean else _NO_GRADIENT if no_gradient else _written(steppers)
+    optimizers = list(optimizers)
+    cause = _not_seen(optimizers) if step == clean else _NO_GRADIENT if no_gradient else _written(optimizers)
     raise SparsityError(f"{count} dead weights of {name!r}{others} are not zero after step {step}; {last}. {cause}")
 
 
@@ -58,7 +62,8 @@ def _not_seen(optimizers: Iterable[Optimizer]) -> str:
     names = sorted({type(each).__name__ for each in optimizers})
     return (
         f"No step of {', '.join(names)} was seen in the meantime, so another optimizer moves the weights, or code of yours: "
-        "return the optimizer that steps from configure_optimizers, or call callback.engine.zero_dead() after your code"
+        "return the optimizer that steps from configure_optimizers, or call engine.zero_dead() after your code (a "
+        "callback's engine is callback.engine)"
     )
 
 
@@ -67,5 +72,5 @@ def _written(optimizers: Iterable[Optimizer]) -> str:
     kept = f"{', '.join(unknown)} may keep a copy of the weights and write it back; or " if unknown else ""
     return (
         f"Probably {kept}code of yours writes weights outside of optimizer.step() (a moving average, clipping, a copy): "
-        "call callback.engine.zero_dead() after it"
+        "call engine.zero_dead() after it (a callback's engine is callback.engine)"
     )

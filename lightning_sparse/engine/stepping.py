@@ -34,15 +34,16 @@ class Hooked:
         mine: the sparse parameters that it trains, by name.
         keeper: zeroes their dead connections.
         size: how many parameters it trains in all.
-        steps: whether it steps itself, and does not leave that to an optimizer inside it.
+        whole: the outermost optimizer around it, or itself.
         elementwise: whether the gradient of one weight is known not to reach another.
-        stepped: whether the step that runs has been seen. One that calls that of its parent class runs the hooks twice.
+        stepped: whether the step that runs has been counted: by an optimizer inside, or by the hooks of the parent class,
+            whose step some steps call.
     """
 
     mine: dict[str, nn.Parameter]
     keeper: Keeper
     size: int
-    steps: bool
+    whole: Optimizer
     elementwise: bool
     stepped: bool = False
 
@@ -57,7 +58,7 @@ class Stepping:
         wanted: says whether the coming step's gradients are to be read.
 
     Attributes:
-        owners: the optimizer that trains each parameter.
+        owners: the optimizers that train each parameter, innermost first.
         stepped: called after a step of the clock, with what a GradScaler has told a fused optimizer, if it has.
         leaked: called with the dead weights that something else has moved, to refuse them.
     """
@@ -74,7 +75,8 @@ class Stepping:
     ) -> None:
         self._parameters, self._masks = parameters, masks
         self._gradients, self._wanted = gradients, wanted
-        self.owners: dict[str, Optimizer] = {}
+        self.owners: dict[str, list[Optimizer]] = {}
+        self._versions: dict[str, int] = {}
         self._hooked: dict[Optimizer, Hooked] = {}
         self._clock: Optimizer | None = None
         self._off: list[Callable[[], None]] = []
@@ -86,39 +88,46 @@ class Stepping:
         return bool(self._off)
 
     @property
-    def steppers(self) -> list[Optimizer]:
-        """The optimizers that step themselves, and do not leave it to one inside them."""
-        return [optimizer for optimizer, hooked in self._hooked.items() if hooked.steps]
+    def optimizers(self) -> list[Optimizer]:
+        """All that train a sparse parameter, but for the wrappers of Lightning and Fabric."""
+        return list(dict.fromkeys(optimizer for owners in self.owners.values() for optimizer in owners))
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hook into the optimizers and those inside them; the first that steps a sparse parameter is the clock."""
+        """Hook into the optimizers and those inside them; the first that trains a sparse parameter is the clock."""
         for outermost in optimizers:
-            for optimizer, steps in nested(outermost):
+            nest = nested(outermost)
+            whole = next((self._hooked[each].whole for each in nest if each in self._hooked), outermost)
+            for optimizer in nest:
                 if optimizer not in self._hooked:
-                    self._hook_into(optimizer, steps)
-        self._clock = next((each for each in self.steppers if self._hooked[each].mine), next(iter(self.steppers), None))
+                    self._hook_into(optimizer, whole)
+        outermost_ones = [hooked for optimizer, hooked in self._hooked.items() if hooked.whole is optimizer]
+        clock = next((each for each in outermost_ones if each.mine), next(iter(outermost_ones), None))
+        self._clock = clock.whole if clock else None
 
-    def _hook_into(self, optimizer: Optimizer, steps: bool) -> None:
-        self._own(optimizer, steps)
+    def _hook_into(self, optimizer: Optimizer, whole: Optimizer) -> None:
+        self._own(optimizer, whole)
         if not is_trainers_own(optimizer):
             self._off += around_step(optimizer, self._begin_step, self._after_step)
         self._off += around_method(optimizer, "second_step", self._begin_step, self._after_step)
         for name in PERTURBING:
             self._off += around_method(optimizer, name, self._begin_perturbing, self._after_perturbing)
 
-    def _own(self, optimizer: Optimizer, steps: bool) -> Hooked:
+    def _own(self, optimizer: Optimizer, whole: Optimizer) -> Hooked:
         """Look up which parameters an optimizer trains, now and whenever it is given more of them."""
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {name: parameter for name, parameter in self._parameters.items() if id(parameter) in theirs}
         before = self._hooked.get(optimizer)
-        # A wrapper's keeper is that of the optimizer inside, whose steps it would otherwise take for somebody else's writes.
-        keepers = [each.keeper for each in self._hooked.values() if each.mine.keys() == mine.keys()]
-        keeper = keepers[0] if keepers else Keeper(self._masks, mine)
-        stepped = before.stepped if before else False
-        self._hooked[optimizer] = Hooked(mine, keeper, count_of(optimizer), steps, is_elementwise(optimizer), stepped)
-        if steps:
-            self.owners |= dict.fromkeys(mine, optimizer)
-        return self._hooked[optimizer]
+        keeper, stepped = Keeper(self._masks, mine, self._versions), before.stepped if before else False
+        hooked = Hooked(mine, keeper, count_of(optimizer), whole, is_elementwise(optimizer), stepped)
+        for name in mine:
+            if optimizer not in self.owners.setdefault(name, []) and not is_trainers_own(optimizer):
+                self.owners[name].append(optimizer)
+        self._hooked[optimizer] = hooked
+        return hooked
+
+    def _trains_all(self, hooked: Hooked) -> bool:
+        """Whether an optimizer trains all sparse parameters that the outermost around it does, and so its step is a step."""
+        return len(hooked.mine) == len(self._hooked[hooked.whole].mine)
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -139,9 +148,14 @@ class Stepping:
         for hooked in self._hooked.values():
             hooked.keeper.zero_dead()
 
+    def mark(self) -> None:
+        """Take the weights as they are now for those that nothing else has moved."""
+        for hooked in self._hooked.values():
+            hooked.keeper.mark()
+
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time."""
-        return any([hooked.keeper.moved() for hooked in self._hooked.values() if hooked.steps])
+        return any([hooked.keeper.moved() for hooked in self._hooked.values()])
 
     def _read_gradients(self, hooked: Hooked) -> None:
         if self._gradients:
@@ -163,7 +177,7 @@ class Stepping:
         hooked.stepped = False
         if hooked.keeper.moved():
             self.leaked(leaks(hooked.mine, self._masks))
-            hooked.keeper.zero_dead()
+            hooked.keeper.mark()
         if hooked.elementwise:
             return None
 
@@ -183,12 +197,14 @@ class Stepping:
         if hooked is None:
             return
         if hooked.size != count_of(optimizer):
-            hooked = self._own(optimizer, hooked.steps)
-        if not hooked.stepped:
+            hooked = self._own(optimizer, hooked.whole)
+        if not hooked.stepped and self._trains_all(hooked):
             self._gradients.unscale(hooked.mine, optimizer)
-            if optimizer is self._clock:
+            if hooked.whole is self._clock:
                 self.stepped(found_inf(optimizer))
-        hooked.stepped, self._gradients_read = True, False
+            for other in self._hooked.values():
+                other.stepped = other.stepped or other.whole is hooked.whole  # those around it do not count it again
+            self._gradients_read = False
         hooked.keeper.zero_dead()
         if not hooked.elementwise:
             for name, parameter in hooked.mine.items():

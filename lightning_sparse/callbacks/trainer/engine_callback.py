@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import Targets, sparsifiable
@@ -147,6 +147,11 @@ class EngineCallback(Callback):
         if self._schedulers is not None and self.engine is not None:
             self._schedulers.batch_start(trainer, self.engine.clock, self.engine.rewound)
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Stop the training if ``training_step`` itself has written to dead weights, before its loss is learned from."""
+        if self.engine is not None and self.engine.moved():
+            self._verify(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the training if a dead weight is not zero; mask averages, of which the module may make use now."""
         self._verify(trainer)
@@ -155,9 +160,11 @@ class EngineCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Mask averages again: by now what is to be validated is in place."""
+        """Mask what is to be validated: by now an average may be in the model's place, known here or not."""
         if batch_idx == 0:
             self._mask_averages()
+            if self.engine is not None and self.engine.moved():
+                self.engine.zero_dead()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mask averages again, and in the checkpoint, where they may have been saved as the model already."""
@@ -165,12 +172,12 @@ class EngineCallback(Callback):
         self._mask_averages()
         if self.engine is not None and self.engine.installed:
             mask_tensors(checkpoint["state_dict"], self.engine.masks)
+            self.engine.zero_dead()  # it was written to
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask averages, and warn if training stopped before the sparsity asked for was reached."""
         assert self.engine is not None
-        self._verify(trainer, averages_may_stand_in=True)
-        self._mask_averages()
+        self._settle()
         if self._coverage is not None:
             self._coverage.look()
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -179,8 +186,8 @@ class EngineCallback(Callback):
         _warn_if_unfinished(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mask the averages that have been put in the model's place at the very end."""
-        self._mask_averages()
+        """Mask what has been put in the model's place at the very end."""
+        self._settle()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave weights that fit the masks, even after half a step, and no hook."""
@@ -248,6 +255,20 @@ class EngineCallback(Callback):
             if trainer.interrupted or (averages_may_stand_in and self._averages and self._averages.may_stand_in()):
                 self.engine.zero_dead()
             self.engine.verify()
+
+    def _settle(self) -> None:
+        """Zero the dead of a trained model, and say so if they were not: what is trained is not thrown away for it."""
+        if self.engine is None or not self.engine.installed:
+            return
+        self._mask_averages()
+        leaked = sum(self.engine.leaks().values())
+        if leaked:
+            self.engine.zero_dead()
+            warnings.warn(
+                f"{leaked} dead weights were not zero when training ended (an average, or weights of an earlier step, was "
+                "put in the model's place): they are now",
+                stacklevel=3,
+            )
 
     def _mask_averages(self) -> None:
         if self.engine is None or not self.engine.installed or self._averages is None:
