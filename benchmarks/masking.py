@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lightning_sparse import Curve, Masks, Recipe, attach, sparsifiable
+from lightning_sparse.engine.keeper import Keeper
 
 
 class Still(torch.optim.Optimizer):

@@ -27,11 +27,15 @@ class Keeper:
 
     def zero_dead(self) -> None:
         """Zero the dead weights: one pass, about the cost of a copy."""
-        if self._changes != self._masks.changes or self._replaced():
+        if self._changes != self._masks.changes:
             self.mark()
-        for name, weight, _, view, words in self._ready:
+        for name, weight, place, view, words in self._ready:
+            if weight.data_ptr() != place:  # it has other storage than before, as after ``weight.data = ...``
+                self.mark()
+                return self.zero_dead()
             view &= words
             self._versions[name] = weight._version
+        return None
 
     def mark(self) -> None:
         """Take the weights as they are now for those that nothing else has moved."""
@@ -47,9 +51,4 @@ class Keeper:
 
         A write through ``.data`` is not counted by torch and goes unnoticed here.
         """
-        versions = self._versions
-        return any([versions[name] != weight._version for name, weight, _, _, _ in self._ready]) or self._replaced()
-
-    def _replaced(self) -> bool:
-        """Whether a weight has other storage than before, as after ``weight.data = ...``."""
-        return any([weight.data_ptr() != place for _, weight, place, _, _ in self._ready])  # a list: half the time
+        return any([self._versions[name] != weight._version for name, weight, *_ in self._ready])

@@ -202,9 +202,10 @@ class Stepping:
             self._gradients.unscale(hooked.mine, optimizer)
             if hooked.whole is self._clock:
                 self.stepped(found_inf(optimizer))
-            for other in self._hooked.values():
-                other.stepped = other.stepped or other.whole is hooked.whole  # those around it do not count it again
-            self._gradients_read = False
+            if len(self._hooked) > 1:
+                for other in self._hooked.values():
+                    other.stepped |= other.whole is hooked.whole  # those around it do not count it again
+            hooked.stepped, self._gradients_read = True, False
         hooked.keeper.zero_dead()
         if not hooked.elementwise:
             for name, parameter in hooked.mine.items():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -52,6 +52,36 @@ class Own(Bare):
         return loss
 
 
+class Graft(torch.optim.Optimizer):
+    """Holds an optimizer that it never steps."""
+
+    def __init__(self, parameters):
+        super().__init__(list(parameters), {"lr": 0.1})
+        self.magnitude = torch.optim.SGD(self.param_groups[0]["params"], lr=0.1)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(0.1 * parameter.grad)
+        return loss
+
+
+class Hybrid(Graft):
+    """Steps some matrices itself, and leaves the others to an optimizer inside."""
+
+    def __init__(self, parameters):
+        first, *others = parameters
+        super().__init__([first])
+        self.magnitude = torch.optim.SGD(others, lr=0.1)
+        self.param_groups += self.magnitude.param_groups
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        self.magnitude.step()
+        return loss
+
+
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
@@ -60,6 +90,8 @@ WRAPPERS = {
     "bare": lambda p: Bare(sgd(p)),
     "bare in bare": lambda p: Bare(Bare(torch.optim.Adam(p, lr=1e-2))),
     "own": Own,
+    "graft": Graft,
+    "hybrid": Hybrid,
     "timm's Lookahead": lambda p: timm_optim.Lookahead(sgd(p), k=3),
     "pytorch_optimizer's Lookahead": lambda p: pytorch_optimizer.Lookahead(sgd(p), k=3),
     "accelerate's": lambda p: accelerate.Accelerator(cpu=True).prepare(sgd(p)),
@@ -123,7 +155,7 @@ def test_dead_weights_are_zero_in_every_pass_under_any_optimizer(wrapper, method
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_nothing_is_left_on_an_optimizer(wrapper):
-    net = nn.Linear(8, 4, bias=False)
+    net = nn.Sequential(nn.Linear(8, 4, bias=False), nn.Linear(4, 4, bias=False))
     optimizer = WRAPPERS[wrapper](net.parameters())
     before = [dict(vars(each)) for each in (optimizer, getattr(optimizer, "optimizer", optimizer))]
     hooks = [len(entry.get("_optimizer_step_post_hooks", ())) for entry in before]
@@ -338,3 +370,62 @@ def test_a_network_without_any_gradient_is_still_refused_at_the_second_update(ma
     with pytest.raises(SparsityError, match="no gradient at a mask update"):
         make_trainer(callback, max_epochs=2).fit(Never(sgd, callback), settings.batches())
     assert callback.engine.clock == 6
+
+
+class WritesInStep(Net):
+    """Adds noise to its weights within training_step, as few do."""
+
+    def training_step(self, batch, batch_idx):
+        with torch.no_grad():
+            self.body[2].weight.add_(0.01)
+        return cross_entropy(self.body(batch[0]), batch[1])
+
+
+def test_what_training_step_writes_is_noticed_before_its_loss_is_learned_from(make_trainer):
+    callback = Static(0.9)
+    with pytest.raises(SparsityError, match=r"dead weights of 'body.2.weight' are not zero after step 0"):
+        make_trainer(callback, max_epochs=1).fit(WritesInStep(sgd, callback), settings.batches())
+
+
+def test_clipping_of_weights_that_keeps_zeros_is_nobodys_leak(make_trainer):
+    class Clips(Net):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            with torch.no_grad():
+                for weight in self.parameters():
+                    weight.clamp_(-0.1, 0.1)
+
+    callback = RigL(0.9, every=3, total_steps=STEPS)
+    module = Clips(sgd, callback)
+    make_trainer(callback, max_epochs=2).fit(module, settings.batches())
+    assert callback.sparsity == sparsity_of(module) == callback.masks.sparsity
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_average_put_in_place_at_the_very_end_is_masked_and_said(first, make_trainer):
+    class Ends(Callback):
+        def on_train_end(self, trainer, module):
+            with torch.no_grad():
+                module.body[0].weight.add_(0.01)
+
+    callback, ends = Static(0.9), Ends()
+    module = Net(sgd, callback)
+    with pytest.warns(UserWarning, match=r"^\d+ dead weights were not zero when training ended"):
+        make_trainer(*((ends, callback) if first else (callback, ends)), max_epochs=1).fit(module, settings.batches())
+    assert settings.dead_are_zero(module, callback.masks)
+    assert callback.sparsity == sparsity_of(module)
+
+
+def test_two_optimizers_that_share_weights_are_not_taken_for_foreign_writes():
+    net = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    both = [torch.optim.SGD(net.parameters(), lr=0.1), torch.optim.SGD(net[0].parameters(), lr=0.1)]
+    engine = attach(both[0], net, Static(0.8))
+    engine.install(both)
+    features, labels = settings.digits()[:]
+    for _ in range(3):
+        for optimizer in both:
+            net.zero_grad()
+            cross_entropy(net(features), labels).backward()
+            assert not engine.moved()
+            optimizer.step()
+    assert engine.clock == 3
+    assert engine.sparsity == engine.masks.sparsity
