@@ -155,7 +155,7 @@ def test_03_what_was_saved_can_be_loaded(loader, make_trainer, tmp_path):
         make_trainer(lasting(fresh)).validate(fresh, loader, ckpt_path=checkpoint, verbose=False, **SAFE)
 
     fresh, callback = Plain(), GradualPruning(0.9, end=30, every=1)
-    with pytest.warns(UserWarning, match="stopped at step 20"):
+    with pytest.warns(UserWarning, match="planned for step 30, and this training has 20 steps"):
         checkpoint = saved(GradualPruning(0.9, end=30, every=1), Plain(), tmp_path / "ours.ckpt")
     make_trainer(callback).validate(fresh, loader, ckpt_path=checkpoint, verbose=False, **SAFE)
     assert callback.masks.checksum() == load_masks(checkpoint).checksum()
