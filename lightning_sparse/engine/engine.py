@@ -344,7 +344,7 @@ class Engine:
         self.plan = self.plan.with_times(state["plan"])
         self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
         self._verified, self._waiting = self._taken, state.get("waiting")
-        self._next_due = self.plan.next_due(self._taken)
+        self._next_due = self._waiting or self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
         self._scoring.load_state_dict(state)
         if self._rewinding:

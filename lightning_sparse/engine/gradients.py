@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_sparse.engine.distributed import average
 from lightning_sparse.engine.optimizers import gradient_scale
 
 
@@ -19,7 +18,6 @@ class DenseGradients:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = parameters
         self._read: dict[str, Tensor] = {}
-        self._local = False
         self._warned = False
 
     def __bool__(self) -> bool:
@@ -29,19 +27,17 @@ class DenseGradients:
         """The gradient of one parameter, or None."""
         return self._read.get(name)
 
-    def read(self, names: Iterable[str], *, local: bool = False) -> None:
-        """Copy the present gradients; ``local`` says that they are this rank's alone, not yet averaged by DDP."""
+    def read(self, names: Iterable[str]) -> None:
+        """Copy the present gradients."""
         for name in names:
             gradient = self._parameters[name].grad
             if gradient is not None:
                 self._read[name] = gradient.detach().clone()
-                self._local = self._local or local
 
     def forget(self, names: Iterable[str] | None = None) -> None:
         """Drop what was read, of some parameters or of all."""
         for name in list(self._read) if names is None else names:
             self._read.pop(name, None)
-        self._local = self._local and bool(self._read)
 
     def unscale(self, names: Iterable[str], optimizer: Optimizer) -> None:
         """Divide what was read of an optimizer's parameters by its GradScaler's scale.
@@ -53,7 +49,7 @@ class DenseGradients:
             self._read |= {name: self._read[name] / scale for name in names if name in self._read}
 
     def complete(self) -> None:
-        """Make them ready for the scores: one for each parameter, the same on every rank."""
+        """Make them ready for the scores: one for each parameter."""
         for name, parameter in self._parameters.items():
             if name not in self._read and parameter.grad is not None:
                 self._read[name] = parameter.grad.detach()
@@ -63,5 +59,3 @@ class DenseGradients:
                 warnings.warn(f"no gradient for {', '.join(missing)}: scored as zero", stacklevel=2)
                 self._warned = True
             self._read |= {name: torch.zeros_like(self._parameters[name]) for name in missing}
-        if self._local:
-            average({name: self._read[name] for name in self._parameters if name in self._read})

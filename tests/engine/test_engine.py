@@ -1,4 +1,5 @@
 import ast
+import copy
 
 import pytest
 import torch
@@ -330,3 +331,34 @@ def test_on_a_cpu_masks_take_a_byte_a_weight(compact):
     model = net()
     engine = attach(torch.optim.SGD(model.parameters(), lr=0.1), model, Recipe(Curve(0.5), compact_masks=compact))
     assert all(words.element_size() == 1 for words in engine.masks._words.values())
+
+
+def test_a_run_stopped_while_an_update_waits_for_gradients_does_it_at_the_next_step():
+    def net_and_optimizer():
+        torch.manual_seed(0)
+        net = nn.Linear(20, 10)
+        return net, torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(net, optimizer, *, left_out=False):
+        optimizer.zero_grad()
+        if not left_out:
+            net(torch.ones(4, 20)).square().sum().backward()
+        optimizer.step()
+
+    recipe = Recipe(Curve(0.8), turnover=Curve(0.3), every=3)
+    net, optimizer = net_and_optimizer()
+    engine = attach(optimizer, net, recipe)
+    for _ in range(2):
+        step(net, optimizer)
+    step(net, optimizer, left_out=True)
+    weights, state = copy.deepcopy(net.state_dict()), copy.deepcopy(engine.state_dict())
+    step(net, optimizer)
+
+    again, other = net_and_optimizer()
+    again.load_state_dict(weights)
+    resumed = attach(other, again, recipe, state=state)
+    step(again, other)
+    for history in (engine.history, resumed.history):
+        assert [update.step for update in history] == [0, 4]
+        assert history[-1].replaced > 0
+    assert torch.equal(again.weight, net.weight)
