@@ -57,6 +57,34 @@ def check_count(
     return value
 
 
+def check_seed(value: object, name: str = "seed") -> int:
+    """Return ``value`` if it is an integer from 0 to 2**32 - 1, and 0 for None, else raise a SparsityError.
+
+    None is how many projects' configurations say "no seed"; a random one would make no run repeatable.
+
+    Example:
+        >>> check_seed(3), check_seed(None)
+        (3, 0)
+        >>> check_seed(-1)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: seed=-1 is not an integer in [0, 4294967295]: write 0
+    """
+    return 0 if value is None else check_count(name, value, 0, most=2**32 - 1)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False, else raise a SparsityError: ``"no"`` and ``None`` are neither.
+
+    Example:
+        >>> check_flag("controls", "no")
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: controls='no' is neither true nor false: write controls=false or controls=true
+    """
+    if not isinstance(value, bool):
+        raise SparsityError(f"{name}={value!r} is neither true nor false: write {name}=false or {name}=true")
+    return value
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, else raise a SparsityError that lists them and suggests one.
 
