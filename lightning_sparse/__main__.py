@@ -6,6 +6,7 @@ import sys
 from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from re import fullmatch
 from textwrap import fill
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(_help())  # Hydra's own takes longer than all imports, and ends in a page of YAML
         return
-    problem = _unknown_config(sys.argv[1:])
+    problem = _unknown_config(sys.argv[1:]) or _no_choice(sys.argv[1:])
     if problem:
         print(f"lightning-sparse: {problem}", file=sys.stderr)
         sys.exit(2)
@@ -74,6 +75,18 @@ def _unknown_config(arguments: list[str]) -> str | None:
     close = get_close_matches(name, sweeps, n=1)
     guess = f": did you mean {close[0]!r}?" if close else ""
     return f"there is no sweep named {name!r}{guess} (sweeps: {', '.join(sweeps)})"
+
+
+def _no_choice(arguments: list[str]) -> str | None:
+    """Say what is wrong with ``trainer=null``, which Hydra answers with a traceback, or None if every group has a choice."""
+    groups = {folder.name: folder for folder in files("lightning_sparse.conf").iterdir() if folder.is_dir()}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in groups and fullmatch(r"|null|true|false|-?[0-9.]+|\{.*", value):
+            choices = _names_in(groups[name])
+            some = choices[0] if len(choices) == 1 else f"NAME, with one of {', '.join(choices)}"
+            return f"{argument} is no choice of {name}: write {name}={some}"
+    return None
 
 
 if __name__ == "__main__":

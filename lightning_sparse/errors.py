@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class SparsityError(ValueError):
@@ -83,6 +85,17 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise SparsityError(f"{name}={value!r} is neither true nor false: write {name}=false or {name}=true")
     return value
+
+
+def as_number(value: Any) -> Any:
+    """The number that a fraction such as ``"8/255"`` writes, as configurations have it; anything else as it is.
+
+    Example:
+        >>> as_number("8/255") == as_number("8 / 255") == 8 / 255, as_number("eight"), as_number("1/0")
+        (True, 'eight', '1/0')
+    """
+    written = re.fullmatch(r"\s*(\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*", value) if isinstance(value, str) else None
+    return float(written[1]) / float(written[2]) if written and float(written[2]) else value
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
@@ -13,6 +15,9 @@ class DistinctSweeper(BasicSweeper):
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """Make the overrides of each job."""
         return [distinct(batch) for batch in BasicSweeper.split_arguments(overrides, max_batch_size)]
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing, because the app's ``SweepWatcher`` has composed all jobs before the first, and checked their settings."""
 
 
 def distinct(jobs: list[list[str]]) -> list[list[str]]:

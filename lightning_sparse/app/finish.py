@@ -43,7 +43,9 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     if logger.get("kind") == "wandb":
         from lightning_sparse.tracking import summary_run
 
-        summary_run(sweep, project=logger["project"], mode=logger["mode"])
+        about = {name: logger.get(name) for name in ("entity", "notes")}
+        tags = [str(tag) for tag in logger.get("tags") or []]
+        summary_run(sweep, project=logger["project"], mode=logger["mode"], tags=tags, **about)
     counts = Counter(job.status for job in sweep.members)
     said = [f"{counts['done']} jobs done"]
     said += [f"{counts['failed']} FAILED: see the report"] if counts["failed"] else []

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lightning_sparse.app.controls import with_controls
 from lightning_sparse.app.job_names import job_of
 from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.progress import Progress
+from lightning_sparse.app.settings.check import check_settings
+from lightning_sparse.app.settings.environment import overruled
+from lightning_sparse.app.settings.normal import normal
+from lightning_sparse.app.writable import check_writable
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import NAMING, Job, read_job
 
@@ -41,20 +48,66 @@ class SweepWatcher(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before a single job has a folder."""
         refuse_moved_folders(config.hydra)
-        refuse_earlier_names(Path(config.output) / config.name)
+        job = _checked(config)
+        refuse_earlier_names(job.folder.parent)
+        _say_overruled(config)
+        _refuse_unwritable(job.folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
         if "OMP_NUM_THREADS" in os.environ:  # otherwise joblib sets MKL's to each worker's share of the cores
             os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
-        asked, folder = _asked(config), Path(config.hydra.sweep.dir)
-        jobs = None if asked is None else len(asked)
         refuse_moved_folders(config.hydra)
+        asked = _asked(config)
+        jobs = None if asked is None else len(asked)
+        named = [_checked(config)] if asked is None else _all_checked(config, asked)
+        folder = named[0].folder.parent if named else Path(config.hydra.sweep.dir)
         refuse_earlier_names(folder)
-        SweepWatcher.folder, SweepWatcher.logger = folder, plain(config.logger)
+        _say_overruled(config)
+        _refuse_unwritable(folder, *(job.folder for job in named if asked is not None))
+        SweepWatcher.folder, SweepWatcher.logger = folder, normal({"logger": plain(config.logger)})["logger"]
         launch = launches.launch(folder, asked)
         print(f"{folder}: {'some' if jobs is None else jobs} jobs", flush=True)
         SweepWatcher.progress = Progress(folder, launch, jobs)
+
+
+def _all_checked(config: DictConfig, asked: list[list[str]]) -> list[Job]:
+    """Compose and check the jobs of a sweep, in the place of Hydra's sweeper, which only composes them."""
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        return [_checked(loader.load_sweep_config(config, overrides), overrides) for overrides in asked]
+    except HydraException as error:
+        because = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        _refuse(f"{error}{because}")
+
+
+def _checked(config: DictConfig, overrides: list[str] | None = None) -> Job:
+    """The job that a configuration describes; exits if a setting cannot be."""
+    try:
+        check_config(config, config.hydra.overrides.task)
+        return job_from(config, config.hydra.runtime.choices)
+    except (SparsityError, OmegaConfBaseException) as error:
+        of = f" (in the job {' '.join(overrides)})" if overrides else ""
+        _refuse(f"{str(error).splitlines()[0]}{of}")
+
+
+def check_config(config: DictConfig, overrides: Any) -> None:
+    """Raise a SparsityError on a setting of a job that nothing reads, or whose value is of the wrong kind."""
+    names = [name for name in config if name != "hydra"]
+    raw = str(OmegaConf.to_container(config, resolve=False))
+    check_settings(normal({str(name): plain(config[name]) for name in names}), overrides=overrides, raw=raw)
+
+
+def _say_overruled(config: DictConfig) -> None:
+    for sentence in overruled(plain(config.logger), os.environ):
+        print(f"lightning-sparse: {sentence}", file=sys.stderr)
+
+
+def _refuse_unwritable(*folders: Path) -> None:
+    try:
+        check_writable(*folders)
+    except SparsityError as error:
+        _refuse(str(error))
 
 
 def refuse_moved_folders(hydra_config: Any) -> None:
@@ -94,13 +147,13 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _asked(config: DictConfig) -> list[list[str]] | None:
-    """The overrides of every job; None if a glob leaves them to Hydra, and for sweepers that decide as they go."""
+    """The overrides of every job; None for sweepers that decide as they go."""
     if not config.hydra.sweeper._target_.endswith("DistinctSweeper"):
         return None
     axes = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*axes, *config.hydra.overrides.task])
-    if any(isinstance(override.value(), Glob) for override in overrides):
-        return None
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None  # a glob asks it for choices
+    overrides = OverridesParser.create(loader).parse_overrides([*axes, *config.hydra.overrides.task])
     return DistinctSweeper.split_arguments(overrides, None)[0]
 
 
@@ -113,7 +166,8 @@ def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
     following = [kind.group or kind.name for kind in KINDS if kind.callback]
     names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
-    return job_of({name: plain(config[name]) for name in names}, choices, Path(config.output) / config.name)
+    written = normal({name: plain(config[name]) for name in (*names, "output", "name")})
+    return job_of(written, choices, Path(written["output"]) / written["name"])
 
 
 def _job_folder(*, _root_: DictConfig) -> str:

@@ -25,7 +25,7 @@ from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
 
@@ -34,7 +34,6 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     """Train and measure the job that ``config`` describes, as far as that is not done, and return its results in a line."""
     start = time.monotonic()
     _quiet()
-    check_count("seed", config.seed, None, write=0)
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     check_measurements(measurements, data)
@@ -75,7 +74,9 @@ def _wandb_run(config: DictConfig, job: Job) -> Any:
         project=config.logger.project,
         group=f"{config.name}/{job.method}",
         folder=job.folder.parent,  # all runs of a sweep in one folder, so that `wandb leet` compares them
-        tags=[job.data, job.model, job.method],
+        tags=[job.data, job.model, job.method, *map(str, config.logger.get("tags") or [])],
+        entity=config.logger.get("entity"),
+        notes=config.logger.get("notes"),
         config={**plain(config), "run": job.run, "method": job.method, "sparsity_asked": job.sparsity_asked},
         mode=config.logger.mode,
     )

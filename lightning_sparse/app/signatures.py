@@ -70,8 +70,8 @@ def arguments(found: Definition) -> dict[str, Argument]:
     node = found.node
     if isinstance(node, ast.FunctionDef):
         return _of_function(node.args)
-    made = next((part for part in node.body if _is_definition(part, "__init__")), None)
-    if isinstance(made, ast.FunctionDef):
+    made = _init_of(node)
+    if made is not None:
         own = _of_function(made.args)
         if made.args.kwarg is None or not found.module.startswith("lightning_sparse."):
             return own
@@ -82,6 +82,39 @@ def arguments(found: Definition) -> dict[str, Argument]:
     bases = (definition(f"{found.module}.{ast.unparse(base)}") for base in node.bases)
     inherited = (theirs for base in bases if base and base != found and (theirs := arguments(base)))
     return next(inherited, {}) | own
+
+
+def takes_anything(found: Definition) -> bool:
+    """Whether its arguments cannot be listed: it has ``**others``, is decorated, or inherits from what cannot be read.
+
+    Example:
+        >>> takes_anything(definition("lightning_sparse.GradualPruning")), takes_anything(definition("hydra.utils.call"))
+        (False, True)
+    """
+    node, ours = found.node, found.module.startswith("lightning_sparse.")
+    if node.decorator_list and not found.module.startswith(("lightning_sparse.", "lightning.", "torch.")):
+        return True
+    made = node if isinstance(node, ast.FunctionDef) else _init_of(node)
+    if made is not None and not (ours and made.args.kwarg and isinstance(node, ast.ClassDef)):
+        return made.args.kwarg is not None or made.args.vararg is not None
+    assert isinstance(node, ast.ClassDef)
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return False
+    base = definition(f"{found.module}.{ast.unparse(node.bases[0])}") if node.bases else None
+    return base is None or base == found or takes_anything(base)
+
+
+def _init_of(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+
+
+def public_names(wing: str) -> list[str]:
+    """The names that one of :data:`PUBLIC` lists; empty for any other module."""
+    if wing not in PUBLIC:
+        return []
+    return [
+        alias.asname or alias.name for node in _source(wing) if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
 
 
 def _of_function(args: ast.arguments) -> dict[str, Argument]:

@@ -19,8 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lightning_sparse.app.hydra_parts import SweepWatcher, job_from, plain
+from lightning_sparse.app.hydra_parts import SweepWatcher, check_config, job_from, plain
 from lightning_sparse.app.measuring.measurements import Measurement, measurements_of
+from lightning_sparse.app.settings.normal import normal_config
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import Job, since
@@ -65,6 +66,8 @@ def task(config: DictConfig) -> float | None:
     """Train and measure one model, as far as that is not done; return its validation accuracy, for sweepers that search."""
     gc.collect()  # Trainer, module and data of the previous job refer to each other: 10 to 60 MB a job
     runtime = HydraConfig.get()
+    problem = _problem(config, runtime.overrides.task)
+    config = config if problem else normal_config(config)
     job = job_from(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -76,10 +79,10 @@ def task(config: DictConfig) -> float | None:
             print(f"{job.run}: {says}", flush=True)
 
     with _locked(job, tell):
-        measurements = measurements_of(plain(config))
+        measurements = [] if problem else measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
         stored = job.stored()
-        if stored and stored.status == "done" and set(job.keys) <= job.measured():
+        if not problem and stored and stored.status == "done" and set(job.keys) <= job.measured():
             stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective
@@ -92,12 +95,28 @@ def task(config: DictConfig) -> float | None:
         tell("started", how)
         known = {"objective": stored.objective, "seconds": stored.seconds} if stored else {}
         job = job.save(asked_at=time.time(), **known)
-        _attempt(config, job, measurements, how, tell if multirun else None)
+        _attempt(config, job, measurements, how, tell if multirun else None, problem)
     found = job.stored()
     return found.objective if found else None
 
 
-def _attempt(config: DictConfig, job: Job, measurements: list[Measurement], how: str, tell: Tell | None) -> None:
+def _problem(config: DictConfig, overrides: Any) -> SparsityError | None:
+    """What is wrong with a job's settings; nothing where ``SweepWatcher`` knew the job ahead."""
+    try:
+        check_config(config, overrides)
+    except SparsityError as error:
+        return error
+    return None
+
+
+def _attempt(
+    config: DictConfig,
+    job: Job,
+    measurements: list[Measurement],
+    how: str,
+    tell: Tell | None,
+    problem: SparsityError | None,
+) -> None:
     """Run a job; a failure is written to its folder, and, if it is one of several jobs, told to the launch."""
     if not gc.get_freeze_count():
         _import_all(with_wandb=config.logger.kind == "wandb")
@@ -105,6 +124,8 @@ def _attempt(config: DictConfig, job: Job, measurements: list[Measurement], how:
 
     start, failure, refused = time.monotonic(), "", ""
     try:
+        if problem:
+            raise problem
         found = run_job(config, job, measurements)
     except Exception as error:
         if type(error).__name__ == "UncompletedJobError":  # submitit's, if its time ran out: the job has not failed

@@ -37,6 +37,8 @@ def job_run(
     tags: Iterable[str] = (),
     config: Mapping[str, Any] | None = None,
     mode: str = "offline",
+    entity: str | None = None,
+    notes: str | None = None,
 ) -> Run | None:
     """Start or resume the run of one job.
 
@@ -53,6 +55,8 @@ def job_run(
         config: the job's resolved settings and its identity (method, seed, ...). Nested mappings become flat keys with
             dots, so that the table of runs has a column for each.
         mode: ``"offline"`` (files only, no account), ``"online"`` or ``"disabled"``.
+        entity: the team or user whose project it is; None is W&B's default.
+        notes: a description of the run.
 
     Returns:
         The run, which must be ended with :func:`finish`; None if disabled.
@@ -76,6 +80,8 @@ def job_run(
         group=group,
         job_type="train",
         tags=tags,
+        entity=entity,
+        notes=notes,
         config=flat(config or {}),
     )
     if run is not None:

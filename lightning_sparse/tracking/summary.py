@@ -30,7 +30,15 @@ NUMBERS = ("records.csv", "table.csv")
 Points = dict[float, dict[str, Any]]
 
 
-def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
+def summary_run(
+    sweep: Sweep,
+    *,
+    project: str,
+    mode: str = "offline",
+    tags: Iterable[str] = (),
+    entity: str | None = None,
+    notes: str | None = None,
+) -> None:
     """Log a whole sweep as one run, after its report is written.
 
     It holds all records and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, the
@@ -43,6 +51,9 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
         sweep: as :func:`~lightning_sparse.tables.collect.collect` reads it; its report is in its folder.
         project: W&B project, the same as the jobs'.
         mode: as for :func:`~lightning_sparse.tracking.job_run`, and so are the errors.
+        tags: beside those of its jobs.
+        entity: as for the jobs.
+        notes: as for the jobs.
     """
     if check_choice("mode", mode, MODES) == "disabled":
         return
@@ -59,7 +70,9 @@ def summary_run(sweep: Sweep, *, project: str, mode: str = "offline") -> None:
         project=project,
         group=sweep.name,
         job_type="summary",
-        tags=[tag for kind in kinds for tag in sorted(kind)],
+        tags=[*(tag for kind in kinds for tag in sorted(kind)), *tags],
+        entity=entity,
+        notes=notes,
         config={"sweep": sweep.name},
     )
     assert run is not None  # only "disabled" starts none

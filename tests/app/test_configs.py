@@ -88,10 +88,15 @@ def test_a_sweep_has_dense_once_a_seed():
 
 
 def test_sweepers_of_others_decide_for_themselves():
-    config = composed(name="quick")
-    config.hydra.overrides.task = ["sparsity=glob(*)"]
-    assert hydra_parts._asked(config) is None
     assert hydra_parts._asked(composed("hydra/sweeper=basic", name="quick")) is None
+
+
+def test_a_glob_is_every_choice_of_its_group():
+    config = composed(name="quick")
+    config.hydra.overrides.task = ["sparsity=glob(*)", "sparsity.final_sparsity=0.5", "seed=0"]
+    with initialize_config_module("lightning_sparse.conf", version_base="1.3"):
+        asked = hydra_parts._asked(config)
+    assert sorted(job[0] for job in asked) == [f"sparsity={method}" for method in METHODS]
 
 
 def test_bad_values_in_a_config_are_refused_by_the_callback():

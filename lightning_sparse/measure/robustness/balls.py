@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, as_number, check_choice
 
 NORMS = ("Linf", "L2")
 """Norms in which a perturbation is measured: the largest change of a pixel, or the square root of the summed squares."""
@@ -21,12 +21,17 @@ def check_norm(norm: str) -> str:
 def check_eps(name: str, eps: object, norm: str = "Linf") -> float:
     """Return ``eps`` as a float if it can be a radius: in (0, 1] for L-inf, positive and finite for L2; else raise.
 
+    Configurations have no fractions but as text, so ``"8/255"`` is taken too.
+
     Example:
+        >>> check_eps("eps", "8/255") == check_eps("eps", 8 / 255)
+        True
         >>> check_eps("eps", 8)
         Traceback (most recent call last):
         lightning_sparse.SparsityError: eps=8 is not in (0, 1], the units of pixels: write 8 / 255
     """
     check_norm(norm)
+    eps = as_number(eps)
     number = isinstance(eps, int | float) and not isinstance(eps, bool)
     if norm == "L2":
         if not number or not 0 < eps < math.inf:  # type: ignore[operator]

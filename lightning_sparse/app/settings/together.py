@@ -1,0 +1,108 @@
+"""Check settings of which one says what another may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_sparse.app.settings.groups import OF_TARGETS
+from lightning_sparse.app.settings.targets import target_of
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag
+
+_OURS = {"callbacks": "+callbacks.name._target_=...", "logger": "logger=csv", "default_root_dir": "output=..."}
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Raise a SparsityError on the first settings that do not go together."""
+    _check_radii(config)
+    _check_adversarial(config["adversarial"])
+    _check_channels(config)
+    _check_logger(config["logger"])
+    if target_of(config["trainer"]).endswith(".Trainer"):
+        _check_trainer(config["trainer"])
+
+
+def _check_radii(config: Mapping[str, Any]) -> None:
+    attack, transfer = config["attack"], config["transfer"]
+    norm, eps = attack.get("norm", "Linf"), attack.get("eps")
+    if eps is not None and eps != 0 and not isinstance(eps, list):
+        example = "[0.25,0.5]" if norm == "L2" else "[2/255,8/255]"
+        raise SparsityError(f"attack.eps={eps!r} is not a list of radii: write attack.eps={example}")
+    for radius in eps or []:
+        check_radius("attack.eps", radius, norm)
+    for name, value in (("attack.transfer_eps", attack.get("transfer_eps")), ("transfer.eps", transfer.get("eps"))):
+        if value is not None:
+            check_radius(name, value, norm)
+
+
+def check_radius(name: str, value: Any, norm: str) -> None:
+    """As :func:`check_eps`, which is imported only to say what is wrong: it comes with torch."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if not fits or (norm == "Linf" and value > 1):
+        from lightning_sparse.measure.robustness.balls import check_eps
+
+        check_eps(name, value, norm)
+
+
+def _check_adversarial(node: Mapping[str, Any]) -> None:
+    eps, norm = node.get("eps"), check_choice("adversarial.norm", node.get("norm", "Linf"), ("Linf", "L2"))
+    if eps is not None and eps != 0:
+        check_radius("adversarial.eps", eps, norm)
+        if "_target_" not in node:
+            raise SparsityError(f"adversarial.eps={eps!r} trains nothing: write adversarial=pgd or adversarial=fgsm")
+    if "eps" not in node:
+        raise SparsityError("adversarial.eps is missing: write adversarial=none")
+    if "_target_" not in node and (others := [name for name in node if name != "eps"]):
+        raise SparsityError(f"adversarial.{others[0]} is no setting of adversarial=none: write adversarial=pgd")
+    if "steps" in node:
+        check_count("adversarial.steps", node["steps"], write=7)
+
+
+def _check_channels(config: Mapping[str, Any]) -> None:
+    shape = config["data"].get("shape")
+    for group in ("data", "model"):
+        node = config[group]
+        for name in ("mean", "std") if target_of(node) in OF_TARGETS and isinstance(shape, list) else ():
+            if name in node and len(node[name]) not in (1, shape[0]):
+                raise SparsityError(
+                    f"{group}.{name}={node[name]} holds {len(node[name])} numbers, but images of data.shape={shape} have "
+                    f"{shape[0]} channel{'s' * (shape[0] > 1)}: write {group}.{name}={[0.5] * shape[0]}"
+                )
+
+
+def _check_logger(node: Mapping[str, Any]) -> None:
+    kind = node.get("kind")
+    if kind is None:
+        raise SparsityError("logger.kind is missing: write logger=csv, logger=wandb or logger=none")
+    others = [name for name in node if name != "kind"]
+    if kind != "wandb" and others:
+        raise SparsityError(f"logger.{others[0]} is a setting of W&B, not of logger={kind}: write logger=wandb")
+    for name in ("project", "mode"):
+        if kind == "wandb" and name not in node:
+            raise SparsityError(f"logger.{name} is missing: write logger=wandb, and change its settings")
+
+
+def _check_trainer(node: Mapping[str, Any]) -> None:
+    for name, instead in _OURS.items():
+        if node.get(name) is not None:
+            raise SparsityError(f"trainer.{name}={node[name]!r} would not be read: write {instead} instead")
+    if node.get("enable_checkpointing", True) is not True:
+        raise SparsityError(
+            f"trainer.enable_checkpointing={node['enable_checkpointing']!r} cannot be: a killed training resumes from a "
+            "checkpoint, and the measurements read the last one. Leave it out"
+        )
+    epochs, bounded = node.get("max_epochs"), node.get("max_steps", -1) != -1 or node.get("max_time") is not None
+    if not (bounded and epochs in (None, -1)):
+        check_count("trainer.max_epochs", epochs, write=20)
+    if node.get("max_steps", -1) != -1:
+        check_count("trainer.max_steps", node["max_steps"], write=1000)
+    for name in ("enable_progress_bar", "enable_model_summary", "fast_dev_run", "barebones"):
+        if node.get(name) is not None and (name != "fast_dev_run" or isinstance(node[name], str)):
+            check_flag(f"trainer.{name}", node[name])
+    if isinstance(node.get("deterministic"), str):
+        check_choice("trainer.deterministic", node["deterministic"], ("warn",))
+    if node.get("fast_dev_run"):
+        raise SparsityError(
+            "trainer.fast_dev_run keeps no trained model to measure: write trainer.max_epochs=1 instead"
+        )
