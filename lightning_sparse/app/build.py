@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of
 from lightning_sparse.data.images import ImageData
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job
 
 
@@ -22,11 +25,27 @@ def build_model(config: DictConfig) -> LightningModule:
     return model
 
 
+def build(node: DictConfig, group: str, **more: Any) -> Any:
+    """Build what a group of ours names.
+
+    Raises:
+        SparsityError: on arguments that it does not take together, with its own words. For a user's own classes, whose
+            tracebacks are worth reading, there is ``instantiate``.
+    """
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        if error.__cause__ is None or isinstance(error.__cause__, SparsityError):
+            raise
+        raise SparsityError(f"{group} cannot be built: {error.__cause__}") from error
+
+
 def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[Callback]:
     """Build the callbacks of a training; ``following``, which measure it, come before those of the group ``callbacks``."""
     on = [config.sparsity] if "_target_" in config.sparsity else []
     on += [config.adversarial] if config.adversarial.eps else []
-    built, own = ([instantiate(node, _convert_="all") for node in nodes] for nodes in (on, config.callbacks.values()))
+    built = [build(node, "adversarial" if node is config.adversarial else "sparsity") for node in on]
+    own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]
 
 

@@ -75,7 +75,11 @@ def _all_checked(config: DictConfig, asked: list[list[str]]) -> list[Job]:
     """Compose and check the jobs of a sweep, in the place of Hydra's sweeper, which only composes them."""
     loader = GlobalHydra.instance().config_loader()
     try:
-        return [_checked(loader.load_sweep_config(config, overrides), overrides) for overrides in asked]
+        shared = set.intersection(*map(set, asked)) if asked else set()
+        return [
+            _checked(loader.load_sweep_config(config, job), [part for part in job if part not in shared])
+            for job in asked
+        ]
     except HydraException as error:
         because = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         _refuse(f"{error}{because}")

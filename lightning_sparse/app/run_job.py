@@ -9,15 +9,14 @@ import warnings
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig
 
 from lightning_sparse import tracking
-from lightning_sparse.app.build import build_callbacks, build_model
+from lightning_sparse.app.build import build, build_callbacks, build_model
 from lightning_sparse.app.hydra_parts import plain
 from lightning_sparse.app.measuring.measure_job import measure_job
 from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
@@ -25,6 +24,7 @@ from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
+from lightning_sparse.data.images import ImageData
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
@@ -35,10 +35,10 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     start = time.monotonic()
     _quiet()
     seed_everything(config.seed, workers=True, verbose=False)
-    data = instantiate(config.data, _convert_="all")
+    data = build(config.data, "data")
     check_measurements(measurements, data)
     model = build_model(config)
-    check_classifier(model, data)
+    _check_module(model, data, config.model._target_)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
     following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
     callbacks = build_callbacks(config, following.values())
@@ -66,6 +66,18 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     return f"{in_a_line(rows)} ({since(start):.0f} s)"
 
 
+def _check_module(model: LightningModule, data: ImageData, target: str) -> None:
+    """As :func:`check_classifier`, with what can be done on the command line, which has no ``as_classifier``."""
+    try:
+        check_classifier(model, data)
+    except SparsityError as error:
+        found = str(error).partition(": ")[0]
+        raise SparsityError(
+            f"{found}: let forward() of {target} return logits of shape (n, classes), and give another method what else "
+            "training_step needs. Of one logit per image return torch.nn.functional.pad(logit, (1, 0)), of shape (n, 2)"
+        ) from error
+
+
 def _wandb_run(config: DictConfig, job: Job) -> Any:
     if config.logger.kind != "wandb":
         return None
@@ -86,9 +98,9 @@ def _trainer(config: DictConfig, job: Job, callbacks: list[Any], wandb_logger: A
     logger = wandb_logger or (_csv_logger(job) if config.logger.kind == "csv" else False)
     # Under submitit a job is a single Slurm task, but Lightning would take the ranks that it spawns for Slurm's tasks.
     plugins = {} if "plugins" in config.trainer else {"plugins": [LightningEnvironment()]}
-    trainer: Trainer = instantiate(
+    trainer: Trainer = build(
         config.trainer,
-        _convert_="all",
+        "trainer",
         callbacks=[*callbacks, *([JobBar(process_position=1)] if bar else []), *survival(job)],
         logger=logger,
         **plugins,

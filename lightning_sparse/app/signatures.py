@@ -88,8 +88,8 @@ def takes_anything(found: Definition) -> bool:
     """Whether its arguments cannot be listed: it has ``**others``, is decorated, or inherits from what cannot be read.
 
     Example:
-        >>> takes_anything(definition("lightning_sparse.GradualPruning")), takes_anything(definition("hydra.utils.call"))
-        (False, True)
+        >>> [takes_anything(definition(path)) for path in ("lightning_sparse.GradualPruning", "hydra.utils.instantiate")]
+        [False, True]
     """
     node, ours = found.node, found.module.startswith("lightning_sparse.")
     if node.decorator_list and not found.module.startswith(("lightning_sparse.", "lightning.", "torch.")):

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from lightning_sparse.app.settings.groups import HAVE_DEFAULTS, OF_TARGETS, ON, PLAIN, TOP
+from lightning_sparse.app.settings.groups import HAVE_DEFAULTS, OF_TARGETS, ON, PLAIN, SHARES, TOP
 from lightning_sparse.app.settings.kinds import Check
 from lightning_sparse.app.settings.targets import check_targets, known_to, target_of
 from lightning_sparse.app.settings.together import check_together
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 _MAY_MISS = ("saliency", "stability", "cost")  # then they are off
@@ -104,6 +104,9 @@ def _check_is_there(group: str, config: Mapping[str, Any]) -> None:
 
 def _check_sparsity(node: Mapping[str, Any]) -> None:
     if "_target_" in node:
+        for name in SHARES:
+            if isinstance(node.get(name), int | float) and not isinstance(node[name], bool):
+                check_share(f"sparsity.{name}", node[name])
         return
     if "small" in node:
         refuse_unknown("sparsity", node, ("small", "final_sparsity"))

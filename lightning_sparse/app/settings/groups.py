@@ -117,6 +117,9 @@ ON = {
 
 HAVE_DEFAULTS = {"attack": ("transfer_eps", "batch_size", "seed"), "saliency": ("images",)}
 
+SHARES = ("final_sparsity", "initial_sparsity", "birth_sparsity", "sparsity_at_densest", "turnover", "pruning_turnover")
+"""Of a method: shares of the connections where they are numbers, so that no job of a sweep trains beside one that cannot."""
+
 OF_TARGETS: dict[str, dict[str, Check]] = {
     "lightning_sparse.data.ImageData": {
         "shape": counts(3, "[1,8,8]"),

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lightning_sparse.app.settings.annotations import check_annotated
 from lightning_sparse.app.signatures import arguments, definition, public_name, public_names, takes_anything
 from lightning_sparse.errors import SparsityError
 
@@ -66,13 +67,18 @@ def _check(path: str, node: Mapping[str, Any]) -> None:
     if found is None:
         _refuse_misspelt(path, target)
         return
-    if takes_anything(found):
-        return
-    known = [name for name in arguments(found) if name not in ("self", "cls")]
+    taken, anything = arguments(found), takes_anything(found)
+    known = [name for name in taken if name not in ("self", "cls")]
     for name, value in node.items():
-        if name not in known and name not in _HYDRAS and name != "self":
+        if name in taken:
+            check_annotated(f"{path}.{name}", value, taken[name])
+        elif name not in _HYDRAS and not anything:
             close = get_close_matches(str(name), known, n=1)
-            guess = f"did you mean {path}.{close[0]}?" if close else "leave it out"
+            guess = (
+                f"did you mean {path}.{close[0]}?"
+                if close
+                else f"leave it out, or write ~{path}.{name} if a file has it"
+            )
             listed = f" (it takes {', '.join(known)})" if len(known) <= 20 else ""
             raise SparsityError(f"{path}.{name}={value!r} is no argument of {target}: {guess}{listed}")
 

@@ -97,9 +97,13 @@ def _check_trainer(node: Mapping[str, Any]) -> None:
         check_count("trainer.max_epochs", epochs, write=20)
     if node.get("max_steps", -1) != -1:
         check_count("trainer.max_steps", node["max_steps"], write=1000)
-    for name in ("enable_progress_bar", "enable_model_summary", "fast_dev_run", "barebones"):
-        if node.get(name) is not None and (name != "fast_dev_run" or isinstance(node[name], str)):
-            check_flag(f"trainer.{name}", node[name])
+    batches = node.get("limit_train_batches")
+    if isinstance(batches, int | float) and not batches > 0:
+        raise SparsityError(
+            f"trainer.limit_train_batches={batches!r} trains nothing: write trainer.limit_train_batches=1.0"
+        )
+    if node.get("enable_progress_bar") is not None:
+        check_flag("trainer.enable_progress_bar", node["enable_progress_bar"])
     if isinstance(node.get("deterministic"), str):
         check_choice("trainer.deterministic", node["deterministic"], ("warn",))
     if node.get("fast_dev_run"):
