@@ -22,7 +22,7 @@ def check_writable(folder: Path, *jobs: Path) -> None:
         with TemporaryFile(dir=folder) as file:
             file.write(b" ")
     except OSError as error:
-        raise SparsityError(f"{error.filename or folder} cannot be written to ({error.strerror}): {_ADVICE}") from error
+        raise SparsityError(f"{folder} cannot be written to ({error.strerror}): {_ADVICE}") from error
     for path in _there(folder, jobs):
         if not os.access(path, os.W_OK):
             raise SparsityError(f"{path} cannot be written to (it is somebody else's, or read-only): {_ADVICE}")
