@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +49,7 @@ class SweepWatcher(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before a single job has a folder."""
         refuse_moved_folders(config.hydra)
-        job = _checked(config)
+        job = _checked(config, config, [])
         refuse_earlier_names(job.folder.parent)
         _say_overruled(config)
         _refuse_unwritable(job.folder)
@@ -60,7 +61,7 @@ class SweepWatcher(Callback):
         refuse_moved_folders(config.hydra)
         asked = _asked(config)
         jobs = None if asked is None else len(asked)
-        named = [_checked(config)] if asked is None else _all_checked(config, asked)
+        named = [_checked(config, config, [])] if asked is None else _all_checked(config, asked)
         folder = named[0].folder.parent if named else Path(config.hydra.sweep.dir)
         refuse_earlier_names(folder)
         _say_overruled(config)
@@ -77,7 +78,7 @@ def _all_checked(config: DictConfig, asked: list[list[str]]) -> list[Job]:
     try:
         shared = set.intersection(*map(set, asked)) if asked else set()
         return [
-            _checked(loader.load_sweep_config(config, job), [part for part in job if part not in shared])
+            _checked(loader.load_sweep_config(config, job), config, [part for part in job if part not in shared])
             for job in asked
         ]
     except HydraException as error:
@@ -85,20 +86,21 @@ def _all_checked(config: DictConfig, asked: list[list[str]]) -> list[Job]:
         _refuse(f"{error}{because}")
 
 
-def _checked(config: DictConfig, overrides: list[str] | None = None) -> Job:
+def _checked(config: DictConfig, launch: DictConfig, overrides: list[str]) -> Job:
     """The job that a configuration describes; exits if a setting cannot be."""
     try:
-        check_config(config, config.hydra.overrides.task)
+        # In a job's own configuration Hydra has resolved what the command line refers to.
+        raw = "".join(str(OmegaConf.to_container(part, resolve=False)) for part in (config, launch))
+        check_config(config, config.hydra.overrides.task, raw)
         return job_from(config, config.hydra.runtime.choices)
     except (SparsityError, OmegaConfBaseException) as error:
         of = f" (in the job {' '.join(overrides)})" if overrides else ""
         _refuse(f"{str(error).splitlines()[0]}{of}")
 
 
-def check_config(config: DictConfig, overrides: Any) -> None:
-    """Raise a SparsityError on a setting of a job that nothing reads, or whose value is of the wrong kind."""
+def check_config(config: DictConfig, overrides: Iterable[str] = (), raw: str | None = None) -> None:
+    """As :func:`check_settings`, for a composed configuration."""
     names = [name for name in config if name != "hydra"]
-    raw = str(OmegaConf.to_container(config, resolve=False))
     check_settings(normal({str(name): plain(config[name]) for name in names}), overrides=overrides, raw=raw)
 
 

@@ -66,7 +66,7 @@ def task(config: DictConfig) -> float | None:
     """Train and measure one model, as far as that is not done; return its validation accuracy, for sweepers that search."""
     gc.collect()  # Trainer, module and data of the previous job refer to each other: 10 to 60 MB a job
     runtime = HydraConfig.get()
-    problem = _problem(config, runtime.overrides.task)
+    problem = _problem(config)
     config = config if problem else normal_config(config)
     job = job_from(config, runtime.runtime.choices)
     multirun = runtime.mode == RunMode.MULTIRUN
@@ -100,10 +100,10 @@ def task(config: DictConfig) -> float | None:
     return found.objective if found else None
 
 
-def _problem(config: DictConfig, overrides: Any) -> SparsityError | None:
+def _problem(config: DictConfig) -> SparsityError | None:
     """What is wrong with a job's settings; nothing where ``SweepWatcher`` knew the job ahead."""
     try:
-        check_config(config, overrides)
+        check_config(config)
     except SparsityError as error:
         return error
     return None

@@ -25,6 +25,12 @@ def test_a_wrong_setting_is_one_line_before_anything_is_trained(command, tmp_pat
     assert not list(tmp_path.rglob("launches.jsonl"))
 
 
+def test_a_key_of_the_users_own_may_serve_others(command, tmp_path):
+    off = [f"{group}=none" for group in ("attack", "saliency", "stability", "transfer", "cost")]
+    done = command("-m", "seed=0", "+short=1", "trainer.max_epochs=${short}", *off, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_other_sweepers_fail_in_the_job_that_is_wrong(command, tiny, tmp_path):
     off = [f"{group}=none" for group in ("attack", "saliency", "stability", "transfer", "cost")]
     sweep = ["-m", "hydra/sweeper=basic", "seed=0,-1", *tiny[:2], *off]

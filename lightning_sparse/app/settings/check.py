@@ -18,16 +18,17 @@ _MAY_MISS = ("saliency", "stability", "cost")  # then they are off
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
 
 
-def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str = "") -> None:
+def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:
     """Raise a SparsityError on the first setting that nothing reads, that is missing, or whose value is of another kind.
 
     Args:
         config: the configuration as plain data, without ``hydra``, written as :func:`~.normal.normal` writes it.
         overrides: those of the command line.
         raw: the configuration as text, before its interpolations are resolved: a key of the user's own may be there for them.
+            None leaves the keys at the top alone.
 
     Example:
-        >>> check_settings({"sed": 1}, overrides=["+sed=1"])
+        >>> check_settings({"sed": 1}, overrides=["+sed=1"], raw="")
         Traceback (most recent call last):
         lightning_sparse.SparsityError: sed=1 is no setting: did you mean seed?
     """
@@ -69,10 +70,10 @@ def refuse_unknown(group: str, node: Mapping[str, Any], known: Collection[str]) 
             raise SparsityError(f"{group}.{name}={value!r} is no setting: {guess}")
 
 
-def _check_top(config: Mapping[str, Any], added: Collection[str], raw: str) -> None:
+def _check_top(config: Mapping[str, Any], added: Collection[str], raw: str | None) -> None:
     known = [*TOP, *_MAPPINGS]
     for name, value in config.items():
-        if name in known or re.search(rf"\$\{{[^}}]*\b{re.escape(str(name))}\b", raw):
+        if raw is None or name in known or re.search(rf"\$\{{[^}}]*\b{re.escape(str(name))}\b", raw):
             continue
         close = get_close_matches(str(name), known, n=1, cutoff=0.6 if name in added else 0.8)
         if close or name in added:  # a file of the user's own may keep anything else at hand

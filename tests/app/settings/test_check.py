@@ -59,13 +59,13 @@ def test_a_network_without_a_method_has_no_settings_of_none(checked, choice, key
 
 def test_what_is_added_at_the_top_is_refused_unless_something_refers_to_it(checked):
     with pytest.raises(SparsityError, match="forward='x' is no setting: leave it out"):
-        checked({"forward": "x"}, overrides=["+forward=x"])
+        checked({"forward": "x"}, overrides=["+forward=x"], raw="")
     with pytest.raises(SparsityError, match="sed=1 is no setting: did you mean seed"):
-        checked({"sed": 1}, overrides=["++sed=1"])
+        checked({"sed": 1}, overrides=["++sed=1"], raw="")
     with pytest.raises(SparsityError, match="did you mean retry_failed"):
-        checked({"retry_faild": True})  # in a file of the user's own
+        checked({"retry_faild": True}, raw="")  # in a file of the user's own
     checked({"half": 5}, overrides=["+half=5"], raw="{'trainer': {'max_epochs': '${half}'}}")
-    checked({"budget": {"dense": 1}, "epochs": 3})  # as the sweeps that ship have them
+    checked({"budget": {"dense": 1}, "epochs": 3}, raw="")  # as the sweeps that ship have them
 
 
 def test_what_a_users_own_class_takes_is_its_own_affair(checked):
