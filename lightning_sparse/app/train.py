@@ -16,7 +16,7 @@ from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.checks import check_scores
+from lightning_sparse.measure.outputs import check_scores
 from lightning_sparse.results.jobs import Job
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.explanations.maps import Maps, attribution_row, magnitudes, quotient, ranks
 from lightning_sparse.results.records import Record
@@ -63,6 +63,7 @@ def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[n
         >>> round(float(top_agreement(a, b)[0]), 3)
         0.333
     """
+    seed = check_seed(seed)
     a, b = _both(maps_a, maps_b)
     most = max(1, round(_TOP * a.shape[1]))
     chosen_a = ranks(torch.from_numpy(a), seed).numpy() < most

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import check_choice, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
@@ -109,6 +109,7 @@ def attribute(
         >>> maps.shape, bool(deltas.isnan().all())
         (torch.Size([5, 2, 2]), True)
     """
+    seed = check_seed(seed)
     check_choice("method", method, ATTRIBUTIONS)
     check_images(images, targets)
     maps, deltas = [], []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.explanations.maps import ranks
@@ -53,6 +53,7 @@ def insertion_deletion_gap(
         >>> round(float(gap[0]), 2)  # at most 3/4 of the 1/2 between chance and certainty
         0.37
     """
+    seed = check_seed(seed)
     check_images(images, labels)
     if not temperature > 0:
         raise SparsityError(f"temperature={temperature!r} is not positive: write temperature=fit_temperature(...)")

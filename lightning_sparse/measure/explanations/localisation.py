@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.measure.explanations.maps import Maps, magnitudes, quotient, ranks
 
 Masks = Tensor | npt.NDArray[np.bool_]
@@ -34,6 +34,7 @@ def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.
         >>> rank_accuracy(maps, np.array([[[True, False], [True, False]]]))
         array([0.5])
     """
+    seed = check_seed(seed)
     values, true = _both(maps, masks)
     order = ranks(torch.from_numpy(values), seed).numpy()
     wanted = true.sum(axis=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.errors import check_seed
 from lightning_sparse.measure.explanations.agreement import rank_agreement
 from lightning_sparse.measure.explanations.attributions import attribute
 from lightning_sparse.measure.explanations.maps import complexity, quotient
@@ -86,6 +87,7 @@ def randomisation_check(
         ((5,), (5,))
     """
     # untouched is the outer one, so that buffers and modes are restored after the weights.
+    seed = check_seed(seed)
     with untouched(classifier, seed), shuffled_weights(classifier, seed):
         after, _ = attribute(classifier, images, targets, method, seed=seed)
     before = complexity(maps)

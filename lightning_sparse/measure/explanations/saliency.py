@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choices
+from lightning_sparse.errors import SparsityError, check_choices, check_seed
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
@@ -80,6 +80,7 @@ def measure_saliency(
         >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
         ((6, 2, 2), (6,))
     """
+    seed = check_seed(seed)
     methods = check_choices("methods", methods, ATTRIBUTIONS)
     measures = check_choices("measures", measures, MEASURES)
     images, labels = images_and_labels(data)

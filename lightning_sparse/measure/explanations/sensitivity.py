@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import check_choice, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
@@ -48,6 +48,7 @@ def max_sensitivity(
         >>> max_sensitivity(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 2]), "gradient")
         array([0., 0.])
     """
+    seed = check_seed(seed)
     check_choice("method", method, ATTRIBUTIONS)
     check_images(images, targets)
     moves = torch.empty(SAMPLES, *images.shape[1:]).uniform_(

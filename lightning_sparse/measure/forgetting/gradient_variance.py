@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
-from lightning_sparse.measure.checks import check_images, check_logits
-from lightning_sparse.measure.classifier import as_classifier, batches
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
+from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Record
 
@@ -48,6 +49,7 @@ def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, ba
     classifier = as_classifier(model)
     gradients, seen = [], []
     with untouched(classifier):
+        check_gradient(classifier, images)
         for part, targets in batches(batch_size, device_of(classifier), images, labels):
             logits = classifier(part.requires_grad_(True))
             check_images(part.detach(), targets, classes=logits.shape[1])
@@ -86,7 +88,7 @@ class GradientVariance:
     """
 
     def __init__(self, *, batch_size: int = 256) -> None:
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size, write=256)
         self.count = 0
         self._mean = self._squares = torch.empty(0)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.robustness.balls import check_eps, check_reach, distance, tolerance, uniform_point
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
@@ -61,6 +61,7 @@ class Attack:
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attack the images."""
+        seed = check_seed(seed)
         check_images(images, labels)
         radius = check_eps("eps", eps, norm)
         check_count("steps", steps, write=20)

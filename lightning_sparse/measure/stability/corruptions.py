@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choice, check_choices
+from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
@@ -89,6 +89,7 @@ def measure_corruptions(
         >>> measured.arrays["right"].shape
         (6, 2)
     """
+    seed = check_seed(seed)
     names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
     strengths = _check_severities(severities)
     images, labels = images_and_labels(data)
@@ -131,6 +132,7 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int = 0) -> Tenso
         >>> corrupt(torch.full((1, 1, 4, 4), 0.5), "occlusion", 3).sum().item()  # a square of 2 pixels is black
         6.0
     """
+    seed = check_seed(seed)
     function, (severity,) = CORRUPTIONS[check_choice("name", name, CORRUPTIONS)], _check_severities([severity])
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
     return function(images, severity, generator).clamp(0, 1)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
@@ -69,6 +69,7 @@ def measure_hessian(
         >>> measured.records[0].value > 0
         True
     """
+    seed = check_seed(seed)
     check_count("iterations", iterations, write=100)
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
