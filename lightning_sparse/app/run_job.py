@@ -26,6 +26,7 @@ from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
 from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
 
@@ -39,7 +40,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     data = instantiate(config.data, _convert_="all")
     check_measurements(measurements, data)
     model = build_model(config)
-    check_classifier(model, data)
+    check_classifier(model, data, measurements)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
     following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
     callbacks = build_callbacks(config, following.values())
@@ -56,7 +57,8 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
         if config.sparsity.get("small"):
             sparsity = sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device, following)
-        rows = measure_job(job, trained, sparsity, measurements, progress=bar)
+        with advice_for(COMMAND_LINE):
+            rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)
         stored = job.stored() or job  # has the objective, and the time that earlier launches took
         (job.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -184,10 +184,10 @@ def _check_gradient(classifier: nn.Module, images: Tensor) -> None:
     )
 
 
-def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
+def check_radii(eps: Sequence[float], norm: str = "Linf", name: str = "eps") -> list[float]:
     """Return the radii ascending and without duplicates, or raise a SparsityError if one cannot be a radius."""
     check_norm(norm)
-    if isinstance(eps, int | float | str) or len(eps) == 0:
+    if isinstance(eps, str | Mapping) or not isinstance(eps, Collection) or len(eps) == 0:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
-        raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
-    return sorted({check_eps("eps", radius, norm) for radius in eps})
+        raise SparsityError(f"{name}={eps!r} is not a list of radii: write {name}={example}")
+    return sorted({check_eps(name, radius, norm) for radius in eps})

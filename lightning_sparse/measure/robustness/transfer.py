@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count, check_seed
-from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
@@ -65,6 +65,7 @@ def craft(
     crafted = []
     with untouched(classifier, seed):
         logits_of(classifier, images, labels, batch_size=batch_size)
+        check_gradient(classifier, images)
         with tqdm(total=len(labels), desc="crafting", disable=not progress, leave=False) as bar:
             for part, targets in batches(batch_size, device_of(classifier), images, labels):
                 adversarial, _ = pgd(
