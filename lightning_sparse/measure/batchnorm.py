@@ -110,4 +110,6 @@ def has_batchnorm(model: nn.Module) -> bool:
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
+    if not isinstance(model, nn.Module):
+        as_classifier(model)  # says what it should be
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.advice import with_forward, with_normalisation
 
 
@@ -27,7 +27,9 @@ def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> 
         lightning_sparse.SparsityError: images lie in [255, 255], not in [0, 1]: write images / 255
     """
     check_shapes(images, labels)
-    _check_pixels(images)
+    check_pixels(images)
+    if classes is not None:
+        check_count("classes", classes, write=10)
     _check_labels(labels, classes)
 
 
@@ -63,7 +65,8 @@ def check_shapes(images: Tensor, labels: Tensor) -> None:
         raise SparsityError(f"labels have shape {tuple(labels.shape)}, not ({len(images)},): {advice}")
 
 
-def _check_pixels(images: Tensor) -> None:
+def check_pixels(images: Tensor) -> None:
+    """Refuse images (n, C, H, W) that are not finite floats in [0, 1]."""
     if not images.is_floating_point():
         raise SparsityError(f"images are {images.dtype}, not floats in [0, 1]: write images.float() / 255 for bytes")
     images = images.detach() if images.element_size() > 1 else images.detach().float()  # a byte a float has no min

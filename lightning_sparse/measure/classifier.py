@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.errors import SparsityError, check_count
@@ -60,6 +61,10 @@ def as_classifier(
     if device_of(model).type == "meta":
         raise SparsityError(
             f"model={type(model).__name__} is on the meta device, where weights have no values: make or load it on 'cpu'"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        raise SparsityError(
+            f"model={type(model).__name__} has lazy layers without weights: call it once, model(images), before measuring"
         )
     if isinstance(model, PixelClassifier) and mean is None and std is None and forward is None:
         return model
@@ -176,7 +181,9 @@ def about_size(error: Exception) -> bool:
     """
     if isinstance(error, SparsityError | torch.cuda.OutOfMemoryError):
         return False
-    return bool(re.search(r"\b(size|shape|channel|dimension|height|width)", str(error), flags=re.IGNORECASE))
+    return bool(
+        re.search(r"\b(size|shape|channel|dimension|height|width|elements not)", str(error), flags=re.IGNORECASE)
+    )
 
 
 def size_refusal(model: nn.Module, images: Tensor, error: Exception) -> SparsityError:

@@ -19,6 +19,7 @@ from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
@@ -86,6 +87,7 @@ def measure_description_length(
     _check(n, max_bits, train_size)
     size = train_size or n
     classifier = as_classifier(model)
+    check_weight_masks(masks, dict(classifier.model.named_parameters()))
     layers = living_of(classifier.model, masks)
     rest = [tensor for tensor in rest_of(classifier.model, layers) if tensor.is_floating_point()]
 

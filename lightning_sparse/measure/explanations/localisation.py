@@ -85,6 +85,10 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: masks are float64, not booleans: write masks > 0
     """
+    if not isinstance(masks, Tensor | np.ndarray):
+        raise SparsityError(
+            f"{name} are a {type(masks).__name__}, not booleans {tuple(shape)}: give a tensor or an array"
+        )
     if masks.dtype not in (np.bool_, torch.bool):
         raise SparsityError(f"{name} are {masks.dtype}, not booleans: write {name} > 0")
     if tuple(masks.shape) != tuple(shape):
@@ -95,5 +99,5 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
 
 def _both(maps: Maps, masks: Masks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     values = magnitudes("maps", maps)
-    check_masks("masks", masks, tuple(maps.shape))
+    check_masks("masks", masks, np.shape(maps) if not isinstance(maps, Tensor) else tuple(maps.shape))
     return values, magnitudes("masks", masks) > 0

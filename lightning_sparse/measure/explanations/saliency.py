@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,9 +89,7 @@ def measure_saliency(
     if layer is not None and "grad_cam" not in methods:
         raise SparsityError(f"layer={layer!r} is for 'grad_cam', which is not in methods: add it, or leave layer out")
     images, labels = images_and_labels(data)
-    masks = truth if truth and "localisation" in measures else {}
-    for name, mask in masks.items():
-        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
+    masks = _checked_truth(truth, images) if "localisation" in measures else {}
     classifier = as_classifier(model)
     missing: dict[str, str] = {}
     shown = ""
@@ -171,8 +169,17 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
         >>> same_images(several)
         array([False,  True, False])
     """
+    fit = isinstance(several, Collection) and all(
+        isinstance(arrays, Mapping) and {"images", "labels", "prediction"} <= set(arrays) for arrays in several
+    )
+    if isinstance(several, Mapping) or not fit:
+        raise SparsityError(
+            f"several={type(several).__name__} are not the arrays of several models: write "
+            "[measure_saliency(model, data).arrays for model in models]"
+        )
     if len(several) == 0:
         raise SparsityError("several is empty: give the arrays of at least one model")
+    several = list(several)
     first = several[0]
     for place, arrays in enumerate(several):
         for name in ("images", "labels"):
@@ -180,6 +187,14 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
                 raise SparsityError(f"{name} of model {place} are not those of model 0: measure all on the same images")
     right: npt.NDArray[np.bool_] = np.all([arrays["prediction"] == arrays["labels"] for arrays in several], axis=0)
     return right
+
+
+def _checked_truth(truth: Mapping[str, Tensor] | None, images: Tensor) -> Mapping[str, Tensor]:
+    if truth is not None and not isinstance(truth, Mapping):
+        raise SparsityError(f"truth={type(truth).__name__} is not masks by name: write truth={{'digit': masks}}")
+    for name, mask in (truth or {}).items():
+        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
+    return truth or {}
 
 
 def _grad_cam_on(classifier: nn.Module, images: Tensor, layer: str | None) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
+from lightning_sparse.measure.arrays import check_array
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
 from lightning_sparse.measure.outputs import check_logits
@@ -155,8 +156,9 @@ def class_normalised(scores: Sequence[float] | Floats, labels: Sequence[int] | T
         >>> class_normalised([1.0, 3.0, 10.0, 30.0, 7.0], [0, 0, 1, 1, 2])
         array([-1.,  1., -1.,  1., nan])
     """
-    values, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    if values.ndim != 1 or values.shape != classes.shape:
+    values = check_array("scores", scores, "(n,)").astype(np.float64)
+    classes = check_array("labels", labels, "(n,)")
+    if values.shape != classes.shape:
         raise SparsityError(f"labels have shape {classes.shape}, and scores {values.shape}: give one label per score")
     result = np.full(len(values), np.nan)
     for label in np.unique(classes):

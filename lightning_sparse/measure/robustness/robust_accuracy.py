@@ -96,6 +96,8 @@ def measure_robustness(
         steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
         restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
+    if known is not None and not isinstance(known, Measured):
+        raise SparsityError(f"known={type(known).__name__} is not what measure_robustness returned: leave it out")
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:

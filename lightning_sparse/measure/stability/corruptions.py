@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,9 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int = 0) -> Tenso
         6.0
     """
     seed = check_seed(seed)
+    check_images(
+        images, torch.zeros(len(images) if isinstance(images, Tensor) and images.dim() else 1, dtype=torch.long)
+    )
     function, (severity,) = CORRUPTIONS[check_choice("name", name, CORRUPTIONS)], _check_severities([severity])
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
     return function(images, severity, generator).clamp(0, 1)
@@ -207,8 +210,8 @@ def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0
 
 
 def _check_severities(severities: Sequence[int]) -> list[int]:
-    listed = [] if isinstance(severities, int | str) else list(severities)
-    if not listed or any(isinstance(severity, bool) or severity not in SEVERITIES for severity in listed):
+    listed = list(severities) if isinstance(severities, Collection) and not isinstance(severities, str) else []
+    if not listed or not all(type(severity) is int and severity in SEVERITIES for severity in listed):
         raise SparsityError(f"severities={severities!r} are not from 1, 2, 3: write severities=[1, 2, 3]")
     return sorted(set(listed))
 
