@@ -44,14 +44,11 @@ def with_forward(logits: str) -> str:
         >>> with_forward("model(x)[0]")
         'as_classifier(model, forward=lambda model, x: model(x)[0])'
         >>> with advice_for(COMMAND_LINE):
-        ...     with_forward("model(x)[0]")  # doctest: +ELLIPSIS
-        'return outputs[0] at the end of the forward() of your module, where outputs is what it returns now, and let ...'
+        ...     with_forward("model(x)[0]")
+        'return outputs[0] where the forward() of your module returns outputs'
     """
     if _place.get() == COMMAND_LINE:
-        return (
-            f"return {logits.replace('model(x)', 'outputs')} at the end of the forward() of your module, where outputs is "
-            "what it returns now, and let training_step use the part of it that it needs"
-        )
+        return f"return {logits.replace('model(x)', 'outputs')} where the forward() of your module returns outputs"
     return f"{_caller()}, forward=lambda model, x: {logits})"
 
 

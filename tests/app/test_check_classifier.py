@@ -73,14 +73,20 @@ def test_a_classifier_passes_and_stays_as_it_is(data):
 
 def test_outputs_that_are_no_logits_are_refused_and_what_the_message_says_is_taken(data):
     for says, written in (
-        (lambda net, x: {"scores": net(x), "loss": None}, "return outputs['scores'] at the end of the forward()"),
-        (lambda net, x: (net(x), x), "return outputs[0] at the end of the forward()"),
-        (lambda net, x: net(x).softmax(1), "return outputs.clamp_min(1e-30).log() at the end of the forward()"),
+        (
+            lambda net, x: {"scores": net(x), "loss": None},
+            "return outputs['scores'] where the forward() of your module returns outputs",
+        ),
+        (lambda net, x: (net(x), x), "return outputs[0] where the forward() of your module returns outputs"),
+        (
+            lambda net, x: net(x).softmax(1),
+            "return outputs.clamp_min(1e-30).log() where the forward() of your module returns outputs",
+        ),
     ):
-        with pytest.raises(SparsityError, match="your module, where outputs is what it returns now") as error:
+        with pytest.raises(SparsityError, match="not logits") as error:
             check(Own(says), data)
         assert written in str(error.value)
-        code = written.removeprefix("return ").removesuffix(" at the end of the forward()")
+        code = written.removeprefix("return ").removesuffix(" where the forward() of your module returns outputs")
         check(Own(lambda net, x, says=says, code=code: eval(code, {"outputs": says(net, x)})), data)
 
 
