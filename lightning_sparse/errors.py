@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -107,7 +107,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
         lightning_sparse.SparsityError: allocation='globl' does not exist: did you mean 'global'? (allowed: global, uniform)
     """
     options = sorted(allowed)
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         close = get_close_matches(str(value), options, n=1)
         guess = f"did you mean {close[0]!r}?" if close else "choose one of those that exist"
         raise SparsityError(f"{name}={value!r} does not exist: {guess} (allowed: {', '.join(options)})")
@@ -123,7 +123,7 @@ def check_choices(name: str, values: Sequence[str], allowed: Iterable[str]) -> l
         lightning_sparse.SparsityError: attacks='pgd' is not a list of names: write attacks=['pgd']
     """
     options = list(allowed)
-    if isinstance(values, str) or len(values) == 0:
-        example = values if values in options else options[0]
+    if isinstance(values, str | Mapping) or not isinstance(values, Collection) or len(values) == 0:
+        example = values if isinstance(values, str) and values in options else options[0]
         raise SparsityError(f"{name}={values!r} is not a list of names: write {name}=[{example!r}]")
     return list(dict.fromkeys(check_choice(name, value, options) for value in values))

@@ -52,3 +52,11 @@ def test_names_are_seen():
         "lightning_sparse.data.Planted",
         "lightning_sparse.data.plant",
     }
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_star_imports_every_public_name(wing):
+    found = {}
+    exec(f"from {wing} import *", found)
+    assert set(import_module(wing).__all__) <= set(found)
+    assert len(found) > 3

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig
@@ -24,8 +24,8 @@ from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
-from lightning_sparse.data.images import ImageData
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
 from lightning_sparse.results.jobs import Job, since
 from lightning_sparse.results.records import in_a_line
 
@@ -38,7 +38,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     data = build(config.data, "data")
     check_measurements(measurements, data)
     model = build_model(config)
-    _check_module(model, data, config.model._target_)
+    check_classifier(model, data, measurements)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
     following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
     callbacks = build_callbacks(config, following.values())
@@ -55,7 +55,8 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
         if config.sparsity.get("small"):
             sparsity = sparsity_of_small(config, model)
         trained = Trained(model, masks, data, trainer.strategy.root_device, following)
-        rows = measure_job(job, trained, sparsity, measurements, progress=bar)
+        with advice_for(COMMAND_LINE):
+            rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)
         stored = job.stored() or job  # has the objective, and the time that earlier launches took
         (job.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
@@ -64,18 +65,6 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     finally:
         tracking.finish(run, failed=failed)
     return f"{in_a_line(rows)} ({since(start):.0f} s)"
-
-
-def _check_module(model: LightningModule, data: ImageData, target: str) -> None:
-    """As :func:`check_classifier`, with what can be done on the command line, which has no ``as_classifier``."""
-    try:
-        check_classifier(model, data)
-    except SparsityError as error:
-        found = str(error).partition(": ")[0]
-        raise SparsityError(
-            f"{found}: let forward() of {target} return logits of shape (n, classes), and give another method what else "
-            "training_step needs. Of one logit per image return torch.nn.functional.pad(logit, (1, 0)), of shape (n, 2)"
-        ) from error
 
 
 def _wandb_run(config: DictConfig, job: Job) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable
 
@@ -10,30 +11,51 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.app.measuring.measurements import Measurement, try_measurements
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.checks import check_scores
+from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import about_size, size_refusal
+from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.results.jobs import Job
 
 
-def check_classifier(model: LightningModule, data: ImageData) -> None:
-    """Raise a SparsityError before the training if the model does not return logits.
+def check_classifier(model: LightningModule, data: ImageData, measurements: list[Measurement]) -> None:
+    """Raise a SparsityError before the training if the model does not return logits, or cannot be measured as asked.
 
     A module that builds its layers in ``setup`` or at its first batch cannot be called yet, and is not checked here.
     """
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         return
-    images, _ = data.split("test", max(data.classes, 16))
-    with untouched(model), torch.no_grad():
-        try:
-            outputs = model(images)
-        except Exception:
-            return
-        check_scores(outputs)
+    images, labels = data.split("test", max(data.classes, 16))
+    with advice_for(COMMAND_LINE):
+        with untouched(model), torch.no_grad():
+            try:
+                outputs = model(images)
+            except Exception as error:
+                if isinstance(error, NotImplementedError) or _takes_more(model):
+                    raise SparsityError(
+                        f"model={type(model).__name__} cannot be called as model(images) ({error}): let its forward() take "
+                        "images alone and return logits, because every network's accuracy is measured by it"
+                    ) from error
+                if isinstance(error, RuntimeError | ValueError | AssertionError | IndexError) and about_size(error):
+                    raise size_refusal(model, images, error) from error
+                return
+            check_images(images, labels, classes=check_logits(outputs).shape[1])
+        try_measurements(measurements, model, (images[:2], labels[:2]))
+
+
+def _takes_more(model: LightningModule) -> bool:
+    try:
+        inspect.signature(model.forward).bind(None)
+    except TypeError:
+        return True
+    return False
 
 
 def survival(job: Job) -> list[Callback]:

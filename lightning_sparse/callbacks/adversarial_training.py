@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
-from lightning_sparse.errors import SparsityError, check_count
-from lightning_sparse.measure.checks import check_images, check_logits
+from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.advice import advice_for, with_forward
+from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, check_forward
+from lightning_sparse.measure.normalisation import Normalisation
+from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
 
 
@@ -50,13 +54,16 @@ class AdversarialTraining(Callback):
         norm: ``"Linf"`` or ``"L2"``.
         images: where the images are in a batch: the index in a tuple or list, or the key of a dict.
         labels: where the class numbers are, likewise.
+        mean: per channel, where the loader's images are normalised: what was subtracted from the pixels. The attack then
+            moves the pixels, eps is in their units, and the module gets the adversarial images normalised again.
+        std: per channel, > 0, what divided them after that.
         forward: ``forward(module, images) -> logits`` for a module whose ``forward`` gives something else.
         seed: seed of the random starts.
 
     Raises:
         SparsityError: on arguments out of range; before training, on a Trainer whose batches cannot be attacked; at the first
-            batch of an epoch, on images that are not floats in [0, 1] (normalise inside the model), labels that are not
-            classes, and outputs that are not logits.
+            batch of an epoch, on images that are not floats in [0, 1] (normalised ones need ``mean`` and ``std``), labels
+            that are not classes, and outputs that are not logits.
 
     Example:
         >>> from lightning_sparse import GradualPruning
@@ -72,6 +79,8 @@ class AdversarialTraining(Callback):
         norm: str = "Linf",
         images: int | str = 0,
         labels: int | str = 1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         forward: Forward | None = None,
         seed: int = 0,
     ) -> None:
@@ -82,8 +91,9 @@ class AdversarialTraining(Callback):
             self.step_size = 1.25 * self.eps if steps == 1 else 2.5 * self.eps / steps
         else:
             self.step_size = check_eps("step_size", step_size, norm)
-        check_count("seed", seed, 0)
-        self.images, self.labels, self.forward, self.seed = images, labels, check_forward(forward), seed
+        self.images, self.labels = _check_place("images", images), _check_place("labels", labels)
+        self.normalisation = Normalisation(mean, std)
+        self.forward, self.seed = check_forward(forward), check_seed(seed)
         self._clean: tuple[Tensor, Tensor] | None = None
         self._restored: dict[str, Any] = {}
 
@@ -114,35 +124,44 @@ class AdversarialTraining(Callback):
         """Attack the batch that ``training_step`` is about to see."""
         self._put_back()
         images, labels = _part(batch, "images", self.images), _part(batch, "labels", self.labels)
-        if batch_idx == 0 and len(images):
-            check_images(images.detach().reshape(len(images), 1, 1, -1), labels)
         noise = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
-        with trainer.precision_plugin.forward_context(), attack_mode(pl_module), seeded(images.device, noise):
+        with (
+            advice_for("AdversarialTraining"),
+            trainer.precision_plugin.forward_context(),
+            attack_mode(pl_module),
+            seeded(images.device, noise),
+        ):
             adversarial = self._attack(pl_module, images.detach(), labels, check=batch_idx == 0)
         self._clean = (images, images.data)
         images.data = adversarial
 
     def _attack(self, module: LightningModule, images: Tensor, labels: Tensor, check: bool) -> Tensor:
         # In float32 at least, whatever the model takes: a step of bfloat16 near 1 is 1/256.
-        clean = images.to(torch.promote_types(images.dtype, torch.float32))
-        clean = clean if clean.dim() == 4 else clean.reshape(len(clean), 1, 1, -1)
+        shaped = images if images.dim() == 4 else images.reshape(len(images), 1, 1, -1)
+        check = check and len(images) > 0
+        if check:
+            self.normalisation.check(shaped)
+        clean = self.normalisation.pixels(shaped.to(torch.promote_types(images.dtype, torch.float32)))
+        if check:
+            check_images(clean if images.is_floating_point() else shaped, labels)
         point = random_start(clean, self.eps, self.norm)
         for step in range(self.steps):
             point.requires_grad_(True)
-            inputs = point.reshape(images.shape).to(images.dtype)
+            inputs = self.normalisation.normalised(point).reshape(images.shape).to(images.dtype)
             logits: Tensor = module(inputs) if self.forward is None else self.forward(module, inputs)
             if check and step == 0:
                 check_images(clean, labels, classes=check_logits(logits).shape[1])
                 if not logits.requires_grad:
                     raise SparsityError(
-                        "the logits have no gradient with respect to the images: let forward run without no_grad and detach"
+                        "the logits have no gradient with respect to the images: let forward run without no_grad and detach, "
+                        f"or write {with_forward('...')} with a call that keeps the gradient"
                     )
             # Summed, so that an image's gradient does not depend on how many others share its batch.
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point)
             point = project(point.detach() + self.step_size * steepest(gradient, self.norm), clean, self.eps, self.norm)
         # With the strides of the clean images: compiled steps are guarded by them.
-        return torch.empty_like(images).copy_(point.detach().reshape(images.shape))
+        return torch.empty_like(images).copy_(self.normalisation.normalised(point.detach()).reshape(images.shape))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Give the batch its own images back."""
@@ -159,11 +178,31 @@ class AdversarialTraining(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The arguments that the adversarial images depend on: there is no other state."""
-        return {name: getattr(self, name) for name in ("eps", "steps", "step_size", "norm", "seed")}
+        return {name: getattr(self, name) for name in ("eps", "steps", "step_size", "norm", "seed", "mean", "std")}
+
+    @property
+    def mean(self) -> list[float] | None:
+        """What the loader subtracts from the pixels, per channel."""
+        return self.normalisation.numbers("mean")
+
+    @property
+    def std(self) -> list[float] | None:
+        """What the loader divides them by, per channel."""
+        return self.normalisation.numbers("std")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's arguments, to compare when training starts."""
         self._restored = dict(state_dict)
+
+
+def _check_place(argument: str, place: int | str) -> int | str:
+    if isinstance(place, bool) or not isinstance(place, int | str):
+        default = {"images": 0, "labels": 1}[argument]
+        raise SparsityError(
+            f"{argument}={place!r} is no place in a batch: write {argument}={default}, an index in a tuple or list, or the "
+            "key of a dict"
+        )
+    return place
 
 
 def _part(batch: Any, argument: str, place: int | str) -> Tensor:

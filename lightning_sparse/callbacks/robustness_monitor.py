@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.advice import advice_for
+from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
-from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
+from lightning_sparse.measure.normalisation import Normalisation
+from lightning_sparse.measure.robustness.balls import check_reach
+from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness, try_attack
 
 
 class RobustnessMonitor(Callback):
@@ -40,12 +45,15 @@ class RobustnessMonitor(Callback):
         images: how many at most.
         every: look at most once in this many epochs, and in any case at the end of the training.
         norm: ``"Linf"`` or ``"L2"``.
+        mean: per channel, where the images are normalised outside of the module: what was subtracted from the pixels. The
+            attack then moves the pixels, eps is in their units, and the module gets normalised images.
+        std: per channel, > 0, what divided them after that.
         forward: see :func:`~lightning_sparse.measure.as_classifier`.
         seed: of the random start.
 
     Raises:
-        SparsityError: on arguments out of range; before training, if there are no data; at the first look, on images that
-            are not in [0, 1] and outputs that are not logits.
+        SparsityError: on arguments out of range; before training, if there are no data, on images that are not in [0, 1]
+            (normalised ones need ``mean`` and ``std``), and if the module cannot be attacked.
 
     Example:
         >>> import torch
@@ -62,13 +70,16 @@ class RobustnessMonitor(Callback):
         images: int = 256,
         every: int = 1,
         norm: str = "Linf",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         forward: Forward | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
         self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
-        self.norm, self.forward, self.seed = norm, check_forward(forward), seed
+        self.norm, self.forward, self.seed = norm, check_forward(forward), check_seed(seed)
+        self.normalisation = Normalisation(mean, std)
         self._rows: list[dict[str, float]] = []
         self._looked_at: tuple[Tensor, Tensor] | None = None
         self._updates: dict[str, int] = {}
@@ -92,9 +103,29 @@ class RobustnessMonitor(Callback):
         if trainer.ckpt_path is None and trainer.global_step == 0:
             self._rows, self._updates = [], {}
         if self.data is not None:
-            self._looked_at = images_and_labels(self.data, self.images)
+            images, labels = images_and_labels(self.data, self.images)
         else:
-            self._looked_at = images_of_split(trainer, "validation", self.images, argument="data")
+            images, labels = images_of_split(trainer, "validation", self.images, argument="data")
+        self.normalisation.check(images)
+        pixels = self.normalisation.pixels(images)
+        with advice_for(type(self).__name__):
+            check_images(pixels, labels)
+        check_reach(self.eps[-1], pixels, self.norm)
+        self._looked_at = pixels, labels
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try the images with the highest labels, so that a module that cannot be attacked is refused before training."""
+        assert self._looked_at is not None
+        if not any(isinstance(parameter, UninitializedParameter) for parameter in pl_module.parameters()):
+            images, labels = self._looked_at
+            few = labels.argsort(descending=True)[:16]
+            with advice_for(type(self).__name__):
+                try_attack(self._classifier(pl_module), images[few], labels[few])
+
+    def _classifier(self, module: LightningModule) -> nn.Module:
+        return as_classifier(
+            module, mean=self.normalisation.numbers("mean"), std=self.normalisation.numbers("std"), forward=self.forward
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if the masks have changed and ``every`` allows it."""
@@ -113,10 +144,15 @@ class RobustnessMonitor(Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert self._looked_at is not None
-        classifier = as_classifier(pl_module, forward=self.forward)
-        measured = measure_robustness(
-            classifier, self._looked_at, eps=self.eps, norm=self.norm, tier="monitor", seed=self.seed
-        )
+        with advice_for(type(self).__name__):
+            measured = measure_robustness(
+                self._classifier(pl_module),
+                self._looked_at,
+                eps=self.eps,
+                norm=self.norm,
+                tier="monitor",
+                seed=self.seed,
+            )
         where = {"epoch": epoch, "step": trainer.global_step, "sparsity": _sparsity(trainer, pl_module)}
         clean = float(measured.arrays["correct"].mean())
         for record in measured.records:

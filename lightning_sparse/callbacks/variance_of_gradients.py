@@ -16,8 +16,9 @@ from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
+from lightning_sparse.measure.advice import advice_for
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier
+from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward, check_normalisation
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
@@ -85,7 +86,8 @@ class VarianceOfGradients(Callback):
         self.probe, self.window = probe, float(window)
         self.images, self.every = check_count("images", images, write=256), check_count("every", every)
         self.batch_size = check_count("batch_size", batch_size, write=256)
-        self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": forward}
+        check_normalisation(mean, std)
+        self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": check_forward(forward)}
         self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()
 
@@ -104,7 +106,8 @@ class VarianceOfGradients(Callback):
             self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
         else:
             self._probed = _plain(*images_and_labels(self.probe))
-        check_images(*self._probed)
+        with advice_for("VarianceOfGradients"):
+            check_images(*self._probed)
         if not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._forget()
 
@@ -143,7 +146,10 @@ class VarianceOfGradients(Callback):
 
     def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
         classifier = as_classifier(model, **self._how)
-        with torch.compiler.set_stance("force_eager"):  # otherwise eval mode would be compiled for this alone
+        with (
+            advice_for("VarianceOfGradients"),
+            torch.compiler.set_stance("force_eager"),  # otherwise eval mode would be compiled for this alone
+        ):
             return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
 
     def measured(self) -> Measured:

@@ -4,7 +4,6 @@ from .batchnorm import has_batchnorm as has_batchnorm
 from .batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from .calibration import fit_temperature as fit_temperature
 from .checks import check_images as check_images
-from .checks import check_logits as check_logits
 from .classifier import as_classifier as as_classifier
 from .description.cost import measure_cost as measure_cost
 from .description.description_length import measure_description_length as measure_description_length
@@ -28,6 +27,7 @@ from .forgetting.forgotten import vog_overlap as vog_overlap
 from .forgetting.gradient_variance import GradientVariance as GradientVariance
 from .forgetting.gradient_variance import class_normalised as class_normalised
 from .forgetting.gradient_variance import true_class_gradients as true_class_gradients
+from .outputs import check_logits as check_logits
 from .robustness.attacks import ATTACKS as ATTACKS
 from .robustness.pgd import pgd as pgd
 from .robustness.robust_accuracy import measure_robustness as measure_robustness

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from lightning_sparse.anatomy.isolation import as_it_was, device_of
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
@@ -52,6 +52,7 @@ def recalibrate_batchnorm(
         >>> round(net[0].running_mean.item(), 3), round(net[0].running_var.item(), 3)  # 8 numbers, unbiased: 2 / 7
         (0.5, 0.286)
     """
+    seed = check_seed(seed)
     check_count("batch_size", batch_size, 2, write=512)
     norms = _norms(model)
     if not norms:
@@ -109,4 +110,6 @@ def has_batchnorm(model: nn.Module) -> bool:
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
+    if not isinstance(model, nn.Module):
+        as_classifier(model)  # says what it should be
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -44,10 +44,22 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         >>> round(fit_temperature(100 * logits, labels) / temperature, 6)
         100.0
     """
+    for name, value in (("logits", logits), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise SparsityError(f"{name}={type(value).__name__} is not a tensor: write torch.as_tensor({name})")
+    if not logits.is_floating_point() or labels.is_floating_point():
+        raise SparsityError(f"logits are {logits.dtype} and labels {labels.dtype}: give floats and integers")
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise SparsityError(
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: give (n, classes) and (n,)"
         )
+    least, most = int(labels.long().min()), int(labels.long().max())
+    if least < 0 or most >= logits.shape[1]:
+        raise SparsityError(
+            f"labels lie in [{least}, {most}], and logits are of {logits.shape[1]} classes: give labels in [0, classes)"
+        )
+    if not bool(logits.isfinite().all()):
+        raise SparsityError("logits hold NaN or infinity: give finite ones")
     with torch.inference_mode(False), torch.no_grad():
         scores = logits.detach().double().cpu()
         scores = scores - scores.mean(dim=1, keepdim=True)
@@ -80,6 +92,6 @@ def temperature_of(
     """
     if calibration is None:
         return fit_temperature(logits, labels), "the images measured"
-    images, labels = images_and_labels(calibration)
+    images, labels = images_and_labels(calibration, name="calibration")
     logits = logits_of(classifier, images, labels, batch_size=batch_size)
     return fit_temperature(logits, labels), f"{len(labels)} calibration images"

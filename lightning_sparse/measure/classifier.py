@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.errors import SparsityError, check_count
-from lightning_sparse.measure.checks import check_images, check_logits, check_scores, with_forward
+from lightning_sparse.measure.advice import with_forward
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.outputs import check_logits, check_not_padded, check_scores
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -47,19 +51,70 @@ def as_classifier(
         torch.Size([3, 10])
     """
     if not isinstance(model, nn.Module):
+        what = model.__name__ if isinstance(model, type) else type(model).__name__
+        give = f"{what}(), an object of it" if isinstance(model, type) else "the module"
         raise SparsityError(
-            f"model={type(model).__name__} is not a torch.nn.Module: give the module, or write {with_forward('...')} if "
-            "calling it does not give logits"
+            f"model={what} is not a torch.nn.Module: give {give}, or write {with_forward('...')} if calling it does not "
+            "give logits"
         )
     check_forward(forward)
+    if device_of(model).type == "meta":
+        raise SparsityError(
+            f"model={type(model).__name__} is on the meta device, where weights have no values: make or load it on 'cpu'"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        raise SparsityError(
+            f"model={type(model).__name__} has lazy layers without weights: call it once, model(images), before measuring"
+        )
     if isinstance(model, PixelClassifier) and mean is None and std is None and forward is None:
         return model
+    shift, scale = check_normalisation(mean, std)
+    return PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
+
+
+def check_normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return ``mean`` and ``std`` as float32 tensors, one number for each channel, or raise; None stays None.
+
+    Example:
+        >>> check_normalisation([0.5], None)
+        (tensor([0.5000]), None)
+    """
     shift, scale = _per_channel("mean", mean), _per_channel("std", std)
     if shift is not None and scale is not None and len(shift) != len(scale):
         raise SparsityError(f"mean has {len(shift)} channels and std has {len(scale)}: give one number per channel")
     if scale is not None and not bool((scale > 0).all()):
         raise SparsityError(f"std={std!r} is not positive: give each channel's standard deviation in units of [0, 1]")
-    return PixelClassifier(model, shift, scale, forward or (lambda module, x: module(x)))
+    return shift, scale
+
+
+def check_channels(images: Tensor, **statistics: Tensor | None) -> None:
+    """Refuse a mean or std of another number of channels than the images (n, C, ...) have."""
+    for name, statistic in statistics.items():
+        if statistic is not None and statistic.numel() != images.shape[1]:
+            raise SparsityError(
+                f"{name} has {statistic.numel()} channels and the images have {images.shape[1]}: "
+                "give one number per channel"
+            )
+
+
+def check_gradient(classifier: nn.Module, images: Tensor, otherwise: str = "") -> None:
+    """Refuse a classifier, inside ``untouched``, whose logits have no gradient in the pixels of the first image.
+
+    ``otherwise`` says what else can be written than a model that keeps the gradient.
+    """
+    (pixels,) = next(batches(1, device_of(classifier), images.detach()[:1]))
+    with torch.enable_grad():
+        logits = classifier(pixels.requires_grad_(True).clone())  # a copy, because a model may write into its input
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.sum(), pixels, allow_unused=True)
+    if gradient is None:
+        raise SparsityError(
+            "the logits have no gradient in the pixels: the model detaches them, rounds them to integers or runs under "
+            f"no_grad; {otherwise}write {with_forward('...')} with a differentiable path from pixels to logits"
+        )
 
 
 def check_forward(forward: Forward | None) -> Forward | None:
@@ -94,12 +149,7 @@ class PixelClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give the logits (n, classes), float32, of pixels (n, C, H, W)."""
-        for name, statistic in (("mean", self.mean), ("std", self.std)):
-            if statistic is not None and statistic.shape[1] != pixels.shape[1]:
-                raise SparsityError(
-                    f"{name} has {statistic.shape[1]} channels and the images have {pixels.shape[1]}: "
-                    "give one number per channel"
-                )
+        check_channels(pixels, mean=self.mean, std=self.std)
         # To the pixels' device, because the model may have moved since.
         inputs = pixels if self.mean is None else pixels - self.mean.to(pixels.device)
         inputs = inputs if self.std is None else inputs / self.std.to(pixels.device)
@@ -110,7 +160,39 @@ class PixelClassifier(nn.Module):
                 f"model={type(self.model).__name__} could not be called as model(images) ({error}): "
                 f"write {with_forward('...')} with the call that gives logits"
             ) from error
-        return check_scores(outputs).float()
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            if about_size(error):
+                raise size_refusal(self.model, pixels, error) from error
+            raise
+        scores = check_scores(outputs)
+        if len(scores) != len(pixels):
+            raise SparsityError(
+                f"the model gives {len(scores)} rows of logits for {len(pixels)} images: give one per image"
+            )
+        return scores.float()
+
+
+def about_size(error: Exception) -> bool:
+    """Whether an error of a model's forward pass is about the size of its input, going by its words.
+
+    Example:
+        >>> about_size(RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x784 and 64x10)"))
+        True
+    """
+    if isinstance(error, SparsityError | torch.cuda.OutOfMemoryError):
+        return False
+    return bool(
+        re.search(r"\b(size|shape|channel|dimension|height|width|elements not)", str(error), flags=re.IGNORECASE)
+    )
+
+
+def size_refusal(model: nn.Module, images: Tensor, error: Exception) -> SparsityError:
+    """The error of a model that does not take images of this size."""
+    shape = ", ".join(map(str, images.shape[1:]))
+    return SparsityError(
+        f"model={type(model).__name__} does not take images of shape (n, {shape}): {error}. Give a model made for this size, "
+        "or images of the size that it takes"
+    )
 
 
 def batches(batch_size: int, device: torch.device, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -138,12 +220,8 @@ def logits_of(classifier: nn.Module, images: Tensor, labels: Tensor, *, batch_si
     check_images(images, labels)
     with torch.no_grad():
         logits = torch.cat([classifier(part).cpu() for (part,) in batches(batch_size, device_of(classifier), images)])
-    if len(logits) != len(images):
-        raise SparsityError(
-            f"the model gives {len(logits)} rows of logits for {len(images)} images: give one per image"
-        )
     check_images(images, labels, classes=logits.shape[1])
-    return check_logits(logits)
+    return check_not_padded(check_logits(logits))
 
 
 def _per_channel(name: str, values: Sequence[float] | None) -> Tensor | None:

@@ -362,7 +362,10 @@ def test_in_manual_optimization_it_is_the_same(loader, make_trainer):
         ({"eps": 0.1, "norm": "L1"}, r"norm='L1' does not exist: .*Linf"),
         ({"eps": 0.1, "steps": 0}, r"steps=0 is not an integer of at least 1"),
         ({"eps": 0.1, "step_size": 5}, r"step_size=5 is not in \(0, 1\]"),
-        ({"eps": 0.1, "seed": -1}, r"seed=-1 is not an integer of at least 0"),
+        ({"eps": 0.1, "seed": -1}, r"seed=-1 is not an integer in \[0, 4294967295\]"),
+        ({"eps": 0.1, "images": None}, r"images=None is no place in a batch: write images=0"),
+        ({"eps": 0.1, "mean": 0.5}, r"mean=0\.5 is not one number per channel"),
+        ({"eps": 0.1, "std": [0.0]}, r"std=\[0\.0\] is not positive"),
         ({"eps": 0.1, "forward": "logits"}, r"forward='logits' cannot be called"),
     ],
 )
@@ -389,7 +392,11 @@ X, Y = settings.digits()[:8]
         (X, {}, r"images=0 finds nothing in a batch that is a Tensor"),
         ((X, Y), {"labels": 2}, r"labels=2 finds nothing in a batch that is a list|tuple"),
         ((X, Y), {"forward": lambda m, x: m(x).softmax(1)}, r"gives probabilities .* not logits"),
-        ((X, Y), {"forward": lambda m, x: {"logits": m(x)}}, r"gives a dict with keys 'logits', not logits"),
+        (
+            (X, Y),
+            {"forward": lambda m, x: {"logits": m(x)}},
+            r"a dict of 'logits' \(8, 10\), not logits: write Adv.*\(\.\.\., forward=",
+        ),
         ((X, Y), {"forward": lambda m, x: m(x).detach()}, r"have no gradient with respect to the images"),
     ],
 )

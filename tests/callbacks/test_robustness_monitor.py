@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 import settings
+from advised import call_in
 from lightning_sparse import GradualPruning, SparsityError
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.callbacks.adversarial_training import AdversarialTraining
@@ -214,10 +215,36 @@ def test_a_module_with_other_outputs_is_looked_at_by_the_forward_that_the_messag
         def forward(self, x):
             return super().forward(x) if self.training else {"logits": super().forward(x)}
 
-    with pytest.raises(SparsityError, match=r"forward=lambda model, x: model\(x\)\['logits'\]\) \(or that forward="):
-        make_trainer(RobustnessMonitor(EPS, data=held_out), max_epochs=1).fit(Telling(), loader)
-    told = RobustnessMonitor(EPS, data=held_out, forward=lambda model, x: model(x)["logits"])
+    model = Telling()
+    with pytest.raises(SparsityError, match="the model gives a dict of 'logits'") as error:
+        make_trainer(RobustnessMonitor(EPS, data=held_out), max_epochs=1).fit(model, loader)
+    told = eval(call_in(error, "RobustnessMonitor(...").replace("...", "EPS, data=held_out"), globals() | locals())
     plain = RobustnessMonitor(EPS, data=held_out)
     make_trainer(told, max_epochs=1).fit(Telling(), loader)
     make_trainer(plain, max_epochs=1).fit(Pictures(), loader)
     assert told.rows() == plain.rows() != []
+
+
+class NoGradient(Pictures):
+    def forward(self, x):
+        return super().forward((x > 0.5).float())
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "message"),
+    [
+        (NoGradient, lambda x, y: (x, y), "no gradient in the pixels.*write RobustnessMonitor"),
+        (Pictures, lambda x, y: (x, y + 1), "labels reach 10, but the model has 10 classes"),
+        (Pictures, lambda x, y: (x[:, :, :7], y), r"does not take images of shape \(n, 1, 7, 8\)"),
+        (Pictures, lambda x, y: (255 * x, y), r"images lie in \[0, 255\]"),
+        (Pictures, lambda x, y: (x.flatten(1), y), r"images have shape \(128, 64\), not"),
+        (Pictures, lambda x, y: (x[:0], y[:0]), "n >= 1"),
+        (Pictures, lambda x, y: [], "holds no batch"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_before_training(module, data, message, loader, held_out, make_trainer):
+    model = module()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(SparsityError, match=message):
+        make_trainer(RobustnessMonitor(EPS, data=data(*held_out)), max_epochs=1).fit(model, loader)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import check_images, check_logits
@@ -23,7 +24,12 @@ LABELS = torch.tensor([0, 1, 2, 3])
         (GOOD, LABELS + 7, "reach 10, but the model has 10 classes"),
         (GOOD, LABELS.float(), "not integers"),
         (GOOD, LABELS[:3], r"not \(4,\)"),
-        (GOOD, LABELS[:, None], r"not \(4,\)"),
+        (GOOD, LABELS[:, None], r"not \(4,\): give one class number"),
+        (GOOD, nn.functional.one_hot(LABELS), r"not \(4,\): write labels.argmax"),
+        (GOOD * 16, LABELS, "if that is white"),
+        (GOOD.flatten(1), LABELS, r"for features in \[0, 1\] write images\[:, :, None, None\]"),
+        (GOOD.to("meta"), LABELS, "hold no plain numbers"),
+        (GOOD.to_sparse(), LABELS, r"write images.to_dense\(\)"),
         (GOOD.numpy(), LABELS, "not a tensor"),
         (GOOD, [0, 1, 2, 3], "not a tensor"),
     ],
@@ -42,12 +48,14 @@ def test_good_ones_pass():
 @pytest.mark.parametrize(
     ("outputs", "says"),
     [
-        ({"logits": GOOD}, r"a dict with keys 'logits'.*model\(x\)\['logits'\]"),
-        ({"scores": GOOD}, r"model\(x\)\['scores'\]"),
-        ((GOOD, GOOD), r"a tuple of 2.*model\(x\)\[0\]"),
-        (None, r"a NoneType.*model\(x\)\.logits"),
+        ({"logits": GOOD}, r"a dict of 'logits' \(4, 1, 8, 8\), not logits: .*in place of"),
+        ({"scores": GOOD[0, 0]}, r"model\(x\)\['scores'\]"),
+        ((GOOD, GOOD), r"a tuple of 2.*model\(x\)\[\.\.\.\]"),
+        ({}, r"a dict of nothing, not logits"),
+        (None, r"a NoneType.*forward=lambda model, x: \.\.\."),
         (torch.zeros(4, 1), "pad"),
-        (torch.zeros(4), r"shape \(4,\)"),
+        (torch.zeros(4), r"shape \(4,\).*unsqueeze\(1\), \(1, 0\)"),
+        (torch.zeros(4, 0), r"shape \(4, 0\)"),
         (GOOD, r"shape \(4, 1, 8, 8\)"),
         (torch.zeros(4, 3, dtype=torch.long), "argmax"),
         (torch.tensor([[0.0, float("nan")], [1.0, 2.0]]), "1 of 2"),

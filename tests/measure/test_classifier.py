@@ -1,13 +1,14 @@
 """Any model becomes pixels to logits, or a SparsityError says what to write, and writing that helps."""
 
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import LightningModule
 from torch import nn
+from torch.nn import functional as F
 
+from advised import call_in
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import (
     as_classifier,
@@ -43,8 +44,8 @@ class Asking(Saying):
 
 def as_advised(error, model, part):
     """The classifier that a message says to write, ``part`` being what it leaves to its reader."""
-    call = re.search(r"as_classifier\(model, .*\)(?= \(or that forward= for a callback)", str(error.value))
-    return eval(call[0].replace("...", part), {"as_classifier": as_classifier, "model": model, "torch": torch})
+    call = call_in(error, "as_classifier(model, ").replace("...", part)
+    return eval(call, {"as_classifier": as_classifier, "model": model, "torch": torch})
 
 
 def test_normalisation_is_applied_inside():
@@ -89,8 +90,13 @@ def check_nothing():
     ("says", "message", "part"),
     [
         (lambda z: {"logits": z}, r"forward=lambda model, x: model\(x\)\['logits'\]\)", ""),
-        (lambda z: {"features": z, "logits": z}, "keys 'features', 'logits'", ""),
-        (lambda z: (z, None), "a tuple of 2", ""),
+        (lambda z: {"features": z, "logits": z}, r"a dict of 'features' \(150, 10\), 'logits' \(150, 10\)", ""),
+        (lambda z: {"scores": z, "loss": z.mean()}, r"a dict of 'scores' \(150, 10\), 'loss' \(\), not logits", ""),
+        (lambda z: {"features": z, "scores": z}, r"model\(x\)\[...\]\) with the logits.* in place of", "'scores'"),
+        (lambda z: (z, None), r"a tuple of 2 \(\(150, 10\), NoneType\)", ""),
+        (lambda z: [z[:, :1], z], "a list of 2", ""),
+        (lambda z: (-z, z), r"model\(x\)\[...\]\) with the logits", "1"),
+        (lambda z: None, "a NoneType, not logits", "model.inner(x)"),
         (lambda z: SimpleNamespace(logits=z), "a SimpleNamespace", ""),
         (lambda z: z.softmax(1), "gives probabilities", ""),
         (lambda z: z.argmax(1, keepdim=True).expand(-1, 10), "int64, not logits", "model.inner(x)"),
@@ -105,12 +111,75 @@ def test_a_model_with_other_outputs_is_measured_by_what_the_message_says(digits,
     assert found == measure_accuracy(digits.model, data).records[0]
 
 
-def test_a_binary_model_is_measured_by_what_the_message_says(digits):
-    model, data = Saying(digits.model, lambda z: z[:, 1:2] - z[:, :1]), (digits.images, digits.labels % 2)
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_model_of_one_output_is_measured_by_what_the_message_says(digits, shape, probabilities):
+    """Its sign, or whether its probability is above a half, is the class: anything else gives another accuracy."""
+
+    def says(z):
+        one = z[:, 1:2] - z[:, :1]
+        return (one.sigmoid() if probabilities else one).view(shape)
+
+    model, data = Saying(digits.model, says), (digits.images, digits.labels % 2)
     with pytest.raises(SparsityError, match="one number per image") as error:
         measure_accuracy(model, data)
-    found = measure_accuracy(as_advised(error, model, ""), data).arrays["prediction"]
-    assert found.tolist() == digits.model.eval()(digits.images)[:, :2].argmax(dim=1).tolist()
+    found = measure_accuracy(as_advised(error, model, ""), data)
+    assert found.arrays["prediction"].tolist() == digits.model.eval()(digits.images)[:, :2].argmax(dim=1).tolist()
+    if probabilities:
+        assert "without torch.logit if they are logits already" in str(error.value)
+
+
+@pytest.mark.parametrize("pads", [(1, 0), (0, 1)])
+def test_padded_probabilities_are_refused_and_the_message_says_what_to_pad(digits, pads):
+    probability = Saying(digits.model, lambda z: (z[:, 1:2] - z[:, :1]).sigmoid())
+    padded = as_classifier(probability, forward=lambda model, x: F.pad(model(x), pads))
+    data = digits.images, digits.labels % 2
+    with pytest.raises(SparsityError, match="one of zeros and one of probabilities") as error:
+        measure_accuracy(padded, data)
+    call = call_in(error, "torch.nn.functional.pad(")
+    right = as_classifier(probability, forward=lambda model, x: eval(call, {"torch": torch, "p": model(x)}))
+    expected = digits.model.eval()(digits.images)[:, :2].argmax(dim=1)
+    assert measure_accuracy(right, data).arrays["prediction"].tolist() == expected.tolist()
+
+
+def test_a_dead_model_and_one_of_two_logits_are_no_padded_probabilities(digits):
+    labels = digits.labels % 2
+    for says in (torch.zeros_like, lambda z: F.pad(z[:, :1], (1, 0)), lambda z: F.pad(z[:, :1].sigmoid() / 3, (1, 0))):
+        model = Saying(digits.model, lambda z, says=says: says(z)[:, :2])
+        assert measure_accuracy(model, (digits.images, labels)).records[0].n == 150
+
+
+def test_images_of_another_size_are_refused_with_both_sizes(digits):
+    for images in (torch.rand(4, 1, 9, 9), torch.rand(4, 3, 8, 8)):
+        shape = ", ".join(map(str, images.shape[1:]))
+        with pytest.raises(SparsityError, match=rf"model=Sequential does not take images of shape \(n, {shape}\): "):
+            measure_accuracy(digits.model, (images, torch.arange(4)))
+
+
+def test_an_error_of_a_users_own_is_left_as_it_is(digits):
+    def fails(model, x):
+        raise KeyError("planted")
+
+    with pytest.raises(KeyError, match="planted"):
+        measure_accuracy(as_classifier(digits.model, forward=fails), (digits.images, digits.labels))
+
+
+def test_features_without_pixels_are_measured_by_what_the_message_says(digits):
+    model, data = nn.Linear(64, 10), (digits.images.flatten(1), digits.labels)
+    with pytest.raises(SparsityError, match=r"images have shape \(150, 64\), not \(n, C, H, W\)") as error:
+        measure_accuracy(model, data)
+    assert "write images[:, :, None, None]" in str(error.value)
+    found = measure_accuracy(as_advised(error, model, ""), (data[0][:, :, None, None], data[1]))
+    assert found.arrays["prediction"].tolist() == model(data[0]).argmax(dim=1).tolist()
+
+
+def test_a_class_in_place_of_its_object_and_a_model_without_values_are_refused():
+    with pytest.raises(
+        SparsityError, match=r"model=Flatten is not a torch.nn.Module: give Flatten\(\), an object of it"
+    ):
+        as_classifier(nn.Flatten)
+    with pytest.raises(SparsityError, match="model=Linear is on the meta device"):
+        as_classifier(nn.Linear(2, 2, device="meta"))
 
 
 def test_a_model_that_takes_other_arguments_is_measured_by_what_the_message_says(digits):
@@ -133,10 +202,9 @@ def test_a_model_that_detaches_is_measured_by_what_the_message_says(digits, meas
 
 
 def test_images_that_are_normalised_already_are_measured_by_what_the_message_says(digits):
-    with pytest.raises(SparsityError, match="write pixels as they were") as error:
+    with pytest.raises(SparsityError, match="write the pixels as they were") as error:
         measure_accuracy(digits.model, ((digits.images - 0.5) / 0.25, digits.labels))
-    call = re.search(r"as_classifier\(.*\)", str(error.value))[0]
-    classifier = eval(call, {"as_classifier": as_classifier, "model": digits.model})
+    classifier = as_advised(error, digits.model, "")
     digits.model.eval()
     expected = digits.model((digits.images - 0.5) / 0.25)
     torch.testing.assert_close(classifier(digits.images), expected)

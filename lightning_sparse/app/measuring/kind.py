@@ -11,6 +11,7 @@ from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+    from torch import Tensor, nn
 
     from lightning_sparse.app.measuring.trained import Trained
     from lightning_sparse.data.images import ImageData
@@ -32,6 +33,8 @@ class Kind:
         measure: takes a trained model, the settings, the job and the missing keys, and yields each key with what was
             measured; :func:`at_once` makes it from a function of the first two.
         check: refuses settings, with a SparsityError, before the training.
+        try_on: takes the untrained model, a few images and labels and the settings, and measures as little as shows whether
+            the model can be measured; it raises a SparsityError before the training if not.
         train_images: the setting with the number of training images. Like ``images``, the number of test images, it is
             checked to be enough for every class.
         callback: of a kind that is measured during the training: builds, from the settings and the data, the callback that
@@ -44,6 +47,7 @@ class Kind:
     settings: Callable[[Settings], Settings | None]
     measure: Measure
     check: Callable[[Settings], object] | None = None
+    try_on: Callable[[nn.Module, tuple[Tensor, Tensor], Settings], object] | None = None
     train_images: str = ""
     callback: Callable[[Settings, ImageData], Callback] | None = None
     keys: Callable[[Settings], Mapping[Any, str]] | None = None

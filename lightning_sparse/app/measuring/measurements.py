@@ -18,6 +18,8 @@ from lightning_sparse.app.measuring.vog import VOG
 from lightning_sparse.errors import SparsityError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from lightning_sparse.data.images import ImageData
 
 KINDS = (CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, COST, VOG)
@@ -60,8 +62,21 @@ def check_measurements(measurements: list[Measurement], data: ImageData) -> None
             try:
                 data.sample(split, None if settings.get("first") else settings.get(name))
             except SparsityError as error:
+                if name not in settings:  # the fault is in the data themselves
+                    raise
                 raise SparsityError(f"{kind.group or kind.name}.{name}={settings[name]!r}: {error}") from error
         if settings.get("batchnorm") not in (None, "recalibrated"):
             raise SparsityError(f"batchnorm={settings['batchnorm']!r} does not exist: write trained or recalibrated")
         if kind.check:
             kind.check(settings)
+
+
+def try_measurements(measurements: list[Measurement], model: nn.Module, few: tuple[Tensor, Tensor]) -> None:
+    """Raise a SparsityError before the training if a model, tried on a few images and labels, cannot be measured."""
+    for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():
+        if kind.try_on:
+            try:
+                kind.try_on(model, few, settings)
+            except SparsityError as error:
+                group = kind.group or kind.name
+                raise SparsityError(f"{error}; or write {group}=none to leave {kind.name} out") from error

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.trained import Trained
-from lightning_sparse.errors import check_choices, check_count
+from lightning_sparse.errors import check_choice, check_choices, check_count, check_seed
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def robust_keys(settings: Settings) -> dict[str | float, str]:
@@ -42,17 +46,27 @@ def _settings(config: Settings) -> Settings | None:
 
 
 def _check(settings: Settings) -> None:
-    from lightning_sparse.measure.robustness.balls import check_norm
+    from lightning_sparse.measure.robustness.balls import NORMS
     from lightning_sparse.measure.robustness.robust_accuracy import check_radii
     from lightning_sparse.measure.robustness.tiers import check_tier
 
-    check_radii(settings["eps"], check_norm(settings["norm"]))
-    check_tier(settings["tier"])
+    check_radii(settings["eps"], check_choice("attack.norm", settings["norm"], NORMS), "attack.eps")
+    check_tier(settings["tier"], "attack.tier")
     if settings["attacks"] is not None:
-        check_choices("attacks", settings["attacks"], measure.ATTACKS)
-    for name, write in (("steps", 20), ("restarts", 1)):
-        if settings[name] is not None:
-            check_count(name, settings[name], write=write)
+        check_choices("attack.attacks", settings["attacks"], measure.ATTACKS)
+    for name, write in (("steps", 20), ("restarts", 1), ("batch_size", 256)):
+        if settings.get(name) is not None:
+            check_count(f"attack.{name}", settings[name], write=write)
+    check_seed(settings.get("seed"), "attack.seed")
+
+
+def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
+    from lightning_sparse.measure.robustness.robust_accuracy import WITHOUT_GRADIENT, try_attack
+    from lightning_sparse.measure.robustness.tiers import TIERS
+
+    tier = TIERS[settings["tier"]]
+    if tier.checks or not set(settings["attacks"] or tier.attacks) <= WITHOUT_GRADIENT:
+        try_attack(model, *few)
 
 
 def known(job: Job, settings: Settings) -> Measured:
@@ -102,4 +116,6 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
         yield of_curve, Measured([row for row in found.records if row.metric in about_it])
 
 
-ROBUST = Kind("robust", settings=_settings, check=_check, measure=_measure, keys=robust_keys, group="attack")
+ROBUST = Kind(
+    "robust", settings=_settings, check=_check, try_on=_try, measure=_measure, keys=robust_keys, group="attack"
+)

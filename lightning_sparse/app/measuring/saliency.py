@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained, places
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import SparsityError, check_choice
 from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def _check(settings: Settings) -> None:
     from lightning_sparse.measure.explanations.map_numbers import MEASURES
 
     methods = measure.ATTRIBUTIONS
+    layer = settings.get("layer")
+    if layer is not None and not isinstance(layer, str):
+        raise SparsityError(f"saliency.layer={layer!r} is not the name of a layer: write one such as blocks.3.norm1")
+    if layer is not None and "grad_cam" not in settings["methods"]:
+        raise SparsityError(f"saliency.layer={layer} is for grad_cam: write saliency.methods=[grad_cam] too")
     for name, allowed in (("methods", methods), ("max_sensitivity", methods), ("measures", MEASURES)):
         for chosen in settings[name]:
             check_choice(f"saliency.{name}", chosen, allowed)
+
+
+def _settings(config: Settings) -> Settings | None:
+    """Without a layer where none is chosen: keys of measurements on disk are made from what is set."""
+    settings = in_group("saliency", unless="methods")(config)
+    return settings and {name: value for name, value in settings.items() if name != "layer" or value is not None}
+
+
+def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
+    methods, layer = settings["methods"], settings.get("layer")
+    measure.measure_saliency(model, few, methods=methods, measures=["gini"], layer=layer)
 
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
@@ -33,10 +53,13 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
         ([method for method in settings["methods"] if method not in steady], measures),
     ):
         if methods:
-            found.append(measure.measure_saliency(trained.model, data, methods=methods, measures=of_these, **common))
+            layer = settings.get("layer") if "grad_cam" in methods else None
+            found.append(
+                measure.measure_saliency(trained.model, data, methods=methods, measures=of_these, layer=layer, **common)
+            )
     together = merged(found)
     # Some rows are about the images, not a method: both parts have them.
     return replace(together, records=list({row.chart: row for row in together.records}.values()))
 
 
-SALIENCY = Kind("saliency", settings=in_group("saliency", unless="methods"), check=_check, measure=at_once(_measure))
+SALIENCY = Kind("saliency", settings=_settings, check=_check, try_on=_try, measure=at_once(_measure))

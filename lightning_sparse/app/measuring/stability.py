@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
@@ -18,4 +23,15 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return merged([corruptions, shifts, jacobian, hessian])
 
 
-STABILITY = Kind("stability", settings=in_group("stability"), train_images="hessian_images", measure=at_once(_measure))
+def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
+    measure.measure_jacobian(model, few)
+    measure.measure_hessian(model, few, iterations=1)
+
+
+STABILITY = Kind(
+    "stability",
+    settings=in_group("stability"),
+    try_on=_try,
+    train_images="hessian_images",
+    measure=at_once(_measure),
+)

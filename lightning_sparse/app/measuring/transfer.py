@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.errors import check_count
 from lightning_sparse.results.records import Measured
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def _settings(config: Settings) -> Settings | None:
@@ -27,6 +32,10 @@ def _check(settings: Settings) -> None:
     check_count("transfer.steps", settings["steps"], write=20)
 
 
+def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
+    measure.craft(model, few, eps=settings["eps"], norm=settings["norm"], steps=1)
+
+
 def _measure(trained: Trained, settings: Settings) -> Measured:
     import numpy as np
 
@@ -41,4 +50,4 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
 
 
-TRANSFER = Kind("transfer", settings=_settings, check=_check, measure=at_once(_measure))
+TRANSFER = Kind("transfer", settings=_settings, check=_check, try_on=_try, measure=at_once(_measure))

@@ -76,6 +76,7 @@ PLAIN: dict[str, dict[str, Check]] = {
         "methods": names(_MAPS, _ALL_MAPS, empty=True),
         "measures": names(_MEASURES, _ALL_MEASURES, empty=True),
         "max_sensitivity": names(_MAPS, _ALL_MAPS, empty=True),
+        "layer": or_null(text("net.0")),
         "images": or_null(count(write=128)),
         "seed": _seed,
     },
@@ -115,7 +116,7 @@ ON = {
 }
 """What turns each measurement on. Then all its settings have to be there, but those that have a default."""
 
-HAVE_DEFAULTS = {"attack": ("transfer_eps", "batch_size", "seed"), "saliency": ("images",)}
+HAVE_DEFAULTS = {"attack": ("transfer_eps", "batch_size", "seed"), "saliency": ("images", "layer")}
 
 SHARES = ("final_sparsity", "initial_sparsity", "birth_sparsity", "sparsity_at_densest", "turnover", "pruning_turnover")
 """Of a method: shares of the connections where they are numbers, so that no job of a sweep trains beside one that cannot."""

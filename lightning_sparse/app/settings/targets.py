@@ -39,6 +39,10 @@ def check_targets(config: Mapping[str, Any]) -> None:
             raise SparsityError(f"callbacks.{name}={node!r} has no _target_: write ~callbacks.{name} to leave it out")
     for group in _WITH_TARGETS:
         for path, node in _nodes(group, config[group]):
+            if "_partial_" in node and path.removeprefix("callbacks.").count(".") == 0:
+                raise SparsityError(
+                    f"{path}._partial_={node['_partial_']!r} would leave it unbuilt: leave _partial_ out"
+                )
             _check(path, node)
 
 

@@ -13,6 +13,8 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.anatomy.living import living_of
 from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.advice import with_forward
+from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.description.peak_memory import peak_memory
@@ -62,6 +64,7 @@ def measure_cost(
     check_images(images, labels)
     classifier = as_classifier(model)
     model = classifier.model
+    check_weight_masks(masks, dict(model.named_parameters()))
     counts = {name: (int(alive.sum()), alive.numel()) for name, (_, alive) in living_of(model, masks).items()}
     with tqdm(total=4, desc="cost", disable=not progress, leave=False) as bar:
         rows = [*_parameters(model, counts), *_flops(classifier, model, counts, images)]
@@ -114,6 +117,13 @@ def _peak(classifier: nn.Module, images: Tensor, training: bool) -> Record:
     name = "training" if training else "inference"
     try:
         value = peak_memory(classifier, images, training=training)
+    except RuntimeError as error:
+        if not training or "does not require grad" not in str(error):
+            raise
+        raise SparsityError(
+            f"the logits have no gradient in the weights ({error}), and the memory of a training is measured: write "
+            f"{with_forward('...')} with a call that keeps the gradient"
+        ) from error
     except ValueError as error:
         if len(images) > 1 or not training:
             raise

@@ -18,7 +18,8 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.quantise import quantise
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
@@ -80,11 +81,13 @@ def measure_description_length(
         >>> round(found["cost_bits_mask"], 2), found["cost_bits_other"]  # log2(128 + 1), and two biases
         (7.01, 32.0)
     """
+    seed = check_seed(seed)
     images, labels = images_and_labels(train_data)
     n = len(labels)
     _check(n, max_bits, train_size)
     size = train_size or n
     classifier = as_classifier(model)
+    check_weight_masks(masks, dict(classifier.model.named_parameters()))
     layers = living_of(classifier.model, masks)
     rest = [tensor for tensor in rest_of(classifier.model, layers) if tensor.is_floating_point()]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.anatomy.living import living_of, rest_of
 from lightning_sparse.compress.codecs import as_matrix, to_bitmap, to_csr, to_entropy, torch_csr_bytes
+from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier
 from lightning_sparse.results.records import Measured, Record
 
@@ -54,6 +55,7 @@ def storage_formats(model: nn.Module, masks: Mapping[str, Tensor] | None = None)
         {'cost_bytes_dense': 400000, 'cost_bytes_bitmap': 52500, 'cost_bytes_csr': 80404}
     """
     model = as_classifier(model).model
+    check_weight_masks(masks, dict(model.named_parameters()))
     found = living_of(model, masks)
     layers = [(as_matrix(weight), as_matrix(alive)) for weight, alive in found.values()]
     rest = sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in rest_of(model, found))

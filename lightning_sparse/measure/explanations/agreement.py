@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.extras import need
-from lightning_sparse.measure.explanations.maps import Maps, attribution_row, magnitudes, quotient, ranks
+from lightning_sparse.measure.explanations.maps import Maps, attribution_row, check_keep, magnitudes, quotient, ranks
 from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
@@ -63,6 +63,7 @@ def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[n
         >>> round(float(top_agreement(a, b)[0]), 3)
         0.333
     """
+    seed = check_seed(seed)
     a, b = _both(maps_a, maps_b)
     most = max(1, round(_TOP * a.shape[1]))
     chosen_a = ranks(torch.from_numpy(a), seed).numpy() < most
@@ -98,6 +99,8 @@ def agreement_records(
         >>> [(row.metric, row.value) for row in agreement_records(a, a, "gradient")]
         [('dense_agreement', 1.0), ('dense_agreement_top10', 1.0)]
     """
+    _both(maps_a, maps_b)
+    check_keep(keep, len(maps_a))
     found = {
         "dense_agreement": (rank_agreement(maps_a, maps_b), "Spearman of absolute maps, per image"),
         "dense_agreement_top10": (
@@ -116,6 +119,6 @@ def agreement_records(
 
 def _both(maps_a: Maps, maps_b: Maps) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     a, b = magnitudes("maps_a", maps_a), magnitudes("maps_b", maps_b)
-    if np.shape(maps_a) != np.shape(maps_b):
+    if tuple(np.shape(maps_a)) != tuple(np.shape(maps_b)):
         raise SparsityError(f"maps_a {np.shape(maps_a)} and maps_b {np.shape(maps_b)} differ: give the same images")
     return a, b

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import SparsityError, check_choice, check_seed
 from lightning_sparse.extras import need
+from lightning_sparse.measure.advice import with_forward
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import batches
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
 from lightning_sparse.measure.explanations.grad_cam import grad_cam
+from lightning_sparse.measure.explanations.grad_cam_layer import map_layer
 
 Attribution = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """``method(classifier, images, targets, seed) -> (attributions (n, C or 1, H, W), convergence deltas (n,))``."""
@@ -70,20 +72,64 @@ ATTRIBUTIONS: dict[str, Attribution] = {
 ``gradient`` (Simonyan et al. 2014) does not contain the input, so it shows the model; ``integrated_gradients`` (Sundararajan
 et al. 2017; zero baseline, 50 steps) sums to the difference between the logits at image and baseline; ``smoothgrad`` (Smilkov
 et al. 2017) is the mean gradient of 25 copies of the image with normal noise of standard deviation 0.15; ``grad_cam``
-(Selvaraju et al. 2017) is coarser, and only for networks with convolutions: see
-:func:`~lightning_sparse.measure.explanations.grad_cam.grad_cam_layer`.
+(Selvaraju et al. 2017) is coarser, and only for networks with a layer whose output is a map: see
+:func:`~lightning_sparse.measure.explanations.grad_cam_layer.map_layer`.
 """
 
 
-def maps_of(classifier: nn.Module, images: Tensor, targets: Tensor, method: str, seed: int) -> tuple[Tensor, Tensor]:
+def maps_of(
+    classifier: nn.Module, images: Tensor, targets: Tensor, method: str, seed: int, layer: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Attribute one batch on the classifier's device, inside ``untouched``, as :func:`attribute` does for many."""
     with torch.enable_grad():
-        raw, missed = ATTRIBUTIONS[method](classifier, images.detach(), targets, seed)
+        if layer is None:
+            raw, missed = ATTRIBUTIONS[method](classifier, images.detach(), targets, seed)
+        else:
+            raw, missed = grad_cam(classifier, images.detach(), targets, layer), _no_deltas(images)
     return raw.detach().sum(dim=1).abs().float(), missed.detach().float()
 
 
+def check_method(method: str, layer: str | None) -> None:
+    """Refuse a method that does not exist, and a layer for one that has none."""
+    check_choice("method", method, ATTRIBUTIONS)
+    if layer is not None and method != "grad_cam":
+        raise SparsityError(f"layer={layer!r} is for 'grad_cam', and method={method!r} has none: leave layer out")
+
+
+def check_explainable(
+    classifier: nn.Module, images: Tensor, targets: Tensor, methods: Sequence[str], layer: str | None = None
+) -> None:
+    """Raise a SparsityError before the work if a classifier, inside ``untouched``, cannot be explained by these methods.
+
+    Grad-CAM needs the gradient in a layer; it works where what comes before that layer has none.
+    """
+    with torch.no_grad():
+        (image,) = next(batches(1, device_of(classifier), images))
+        classes = classifier(image).shape[1]
+    check_images(images, targets, classes)
+    if any(method != "grad_cam" for method in methods):
+        check_gradient(classifier, images)
+    if "grad_cam" in methods:
+        try:
+            grad_cam(classifier, image, targets[:1].to(image.device, torch.int64), layer)
+        except RuntimeError as error:
+            if "grad" not in str(error) and "differentiated" not in str(error):
+                raise
+            # Autograd's, of a graph that does not reach the layer.
+            raise SparsityError(
+                f"the logits have no gradient in the layer of 'grad_cam' ({error}): leave it out of methods, or write "
+                f"{with_forward('...')} with a differentiable path from the layer to the logits"
+            ) from error
+
+
 def attribute(
-    classifier: nn.Module, images: Tensor, targets: Tensor, method: str, *, seed: int = 0
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    method: str,
+    *,
+    seed: int = 0,
+    layer: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attribute each image's logit of its target class to its pixels. The classifier is left as it was.
 
@@ -93,6 +139,9 @@ def attribute(
         targets: (n,), integers in [0, classes).
         method: a name from ``ATTRIBUTIONS``.
         seed: of the noise of ``"smoothgrad"``, which is the same for every image.
+        layer: of ``"grad_cam"``: a name of the model's ``named_modules()``, such as ``"blocks.3.norm1"``; its output is
+            (n, C, H, W) or tokens (n, tokens, dim). None takes the last convolution with a map, or in a transformer the
+            last norm of tokens on which the logits depend.
 
     Returns:
         Maps (n, H, W), float32 on the CPU: channels summed, then the absolute value. And each image's convergence delta (n,),
@@ -100,8 +149,8 @@ def attribute(
         the others promise no sum.
 
     Raises:
-        SparsityError: if the method does not exist, captum is missing, images or targets fail the checks, or
-            ``"grad_cam"`` is asked of a model without a suitable convolution.
+        SparsityError: if the method does not exist, captum is missing, images or targets fail the checks, the logits have
+            no gradient in the pixels, or ``"grad_cam"`` is asked of a model without a suitable layer.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -109,12 +158,17 @@ def attribute(
         >>> maps.shape, bool(deltas.isnan().all())
         (torch.Size([5, 2, 2]), True)
     """
-    check_choice("method", method, ATTRIBUTIONS)
+    seed = check_seed(seed)
+    check_method(method, layer)
     check_images(images, targets)
+    classifier = as_classifier(classifier)
     maps, deltas = [], []
     with untouched(classifier, seed):
+        check_explainable(classifier, images, targets, [method], layer)
+        if method == "grad_cam":  # chosen once, so that it is the same for all images
+            layer = map_layer(classifier, next(batches(1, device_of(classifier), images))[0], layer).name
         for part, wanted in batches(_CHUNK, device_of(classifier), images, targets):
-            found, missed = maps_of(classifier, part, wanted, method, seed)
+            found, missed = maps_of(classifier, part, wanted, method, seed, layer)
             maps.append(found.cpu())
             deltas.append(missed.cpu())
     return torch.cat(maps), torch.cat(deltas)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import batches
+from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.explanations.maps import ranks
 
 _INTERVALS = 29  # odd, so that no count of pixels is a half and rounding is the same from either end
@@ -53,18 +55,22 @@ def insertion_deletion_gap(
         >>> round(float(gap[0]), 2)  # at most 3/4 of the 1/2 between chance and certainty
         0.37
     """
+    seed = check_seed(seed)
     check_images(images, labels)
-    if not temperature > 0:
+    classifier = as_classifier(classifier)
+    if isinstance(temperature, bool) or not isinstance(temperature, Real) or not 0 < temperature < np.inf:
         raise SparsityError(f"temperature={temperature!r} is not positive: write temperature=fit_temperature(...)")
-    if maps.shape != (len(images), *images.shape[2:]):
+    if not isinstance(maps, Tensor) or maps.shape != (len(images), *images.shape[2:]):
+        shape = tuple(getattr(maps, "shape", ()))
         raise SparsityError(
-            f"maps have shape {tuple(maps.shape)}, not {(len(images), *images.shape[2:])}: give one value per pixel"
+            f"maps have shape {shape}, not {(len(images), *images.shape[2:])}: give a tensor of one value per pixel"
         )
     counts, weights = _grid(images.shape[2] * images.shape[3])
     flat = maps.detach().flatten(1).double().cpu()
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
         device = device_of(classifier)
+        check_images(images, labels, classifier(next(batches(1, device, images))[0]).shape[1])
         counts = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
         for part, wanted, rank in batches(chunk, device, images, labels, ranks(flat, seed)):

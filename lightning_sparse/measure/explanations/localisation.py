@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.measure.explanations.maps import Maps, magnitudes, quotient, ranks
 
 Masks = Tensor | npt.NDArray[np.bool_]
@@ -34,6 +34,7 @@ def rank_accuracy(maps: Maps, masks: Masks, *, seed: int = 0) -> npt.NDArray[np.
         >>> rank_accuracy(maps, np.array([[[True, False], [True, False]]]))
         array([0.5])
     """
+    seed = check_seed(seed)
     values, true = _both(maps, masks)
     order = ranks(torch.from_numpy(values), seed).numpy()
     wanted = true.sum(axis=1)
@@ -84,6 +85,10 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: masks are float64, not booleans: write masks > 0
     """
+    if not isinstance(masks, Tensor | np.ndarray):
+        raise SparsityError(
+            f"{name} are a {type(masks).__name__}, not booleans {tuple(shape)}: give a tensor or an array"
+        )
     if masks.dtype not in (np.bool_, torch.bool):
         raise SparsityError(f"{name} are {masks.dtype}, not booleans: write {name} > 0")
     if tuple(masks.shape) != tuple(shape):
@@ -94,5 +99,5 @@ def check_masks(name: str, masks: Masks, shape: tuple[int, ...]) -> None:
 
 def _both(maps: Maps, masks: Masks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     values = magnitudes("maps", maps)
-    check_masks("masks", masks, tuple(maps.shape))
+    check_masks("masks", masks, np.shape(maps) if not isinstance(maps, Tensor) else tuple(maps.shape))
     return values, magnitudes("masks", masks) > 0

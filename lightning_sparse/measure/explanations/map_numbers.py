@@ -58,6 +58,7 @@ def numbers_of_model(
     measures: Sequence[str],
     temperature: float,
     seed: int,
+    layer: str | None = None,
 ) -> Numbers:
     """Measure maps together with the model that they explain.
 
@@ -71,6 +72,7 @@ def numbers_of_model(
         measures: names from :data:`MEASURES`.
         temperature: of the softmax for insertion and deletion.
         seed: of all random numbers.
+        layer: of Grad-CAM.
     """
     found: Numbers = {}
     if "insertion_deletion_gap" in measures:
@@ -78,13 +80,13 @@ def numbers_of_model(
             classifier, images, labels, maps, temperature=temperature, seed=seed
         )
     if "max_sensitivity" in measures:
-        found["max_sensitivity"] = max_sensitivity(classifier, images, labels, method, seed=seed)
+        found["max_sensitivity"] = max_sensitivity(classifier, images, labels, method, seed=seed, layer=layer)
     if "convergence_delta" in measures and not bool(deltas.isnan().all()):
         # A dead network's map of zeros sums to exactly the (zero) difference of its logits, whatever the steps.
         zero = maps.flatten(1).amax(dim=1) == 0
         found["convergence_delta"] = deltas.abs().double().masked_fill(zero, float("nan")).numpy()
     if "randomisation" in measures:
         found["randomisation_similarity"], found["randomisation_complexity_rise"] = randomisation_check(
-            classifier, images, labels, maps, method, seed=seed
+            classifier, images, labels, maps, method, seed=seed, layer=layer
         )
     return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.arrays import check_array
 from lightning_sparse.results.records import Record
 from lightning_sparse.statistics.intervals import mean_interval
 
@@ -25,9 +26,9 @@ def magnitudes(name: str, maps: Maps) -> npt.NDArray[np.float64]:
         >>> magnitudes("maps", torch.ones(2, 3, 4)).shape
         (2, 12)
     """
-    array = maps.detach().cpu().numpy() if isinstance(maps, Tensor) else np.asarray(maps)
-    if array.ndim != 3:
-        raise SparsityError(f"{name} has shape {array.shape}, not (n, H, W): give one map per image")
+    array = check_array(name, maps, "(n, H, W)")
+    if array.shape[1] * array.shape[2] == 0:
+        raise SparsityError(f"{name} has shape {array.shape}: give maps of one pixel at least")
     return np.abs(array.reshape(len(array), -1).astype(np.float64))
 
 
@@ -102,6 +103,19 @@ def ranks(values: Tensor, seed: int) -> Tensor:
     shuffle = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
     order = values.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
     return shuffle.gather(1, order).argsort(dim=1)
+
+
+def check_keep(keep: object, n: int) -> None:
+    """Refuse anything but None or booleans (n,).
+
+    Example:
+        >>> check_keep([0, 2], 3)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: keep is a list, not booleans of shape (3,): give what same_images returns
+    """
+    if keep is not None and not (isinstance(keep, np.ndarray) and keep.shape == (n,) and keep.dtype == np.bool_):
+        what = f"{keep.dtype} of shape {keep.shape}" if isinstance(keep, np.ndarray) else f"a {type(keep).__name__}"
+        raise SparsityError(f"keep is {what}, not booleans of shape ({n},): give what same_images returns")
 
 
 def attribution_row(metric: str, values: npt.NDArray[np.float64], attribution: str, detail: str) -> Record:

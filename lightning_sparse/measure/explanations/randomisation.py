@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.errors import check_seed
+from lightning_sparse.measure.classifier import as_classifier
 from lightning_sparse.measure.explanations.agreement import rank_agreement
 from lightning_sparse.measure.explanations.attributions import attribute
 from lightning_sparse.measure.explanations.maps import complexity, quotient
@@ -55,7 +57,14 @@ def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
 
 def randomisation_check(
-    classifier: nn.Module, images: Tensor, targets: Tensor, maps: Tensor, method: str, *, seed: int = 0
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    method: str,
+    *,
+    seed: int = 0,
+    layer: str | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Compare maps with those of the same network after its weights are shuffled.
 
@@ -69,6 +78,7 @@ def randomisation_check(
         maps: (n, H, W), of the trained network, by the same method and seed.
         method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`.
         seed: of the shuffling and of SmoothGrad's noise.
+        layer: of ``"grad_cam"``, the one that made the maps.
 
     Returns:
         Similarity (n,): Spearman's correlation of the absolute maps, in [-1, 1], near 0 for a good method. And the relative
@@ -85,9 +95,11 @@ def randomisation_check(
         >>> similarity.shape, rise.shape
         ((5,), (5,))
     """
+    classifier = as_classifier(classifier)
     # untouched is the outer one, so that buffers and modes are restored after the weights.
+    seed = check_seed(seed)
     with untouched(classifier, seed), shuffled_weights(classifier, seed):
-        after, _ = attribute(classifier, images, targets, method, seed=seed)
+        after, _ = attribute(classifier, images, targets, method, seed=seed, layer=layer)
     before = complexity(maps)
     return rank_agreement(maps, after), quotient(complexity(after) - before, before, before > 0)
 

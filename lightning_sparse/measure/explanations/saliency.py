@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choices
+from lightning_sparse.errors import SparsityError, check_choices, check_seed
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
-from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute
-from lightning_sparse.measure.explanations.grad_cam import grad_cam_layer
+from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute, check_explainable
+from lightning_sparse.measure.explanations.grad_cam_layer import map_layer
 from lightning_sparse.measure.explanations.localisation import check_masks
 from lightning_sparse.measure.explanations.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
 from lightning_sparse.measure.explanations.saliency_rows import Arrays, records_over
@@ -35,6 +35,7 @@ def measure_saliency(
     measures: Sequence[str] = MEASURES,
     truth: Mapping[str, Tensor] | None = None,
     calibration: Data | None = None,
+    layer: str | None = None,
     batch_size: int = 512,
     seed: int = 0,
     progress: bool = False,
@@ -46,12 +47,14 @@ def measure_saliency(
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
             of such batches.
         methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. For ``"grad_cam"`` and a model without a suitable
-            convolution there are rows of NaN that say why, and no array.
+            layer there are rows of NaN that say why, and no array.
         measures: names from ``MEASURES`` of ``map_numbers.py``. ``"max_sensitivity"`` costs eleven more attributions of each
             image, ``"randomisation"`` one more, the others none.
         truth: by name, masks (n, H, W), booleans: the pixels known to matter. Without masks nothing is localised.
         calibration: images and labels to fit the temperature on, best neither measured nor trained on; None fits it on the
             measured ones.
+        layer: of ``"grad_cam"``, see :func:`~lightning_sparse.measure.attribute`; its rows name the layer, also where None
+            chooses it.
         batch_size: images per forward pass where there is no gradient.
         seed: of the order of equal values in the maps, SmoothGrad's noise, the moves of max-sensitivity and the shuffling of
             weights.
@@ -80,16 +83,22 @@ def measure_saliency(
         >>> measured.arrays["gradient"].shape, measured.arrays["gradient/gini"].shape
         ((6, 2, 2), (6,))
     """
+    seed = check_seed(seed)
     methods = check_choices("methods", methods, ATTRIBUTIONS)
     measures = check_choices("measures", measures, MEASURES)
+    if layer is not None and "grad_cam" not in methods:
+        raise SparsityError(f"layer={layer!r} is for 'grad_cam', which is not in methods: add it, or leave layer out")
     images, labels = images_and_labels(data)
-    masks = truth if truth and "localisation" in measures else {}
-    for name, mask in masks.items():
-        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
+    masks = _checked_truth(truth, images) if "localisation" in measures else {}
     classifier = as_classifier(model)
     missing: dict[str, str] = {}
+    shown = ""
     with untouched(classifier, seed):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        if "grad_cam" in methods:
+            shown, reason = _grad_cam_on(classifier, images, layer)
+            missing |= {"grad_cam": reason} if reason else {}
+        check_explainable(classifier, images, labels, [method for method in methods if method not in missing], layer)
         temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -102,19 +111,29 @@ def measure_saliency(
         for attribution, found in references(images, measures, masks, seed).items():
             arrays |= {f"{attribution}/{metric}": values for metric, values in found.items()}
         for method in tqdm(methods, "saliency", disable=not progress, leave=False):
-            if method == "grad_cam" and (reason := _no_grad_cam(classifier, images)):
-                missing[method] = reason
+            if method in missing:
                 continue
-            maps, deltas = attribute(classifier, images, labels, method, seed=seed)
+            on = shown if method == "grad_cam" else None
+            maps, deltas = attribute(classifier, images, labels, method, seed=seed, layer=on)
             found = numbers_of_maps(maps, measures, masks, seed)
             found |= numbers_of_model(
-                classifier, images, labels, method, maps, deltas, measures=measures, temperature=temperature, seed=seed
+                classifier,
+                images,
+                labels,
+                method,
+                maps,
+                deltas,
+                measures=measures,
+                temperature=temperature,
+                seed=seed,
+                layer=on,
             )
             arrays |= {method: maps.numpy(), **{f"{method}/{metric}": values for metric, values in found.items()}}
     records = []
     for record in records_over(arrays):
         said = [f"fitted on {source}"] * (record.metric == "insertion_deletion_gap")
         said += [f"seed {seed}"] * (record.metric.startswith(_SEEDED) or record.attribution == "smoothgrad")
+        said += [f"layer {shown}"] * (record.attribution == "grad_cam")
         records.append(replace(record, detail="; ".join([record.detail, *said])))
     of_measure = {
         "convergence_delta": [],
@@ -150,8 +169,17 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
         >>> same_images(several)
         array([False,  True, False])
     """
+    fit = isinstance(several, Collection) and all(
+        isinstance(arrays, Mapping) and {"images", "labels", "prediction"} <= set(arrays) for arrays in several
+    )
+    if isinstance(several, Mapping) or not fit:
+        raise SparsityError(
+            f"several={type(several).__name__} are not the arrays of several models: write "
+            "[measure_saliency(model, data).arrays for model in models]"
+        )
     if len(several) == 0:
         raise SparsityError("several is empty: give the arrays of at least one model")
+    several = list(several)
     first = several[0]
     for place, arrays in enumerate(several):
         for name in ("images", "labels"):
@@ -161,10 +189,19 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
     return right
 
 
-def _no_grad_cam(classifier: nn.Module, images: Tensor) -> str:
-    """Say why the model has no Grad-CAM; empty if it has."""
+def _checked_truth(truth: Mapping[str, Tensor] | None, images: Tensor) -> Mapping[str, Tensor]:
+    if truth is not None and not isinstance(truth, Mapping):
+        raise SparsityError(f"truth={type(truth).__name__} is not masks by name: write truth={{'digit': masks}}")
+    for name, mask in (truth or {}).items():
+        check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
+    return truth or {}
+
+
+def _grad_cam_on(classifier: nn.Module, images: Tensor, layer: str | None) -> tuple[str, str]:
+    """The name of the layer of Grad-CAM, or, where the model has none and none was named, the reason."""
     try:
-        grad_cam_layer(classifier, next(batches(1, device_of(classifier), images))[0])
+        return map_layer(classifier, next(batches(1, device_of(classifier), images))[0], layer).name, ""
     except SparsityError as error:
-        return str(error)
-    return ""
+        if layer is not None:
+            raise
+        return "", str(error)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.explanations.maps import attribution_row
+from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.measure.explanations.maps import attribution_row, check_keep
 from lightning_sparse.measure.explanations.randomisation import LIMIT, verdict
 from lightning_sparse.measure.explanations.sensitivity import RADIUS, SAMPLES
 from lightning_sparse.results.records import Record
@@ -57,9 +57,11 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
         >>> row.detail.split("; ")[1:]
         ['images right for all 3 models: 2 of 3', 'undefined for 1 of 2 images, left out']
     """
+    if not isinstance(arrays, Mapping) or "labels" not in arrays:
+        raise SparsityError(f"arrays is {type(arrays).__name__} without labels: give the arrays of measure_saliency")
     n = len(arrays["labels"])
-    if keep is not None and (keep.shape != (n,) or keep.dtype != np.bool_):
-        raise SparsityError(f"keep is {keep.dtype} of shape {keep.shape}, not booleans of shape ({n},)")
+    check_keep(keep, n)
+    check_count("models", models, write=1)
     rows = []
     for name, values in arrays.items():
         attribution, slash, metric = name.partition("/")

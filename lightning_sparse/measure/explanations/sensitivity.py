@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import batches
-from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, maps_of
+from lightning_sparse.measure.classifier import as_classifier, batches
+from lightning_sparse.measure.explanations.attributions import check_explainable, check_method, maps_of
 
 RADIUS = 0.02  # of the pixels' range
 SAMPLES = 10
@@ -20,7 +20,13 @@ _ROWS = 256  # moved images at once
 
 
 def max_sensitivity(
-    classifier: nn.Module, images: Tensor, targets: Tensor, method: str, *, seed: int = 0
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    method: str,
+    *,
+    seed: int = 0,
+    layer: str | None = None,
 ) -> npt.NDArray[np.float64]:
     """Measure the largest relative change of each map under ten small random moves of its image.
 
@@ -36,6 +42,7 @@ def max_sensitivity(
         method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. The maps are those of
             :func:`~lightning_sparse.measure.attribute`: channels summed, absolute.
         seed: of SmoothGrad's noise, the same for every move; ``seed + 1`` draws the moves.
+        layer: of ``"grad_cam"``, see :func:`~lightning_sparse.measure.attribute`.
 
     Returns:
         (n,), at least 0; NaN where the map of the unmoved image is zero.
@@ -48,14 +55,17 @@ def max_sensitivity(
         >>> max_sensitivity(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 2]), "gradient")
         array([0., 0.])
     """
-    check_choice("method", method, ATTRIBUTIONS)
+    seed = check_seed(seed)
+    check_method(method, layer)
     check_images(images, targets)
+    classifier = as_classifier(classifier)
     moves = torch.empty(SAMPLES, *images.shape[1:]).uniform_(
         -RADIUS, RADIUS, generator=torch.Generator().manual_seed(seed + 1)
     )
     sensitivity_max = need("captum.metrics").sensitivity_max
     found = []
     with untouched(classifier, seed):
+        check_explainable(classifier, images, targets, [method], layer)
         device = device_of(classifier)
         moves = moves.to(device)
 
@@ -64,7 +74,7 @@ def max_sensitivity(
             # repeat a single target.
             part = inputs[0] if isinstance(inputs, tuple) else inputs
             target = target.expand(len(part)) if len(target) == 1 else target
-            return (maps_of(classifier, part, target, method, seed)[0],)
+            return (maps_of(classifier, part, target, method, seed, layer)[0],)
 
         def moved(inputs: Tensor, radius: float) -> Tensor:
             # captum has put the copies of one image next to each other.

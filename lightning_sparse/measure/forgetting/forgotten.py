@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
+from lightning_sparse.measure.arrays import check_array
 from lightning_sparse.measure.rows import mean_row, share_row
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.paired import holm, welch
@@ -109,8 +110,8 @@ def vog_overlap(vog: Numbers, forgotten: Numbers) -> Record:
         >>> overlap.value, overlap.detail.rpartition("; ")[2]
         (1.0, 'p = 0.00526 (Fisher, one-sided)')
     """
-    scores, flags = _array(vog).astype(np.float64), _array(forgotten)
-    if scores.ndim != 1 or scores.shape != flags.shape or flags.dtype != np.bool_:
+    scores, flags = check_array("vog", vog, "(n,)").astype(np.float64), check_array("forgotten", forgotten, "(n,)")
+    if scores.shape != flags.shape or flags.dtype != np.bool_:
         raise SparsityError(
             f"forgotten has shape {flags.shape} of {flags.dtype} and vog {scores.shape}: give (n,) booleans and (n,) scores "
             "of the same images"
@@ -193,14 +194,10 @@ def _warning(*models: int) -> str:
     return f": noisy, fewer than {ENOUGH} on a side" if min(models) < ENOUGH else ""
 
 
-def _array(values: Numbers) -> npt.NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
 def _classes(name: str, values: Numbers, dimensions: int) -> Classes:
-    array = _array(values)
-    if array.ndim != dimensions or not array.size:
-        shape = "(n,)" if dimensions == 1 else "(models, n)"
+    shape = "(n,)" if dimensions == 1 else "(models, n)"
+    array = check_array(name, values, shape)
+    if not array.size:
         raise SparsityError(f"{name} have shape {array.shape}, not {shape}: give one class for each image")
     if not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
         raise SparsityError(f"{name} are not classes (integers from 0 on): give logits.argmax(dim=-1)")

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
-from lightning_sparse.measure.checks import check_images, check_logits
-from lightning_sparse.measure.classifier import as_classifier, batches
+from lightning_sparse.measure.arrays import check_array
+from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
+from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Record
 
@@ -48,6 +50,7 @@ def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, ba
     classifier = as_classifier(model)
     gradients, seen = [], []
     with untouched(classifier):
+        check_gradient(classifier, images)
         for part, targets in batches(batch_size, device_of(classifier), images, labels):
             logits = classifier(part.requires_grad_(True))
             check_images(part.detach(), targets, classes=logits.shape[1])
@@ -86,7 +89,7 @@ class GradientVariance:
     """
 
     def __init__(self, *, batch_size: int = 256) -> None:
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size, write=256)
         self.count = 0
         self._mean = self._squares = torch.empty(0)
 
@@ -153,8 +156,9 @@ def class_normalised(scores: Sequence[float] | Floats, labels: Sequence[int] | T
         >>> class_normalised([1.0, 3.0, 10.0, 30.0, 7.0], [0, 0, 1, 1, 2])
         array([-1.,  1., -1.,  1., nan])
     """
-    values, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    if values.ndim != 1 or values.shape != classes.shape:
+    values = check_array("scores", scores, "(n,)").astype(np.float64)
+    classes = check_array("labels", labels, "(n,)")
+    if values.shape != classes.shape:
         raise SparsityError(f"labels have shape {classes.shape}, and scores {values.shape}: give one label per score")
     result = np.full(len(values), np.nan)
     for label in np.unique(classes):

@@ -61,7 +61,8 @@ def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int],
         f"{later} broke {broken} of {standing[0]} that {names[0]} had left, as a share of all {n} images; the lower end "
         f"of its 95 % interval, {surely:.4g}, is what counts"
     )
-    row = _row(attacked, "losses_agree", surely, standing[0], detail, THRESHOLDS.losses_agree, broken=broken, eps=eps)
+    limit = THRESHOLDS.losses_agree
+    row = _row(attacked, "losses_agree", surely, standing[0], detail, limit, broken=broken, of=n, eps=eps)
     return replace(row, value=broken / n)
 
 
@@ -93,7 +94,9 @@ def zero_gradients(attacked: AttackedModel, right: Tensor) -> Record:
         zero += int((gradient == 0).flatten(1).all(dim=1).sum())
     share = zero / len(right) if len(right) else float("nan")
     detail = f"gradient of cross-entropy exactly 0 at {zero} of the {len(right)} images right on clean"
-    return _row(attacked, "zero_gradients", share, len(right), detail, THRESHOLDS.zero_gradients, broken=zero)
+    return _row(
+        attacked, "zero_gradients", share, len(right), detail, THRESHOLDS.zero_gradients, broken=zero, of=len(right)
+    )
 
 
 def deterministic(attacked: AttackedModel) -> Record:
@@ -119,7 +122,9 @@ def deterministic(attacked: AttackedModel) -> Record:
     training = [name or type(module).__name__ for name, module in classifier.named_modules() if module.training]
     if training:
         detail += f"; fails for being in training mode after eval(): {', '.join(training)}"
-    return _row(attacked, "deterministic", value, count, detail, THRESHOLDS.deterministic, failed=bool(training))
+    return _row(
+        attacked, "deterministic", value, count, detail, THRESHOLDS.deterministic, of=count, failed=bool(training)
+    )
 
 
 def to_zero(attacked: AttackedModel, survivors: Tensor, tier: Tier) -> Record:
@@ -134,6 +139,9 @@ def to_zero(attacked: AttackedModel, survivors: Tensor, tier: Tier) -> Record:
         f"at eps {eps:g}, where any image is allowed, {', '.join(tier.attacks)} left {len(left)} of a sample of {len(some)} "
         f"of the {len(survivors)} survivors of the largest eps, scaled to all {n} images; guessing the commonest class"
     )
+    if len(some) and chance == 1.0:  # no accuracy is above it
+        detail = f"not enough images: all {n} are of one class, which guessing always finds; {detail}"
+        return Record("trust_to_zero", share, len(some), norm=attacked.norm, detail=detail)
     return _row(attacked, "to_zero", share, len(some), detail, chance)
 
 
@@ -145,7 +153,7 @@ def _counted(
     value = broken / len(some) * len(survivors) / n if len(some) else 0.0
     seen = "the" if len(some) == len(survivors) else f"a sample of {len(some)} of the"
     detail = f"{how} broke {broken} of {seen} {len(survivors)} survivors, as a share of all {n} images"
-    return _row(attacked, name, value, len(some), detail, limit, broken=broken, eps=eps)
+    return _row(attacked, name, value, len(some), detail, limit, broken=broken, of=n, eps=eps)
 
 
 def _row(
@@ -157,13 +165,22 @@ def _row(
     limit: float,
     *,
     broken: int | None = None,
+    of: int | None = None,
     eps: float | None = None,
     failed: bool = False,
 ) -> Record:
-    """Make a row that fails above ``limit``; where ``broken`` counts images, only from ``THRESHOLDS.images`` on."""
+    """Make a row that fails above ``limit``; where ``broken`` counts images, only from ``THRESHOLDS.images`` on.
+
+    ``of`` is the number of images that the value is a share of, or says something about. With fewer than
+    ``THRESHOLDS.images`` a check could not have failed, whatever it found: it has not passed, there are not enough images.
+    """
     row = Record(f"trust_{name}", value, n, norm=attacked.norm, eps=eps)
     if math.isnan(value):  # nothing to look at
         return replace(row, detail=f"not made: {detail}")
+    could_fail = failed or of is None or of >= THRESHOLDS.images or (broken is None and value > limit)
+    if not could_fail:
+        least = f"it had {of}, and fails from {THRESHOLDS.images} on"
+        return replace(row, detail=f"not enough images: {least}; {detail}")
     rule = f"fails above {limit:.4g}"
     if broken is not None:
         rule += f", from {THRESHOLDS.images} images on"

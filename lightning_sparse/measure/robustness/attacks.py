@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.classifier import as_classifier
 from lightning_sparse.measure.robustness.balls import check_eps, check_reach, distance, tolerance, uniform_point
 from lightning_sparse.measure.robustness.from_torchattacks import nearest, published
-from lightning_sparse.measure.robustness.pgd import pgd
+from lightning_sparse.measure.robustness.pgd import check_start, pgd
 
 QUERIES_PER_STEP = 50
 """Square's queries for each step of the other attacks: 100 steps correspond to the published 5000 queries."""
@@ -61,7 +62,10 @@ class Attack:
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attack the images."""
+        seed = check_seed(seed)
         check_images(images, labels)
+        check_start(start, images)
+        classifier = as_classifier(classifier)
         radius = check_eps("eps", eps, norm)
         check_count("steps", steps, write=20)
         check_count("restarts", restarts)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_sparse.errors import check_choice, check_count
+from lightning_sparse.errors import SparsityError, check_choice, check_count
+from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.robustness.balls import check_eps, project, steepest
 from lightning_sparse.measure.robustness.balls import random_start as draw_start
 
@@ -76,6 +77,11 @@ def pgd(
     objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
     size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
 
+    check_start(start, images)
+    if isinstance(classifier, type) or not callable(classifier):
+        raise SparsityError(f"classifier={classifier!r} cannot be called: give as_classifier(model)")
+    if not isinstance(images, Tensor) or len(images):
+        check_images(images, labels)
     images = images.detach()
     result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
     for walk in range(restarts):
@@ -106,6 +112,17 @@ def pgd(
                 standing = classifier(point).argmax(dim=1) == targets
         result[active], broken[active] = point.detach(), ~standing
     return result, broken
+
+
+def check_start(start: object, images: Tensor) -> None:
+    """Refuse anything but None or a tensor like the images."""
+    if start is None:
+        return
+    shapes = (tuple(getattr(start, "shape", ())), tuple(getattr(images, "shape", ())))
+    if not isinstance(start, Tensor) or shapes[0] != shapes[1] or not start.is_floating_point() or start.is_sparse:
+        raise SparsityError(
+            f"start={type(start).__name__} {shapes[0]} is not like the images {shapes[1]}: leave it out"
+        )
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choices, check_count
-from lightning_sparse.measure.checks import with_forward
-from lightning_sparse.measure.classifier import as_classifier, logits_of
+from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.errors import SparsityError, check_choices, check_count, check_seed
+from lightning_sparse.measure.advice import with_setting
+from lightning_sparse.measure.classifier import as_classifier, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.attacks import ATTACKS
@@ -88,6 +88,7 @@ def measure_robustness(
         ['robust/pgd/eps=0.1', 'robust/worst/eps=0.1', 'robust/pgd/eps=1', 'robust/worst/eps=1',
          'robust/curve_area/worst', 'robust/eps_half/worst']
     """
+    seed = check_seed(seed)
     radii, chosen = check_radii(eps, norm), check_tier(tier)
     chosen = replace(
         chosen,
@@ -95,6 +96,8 @@ def measure_robustness(
         steps=chosen.steps if steps is None else check_count("steps", steps, write=20),
         restarts=chosen.restarts if restarts is None else check_count("restarts", restarts),
     )
+    if known is not None and not isinstance(known, Measured):
+        raise SparsityError(f"known={type(known).__name__} is not what measure_robustness returned: leave it out")
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     with untouched(classifier, seed), counted(classifier) as samples:
@@ -168,20 +171,25 @@ def _curve(correct: np.ndarray, survives: np.ndarray, radii: list[float], norm: 
     return area, Record("robust_eps_half", crossing, n, attack="worst", norm=norm, detail=what)
 
 
-def _check_gradient(classifier: nn.Module, images: torch.Tensor) -> None:
-    pixels = images[:1].to(device_of(classifier), torch.float32, copy=True).requires_grad_(True)
-    if not classifier(pixels).requires_grad:
-        raise SparsityError(
-            "the model's logits carry no gradient back to the pixels (it detaches them, or runs under no_grad), so attacks "
-            "by gradient cannot run: write attacks=['square'] with tier='monitor', or "
-            f"{with_forward('...')} with a call that keeps the gradient"
-        )
+def try_attack(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Raise a SparsityError if a model cannot be attacked by gradients, by trying it on a few images."""
+    classifier = as_classifier(model)
+    with untouched(classifier):
+        logits_of(classifier, images, labels)
+        _check_gradient(classifier, images)
 
 
-def check_radii(eps: Sequence[float], norm: str = "Linf") -> list[float]:
+def _check_gradient(classifier: nn.Module, images: Tensor) -> None:
+    attacks, tier = with_setting("attack", "attacks", "['square']"), with_setting("attack", "tier", "'monitor'")
+    check_gradient(
+        classifier, images, f"write {attacks} with {tier} for an attack without gradients, or " if attacks else ""
+    )
+
+
+def check_radii(eps: Sequence[float], norm: str = "Linf", name: str = "eps") -> list[float]:
     """Return the radii ascending and without duplicates, or raise a SparsityError if one cannot be a radius."""
     check_norm(norm)
-    if isinstance(eps, int | float | str) or len(eps) == 0:
+    if isinstance(eps, str | Mapping) or not isinstance(eps, Collection) or len(eps) == 0:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
-        raise SparsityError(f"eps={eps!r} is not a list of radii: write eps={example}")
-    return sorted({check_eps("eps", radius, norm) for radius in eps})
+        raise SparsityError(f"{name}={eps!r} is not a list of radii: write {name}={example}")
+    return sorted({check_eps(name, radius, norm) for radius in eps})

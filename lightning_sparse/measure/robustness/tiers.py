@@ -42,6 +42,6 @@ hardly ever breaks what the others leave: it runs on a sample of the survivors, 
 """
 
 
-def check_tier(tier: str) -> Tier:
+def check_tier(tier: str, name: str = "tier") -> Tier:
     """Return the tier of that name, or raise a SparsityError if there is none."""
-    return TIERS[check_choice("tier", tier, TIERS)]
+    return TIERS[check_choice(name, tier, TIERS)]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_count
-from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
+from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
@@ -58,12 +58,14 @@ def craft(
         >>> bool((distance(adversarial, images, "Linf") <= 0.1 + 1e-6).all())
         True
     """
+    seed = check_seed(seed)
     eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     crafted = []
     with untouched(classifier, seed):
         logits_of(classifier, images, labels, batch_size=batch_size)
+        check_gradient(classifier, images)
         with tqdm(total=len(labels), desc="crafting", disable=not progress, leave=False) as bar:
             for part, targets in batches(batch_size, device_of(classifier), images, labels):
                 adversarial, _ = pgd(
@@ -113,6 +115,7 @@ def measure_transfer(
         >>> [record.chart for record in measured.records]
         ['transfer/accuracy/itself/eps=0.1']
     """
+    seed = check_seed(seed)
     eps = check_eps("eps", eps, norm)
     if not isinstance(sources, Mapping) or not sources:
         raise SparsityError(f"sources={sources!r} names no source: write sources={{'dense': craft(dense, data, ...)}}")

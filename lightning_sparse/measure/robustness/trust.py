@@ -52,7 +52,7 @@ def verdict(checks: Sequence[Record], eps: float | None = None) -> str:
         eps: the eps of the number; None for a number about the whole curve, for which every check counts.
 
     Returns:
-        ``"passed"``, or ``"failed: "`` and the names of the checks that failed; empty if there are no checks.
+        ``"passed"``, or ``"failed: "`` and the names of the checks that failed; empty if no check was made.
 
     Example:
         >>> rows = [
@@ -62,8 +62,8 @@ def verdict(checks: Sequence[Record], eps: float | None = None) -> str:
         >>> verdict(rows, 0.1), verdict(rows, 0.2), verdict([], 0.1)
         ('failed: noise', 'passed', '')
     """
-    if not checks:
-        return ""
     decisive = [row for row in checks if eps is None or row.eps == eps or row.metric in OF_THE_MODEL]
+    if not any(row.trust for row in decisive):
+        return ""
     failed = (row.metric.removeprefix("trust_").replace("_", " ") for row in decisive if has_failed(row.trust))
     return verdict_of(failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choice, check_choices
+from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
@@ -89,6 +89,7 @@ def measure_corruptions(
         >>> measured.arrays["right"].shape
         (6, 2)
     """
+    seed = check_seed(seed)
     names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
     strengths = _check_severities(severities)
     images, labels = images_and_labels(data)
@@ -131,6 +132,10 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int = 0) -> Tenso
         >>> corrupt(torch.full((1, 1, 4, 4), 0.5), "occlusion", 3).sum().item()  # a square of 2 pixels is black
         6.0
     """
+    seed = check_seed(seed)
+    check_images(
+        images, torch.zeros(len(images) if isinstance(images, Tensor) and images.dim() else 1, dtype=torch.long)
+    )
     function, (severity,) = CORRUPTIONS[check_choice("name", name, CORRUPTIONS)], _check_severities([severity])
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
     return function(images, severity, generator).clamp(0, 1)
@@ -205,8 +210,8 @@ def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0
 
 
 def _check_severities(severities: Sequence[int]) -> list[int]:
-    listed = [] if isinstance(severities, int | str) else list(severities)
-    if not listed or any(isinstance(severity, bool) or severity not in SEVERITIES for severity in listed):
+    listed = list(severities) if isinstance(severities, Collection) and not isinstance(severities, str) else []
+    if not listed or not all(type(severity) is int and severity in SEVERITIES for severity in listed):
         raise SparsityError(f"severities={severities!r} are not from 1, 2, 3: write severities=[1, 2, 3]")
     return sorted(set(listed))
 

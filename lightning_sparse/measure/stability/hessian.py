@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.results.records import Measured, Record
@@ -69,10 +70,11 @@ def measure_hessian(
         >>> measured.records[0].value > 0
         True
     """
+    seed = check_seed(seed)
     check_count("iterations", iterations, write=100)
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
-    weights, living = _directions(classifier.model, masks or {})
+    weights, living = _directions(classifier.model, {} if masks is None else masks)
     count, total = sum(int(mask.sum()) for mask in living), sum(mask.numel() for mask in living)
     if count == 0:
         raise SparsityError("masks leave no living connection: give masks under which at least one lives")
@@ -115,17 +117,7 @@ def _directions(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[list[nn.
     named = {name: weight for name, weight in model.named_parameters() if weight.is_floating_point()}
     if not named:
         raise SparsityError(f"model={type(model).__name__} has no parameters: there is no weight to curve the loss in")
-    for name, mask in masks.items():
-        if name not in named:
-            raise SparsityError(
-                f"masks[{name!r}] is of no parameter: give masks by the names of model.named_parameters(), such as "
-                f"{next(iter(named))!r}"
-            )
-        if mask.dtype != torch.bool or mask.shape != named[name].shape:
-            raise SparsityError(
-                f"masks[{name!r}] is {mask.dtype} {tuple(mask.shape)}: give torch.bool {tuple(named[name].shape)}, True "
-                "where a connection lives"
-            )
+    check_weight_masks(masks, named)
     living = [
         masks[name].to(weight.device) if name in masks else torch.ones_like(weight, dtype=torch.bool)
         for name, weight in named.items()

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import check_seed
 from lightning_sparse.measure.calibration import temperature_of
-from lightning_sparse.measure.checks import with_forward
-from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
+from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured
@@ -57,11 +56,13 @@ def measure_jacobian(
         >>> np.allclose(measured.arrays["jacobian_norm"], model[1].weight.norm().item())
         True
     """
+    seed = check_seed(seed)
     images, labels = images_and_labels(data)
     classifier = as_classifier(model)
     # Compiled modules run eagerly: their backward pass can run only once, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):
         logits = logits_of(classifier, images, labels, batch_size=batch_size)
+        check_gradient(classifier, images)
         temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         norms = []
         with tqdm(total=len(images), desc="Jacobian", disable=not progress, leave=False) as bar:
@@ -87,13 +88,6 @@ def _norms(classifier: nn.Module, images: Tensor) -> Tensor:
     logits = classifier(pixels.clone())
     squares = torch.zeros(len(images), dtype=torch.float64)
     for of_class in logits.unbind(dim=1):
-        gradient = None
-        if of_class.requires_grad:
-            (gradient,) = torch.autograd.grad(of_class.sum(), pixels, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            raise SparsityError(
-                "the logits have no gradient in the pixels: the model detaches them or runs under no_grad; write "
-                f"{with_forward('...')} with a differentiable path from pixels to logits"
-            )
+        (gradient,) = torch.autograd.grad(of_class.sum(), pixels, retain_graph=True)
         squares += gradient.flatten(1).square().sum(dim=1).cpu().double()
     return squares.sqrt()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import check_count
+from lightning_sparse.errors import check_count, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
@@ -49,6 +49,7 @@ def measure_shift_consistency(
         >>> measure_shift_consistency(model, (images, torch.tensor([0, 1]))).records[0].value
         1.0
     """
+    seed = check_seed(seed)
     images, labels = images_and_labels(data)
     check_images(images, labels)
     height, width = images.shape[-2:]

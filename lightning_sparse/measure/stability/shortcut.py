@@ -45,8 +45,9 @@ def measure_shortcut(model: nn.Module, data: Mapping[str, Data], *, batch_size: 
         >>> {row.metric: row.value for row in rows}["shortcut_reliance"]
         1.0
     """
-    if set(data) != set(VERSIONS):
-        raise SparsityError(f"data holds {', '.join(data) or 'nothing'}: give {', '.join(VERSIONS)}")
+    if not isinstance(data, Mapping) or set(data) != set(VERSIONS):
+        what = ", ".join(map(str, data)) or "nothing" if isinstance(data, Mapping) else f"a {type(data).__name__}"
+        raise SparsityError(f"data holds {what}: give a dict of {', '.join(VERSIONS)}")
     arrays: dict[str, npt.NDArray[Any]] = {}
     right: dict[str, npt.NDArray[np.bool_]] = {}
     rows = []

@@ -50,6 +50,12 @@ def test_a_key_that_nothing_reads_is_refused(checked, path, guess):
     assert guess in str(error.value)
 
 
+@pytest.mark.parametrize("group", ["model", "sparsity", "trainer", "callbacks.monitor"])
+def test_what_would_be_left_unbuilt_is_refused(checked, group):
+    with pytest.raises(SparsityError, match=f"{group}._partial_=True would leave it unbuilt"):
+        checked({f"{group}._partial_": True})
+
+
 @pytest.mark.parametrize(("choice", "key"), [("sparsity=dense", "foo"), ("sparsity=small_dense", "turnover")])
 def test_a_network_without_a_method_has_no_settings_of_none(checked, choice, key):
     with pytest.raises(SparsityError, match=f"sparsity.{key}=1 is no setting"):

@@ -62,5 +62,5 @@ def test_a_row_counts_what_is_undefined():
 
 def test_maps_that_are_no_maps_are_refused():
     for measure in (gini, complexity):
-        with pytest.raises(SparsityError, match="one map per image"):
+        with pytest.raises(SparsityError, match="give numbers of that shape"):
             measure(np.zeros((3, 3)))

@@ -139,8 +139,8 @@ def test_a_control_of_dense_models_against_dense_models_forgets_less(digits):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((SPARSE[0], DENSE, LABELS), r"sparse_predictions have shape \(8,\), not \(models, n\)"),
-        ((SPARSE, DENSE, LABELS[:, None]), r"labels have shape \(8, 1\), not \(n,\)"),
+        ((SPARSE[0], DENSE, LABELS), r"sparse_predictions has shape \(8,\), not \(models, n\)"),
+        ((SPARSE, DENSE, LABELS[:, None]), r"labels has shape \(8, 1\), not \(n,\)"),
         ((SPARSE, DENSE[:, :5], LABELS), "dense_predictions are of 5 images, and labels of 8"),
         ((SPARSE.astype(float), DENSE, LABELS), "integers from 0 on.*logits.argmax"),
         ((SPARSE, DENSE - 1, LABELS), "dense_predictions are not classes"),

@@ -106,7 +106,7 @@ def test_what_torchattacks_would_swallow_is_refused(digits, name):
     images, labels = digits.images[:4], digits.labels[:4]
     for wrong_images, wrong_labels, says in (
         (images, torch.full_like(labels, -1), "reach -1"),
-        (images * 16, labels, "images / 255"),
+        (images * 16, labels, "images / 16, if that is white"),
         (images - 0.5, labels, r"as_classifier\(model, mean="),
     ):
         with pytest.raises(SparsityError, match=says):

@@ -344,7 +344,7 @@ def detached(model):
 
 
 def test_a_model_without_gradients_is_refused(digits):
-    with pytest.raises(SparsityError, match="carry no gradient back to the pixels"):
+    with pytest.raises(SparsityError, match="have no gradient in the pixels"):
         measure_robustness(detached(digits.model), (digits.images, digits.labels), eps=[0.1])
 
 

@@ -279,5 +279,18 @@ def test_a_check_of_one_eps_decides_that_eps_and_one_of_the_model_all():
     assert verdict(rows, 0.1) == "failed: noise, black box"
 
 
+def test_with_one_image_no_check_of_images_passes(digits):
+    right = digits.model.eval()(digits.images).argmax(dim=1) == digits.labels
+    one = digits.images[right][:1], digits.labels[right][:1]
+    found = measure_robustness(digits.model, one, eps=[1e-3]).records
+    assert {row.metric.removeprefix("trust_") for row in checks(found)} == CHECKS
+    assert all(row.trust == "" and row.detail.startswith("not enough images: ") for row in checks(found))
+    assert verdicts(found) == [""]
+    same = measure_robustness(digits.model, tuple(part.repeat_interleave(2, dim=0) for part in one), eps=[1e-3]).records
+    assert [row.metric for row in checks(same) if row.trust != "passed"] == ["trust_to_zero"]  # one class
+    noisy = measure_robustness(Noisy(digits.model), one, eps=[1e-3]).records
+    assert "deterministic" in verdicts(noisy)[0]  # a failure stays one
+
+
 def test_thresholds_are_the_published_ones_or_stricter():
     assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.01, 1e-4, 2)

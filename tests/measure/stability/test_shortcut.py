@@ -70,7 +70,7 @@ def test_reliance_is_the_mean_of_single_images_and_its_interval_is_theirs():
 
 def test_versions_that_do_not_fit_are_refused():
     data = versions(LABELS)
-    with pytest.raises(SparsityError, match="give aligned, absent, conflicting"):
+    with pytest.raises(SparsityError, match="give a dict of aligned, absent, conflicting"):
         measure_shortcut(reader(1.0, 1.0), {"aligned": data["aligned"]})
     other = (data["absent"][0], LABELS.roll(1))
     with pytest.raises(SparsityError, match="labels of 'absent'"):
