@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,19 +80,17 @@ class InMemory(Images):
 
 
 class OnDisk(Images):
-    """Images of a torchvision ImageFolder, each read when it is needed."""
+    """Images in files, each read when it is needed, by a function that gives a tensor (channels, height, width)."""
 
-    def __init__(self, folder: Any, indices: Tensor) -> None:
-        self.folder, self.indices = folder, indices
-        self.labels = torch.tensor(folder.targets)[indices]
+    def __init__(self, files: Sequence[str], labels: Tensor, read: Callable[[str], Tensor]) -> None:
+        self.files, self.labels, self.read = files, labels, read
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        chosen = [int(self.indices[index]) for index in indices]
-        return torch.stack([self.folder[index][0] for index in chosen]), self.labels[torch.as_tensor(indices)]
+        return torch.stack([self.read(self.files[index]) for index in indices]), self.labels[torch.as_tensor(indices)]
 
     def subset(self, indices: Tensor) -> OnDisk:
         """Keep only some images."""
-        return OnDisk(self.folder, self.indices[indices])
+        return OnDisk([self.files[index] for index in indices.tolist()], self.labels[indices], self.read)
 
 
 def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -102,10 +100,15 @@ def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Te
         SparsityError: if a class is too small to be split.
     """
     split = need("sklearn.model_selection").train_test_split
-    try:
-        rest, chosen = split(torch.arange(len(labels)), test_size=size, random_state=seed, stratify=labels)
-    except ValueError as error:
+    n, (present, counts) = len(labels), torch.unique(labels, return_counts=True)
+    chosen, classes = size if isinstance(size, int) else math.ceil(size * n), len(present)
+    if int(counts.min()) < 2:
+        alone = int(present[counts.argmin()])
+        raise SparsityError(f"class {alone} has a single image of {n}, and cannot be split: give it at least 2 images")
+    if min(chosen, n - chosen) < classes:
         raise SparsityError(
-            f"{len(labels)} images cannot be split by class into {size:g} and the rest: {error}"
-        ) from error
+            f"{n} images of {classes} classes cannot be split into {chosen} and {n - chosen}: ask for {classes} to "
+            f"{n - classes}, or for all {n}"
+        )
+    rest, chosen = split(torch.arange(n), test_size=size, random_state=seed, stratify=labels)
     return rest.sort().values, chosen.sort().values

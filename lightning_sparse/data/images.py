@@ -11,8 +11,16 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from lightning_sparse.data.datasets import Batch, EpochShuffle, Images, InMemory, OnDisk, stratified_split
-from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.data.checks import (
+    check_images,
+    check_labels,
+    check_root,
+    check_shape,
+    check_statistics,
+    check_validation,
+)
+from lightning_sparse.data.datasets import Batch, EpochShuffle, Images, InMemory, stratified_split
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag, check_seed, check_share
 from lightning_sparse.extras import need
 
 
@@ -26,22 +34,27 @@ class ImageData(LightningDataModule):
     Args:
         name: ``"digits"`` (scikit-learn's, bundled), ``"planted"`` (the same in larger images, see
             :mod:`lightning_sparse.data.planted_digits`), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"`` or ``"folder"``
-            (``root/train/<class>/*`` and ``root/test/<class>/*``).
-        shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to.
-        classes: number of classes.
-        mean: mean of each channel, for a model that normalises.
-        std: standard deviation of each channel, likewise.
+            (``root/train/<class>/*`` and ``root/test/<class>/*``). Images of a folder are turned as their EXIF orientation
+            says, transparent pixels are drawn on white, and grey levels of 16 bits are kept; hidden files and folders are
+            left out, with a warning that names them.
+        shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to, with 1 channel
+            (grey) or 3 (colour).
+        classes: number of classes, at least 2; each needs images in every split.
+        mean: mean of each channel, or one for all, in [0, 1], for a model that normalises.
+        std: standard deviation of each channel, or one for all, in (0, 1], likewise.
         shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
-        root: folder of the files; not read for digits and planted.
+        root: folder of the files, in which ``~`` is the home folder; not read for digits and planted.
         download: whether torchvision may fetch what is missing in ``root``.
         batch_size: images per training batch.
         validation: share of the training split kept for validation, in (0, 1).
-        split_seed: seed of the splits.
-        shuffle_seed: seed of the training order.
+        split_seed: seed of the splits, 0 to 2**32 - 1; None is 0.
+        shuffle_seed: seed of the training order, likewise.
         num_workers: worker processes of each loader; images held in memory need none.
 
     Raises:
-        SparsityError: if a name is unknown, the folder does not exist, or the data have another shape or more classes.
+        SparsityError: at once if an argument is out of range or the folder does not exist; in ``setup``, before any training,
+            if a file is missing, broken, or cannot be read rightly, which names it; if the data have another shape or other
+            classes; or if all pixels of a split are equal.
 
     Example:
         >>> data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.31], std=[0.38])
@@ -70,22 +83,20 @@ class ImageData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.kind = check_choice("data name", name, _LOADERS)
+        self.shape, self.classes = check_shape(name, shape, _CHANNELS[name]), check_count("classes", classes, 2)
+        self.mean, self.std = check_statistics(mean, std, self.shape[0])
         if not 0.0 < check_share("validation", validation) < 1.0:
             raise SparsityError(f"validation={validation} leaves an empty split: write a share such as 0.1")
+        self.validation = validation
         self.shortcut = check_share("shortcut", shortcut)
         if shortcut and name != "planted":
             raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
-        self.root = None if root is None else Path(root)
-        found = self.root is not None and (self.root.is_dir() or (download and name != "folder"))
-        if not found and name not in _BUNDLED:
-            raise SparsityError(
-                f"data folder root={str(root)!r} does not exist: write data.root=/path/to/the/folder that holds {name}"
-                + ("" if name == "folder" else ", or data.download=true to fetch it there")
-            )
-        self.shape, self.classes = tuple(shape), classes
-        self.mean, self.std = list(mean), list(std)
-        self.download, self.batch_size, self.validation = download, batch_size, validation
-        self.split_seed, self.shuffle_seed, self.num_workers = split_seed, shuffle_seed, num_workers
+        self.download = check_flag("download", download)
+        self.root = None if name in _BUNDLED else check_root(name, root, self.download)
+        self.batch_size = check_count("batch_size", batch_size, write=128)
+        self.split_seed = check_seed(split_seed, "split_seed")
+        self.shuffle_seed = check_seed(shuffle_seed, "shuffle_seed")
+        self.num_workers = check_count("num_workers", num_workers, 0, most=_MOST_WORKERS)
         self._splits: dict[str, Images] = {}
 
     def setup(self, stage: str = "fit") -> None:
@@ -93,13 +104,11 @@ class ImageData(LightningDataModule):
         if self._splits:
             return
         train, test = _LOADERS[self.kind](self)
-        for split in (train, test):
-            shape, classes = tuple(split[[0]][0].shape[1:]), int(split.labels.max()) + 1
-            if shape != self.shape or classes > self.classes:
-                raise SparsityError(
-                    f"{self.kind} holds images of shape {shape} in {classes} classes, not shape={self.shape} in "
-                    f"classes={self.classes}: correct data.shape and data.classes"
-                )
+        kind = self.kind if self.root is None else f"{self.kind} in {str(self.root)!r}"
+        for name, images in (("training", train), ("test", test)):
+            check_images(f"the {name} split of {kind}", images, self.shape)
+        check_labels(kind, train.labels, test.labels, self.classes)
+        check_validation(self.validation, len(train), self.classes)
         kept, held_out = stratified_split(train.labels, self.validation, self.split_seed)
         self._splits = {"train": train.subset(kept), "validation": train.subset(held_out), "test": test}
 
@@ -117,16 +126,19 @@ class ImageData(LightningDataModule):
         """Return the indices of the images that :meth:`split` takes, without reading any.
 
         Raises:
-            SparsityError: if ``most`` is too small to hold every class.
+            SparsityError: if there is no such split, or ``most`` is no number of images that holds every class.
         """
         self.setup()
-        images = self._splits[name]
-        if most is None or most >= len(images):
+        images = self._splits[check_choice("split", name, self._splits)]
+        if most is None:
             return list(range(len(images)))
-        if most < self.classes:
+        if isinstance(most, bool) or not isinstance(most, int) or most < self.classes:
             raise SparsityError(
-                f"{most} images cannot hold all {self.classes} classes: ask for at least {self.classes}"
+                f"{most!r} images cannot hold all {self.classes} classes: ask for at least {self.classes}, in whole numbers, "
+                f"or for all {len(images)}"
             )
+        if most >= len(images):
+            return list(range(len(images)))
         places: list[int] = stratified_split(images.labels, most, self.split_seed)[1].tolist()
         return places
 
@@ -141,8 +153,8 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Give shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""
-        images = self._splits["train"]
-        return self._loader("train", sampler=EpochShuffle(len(images), self.shuffle_seed))
+        self.setup()
+        return self._loader("train", sampler=EpochShuffle(len(self._splits["train"]), self.shuffle_seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Give validation batches, in order."""
@@ -153,6 +165,7 @@ class ImageData(LightningDataModule):
         return self._loader("test")
 
     def _loader(self, split: str, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
+        self.setup()
         size = self.batch_size if split == "train" else 4 * self.batch_size
         workers: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": _unchanged}
         return DataLoader(self._splits[split], batch_size=size, sampler=sampler, **workers)
@@ -178,53 +191,29 @@ def _planted(data: ImageData) -> tuple[Images, Images]:
     return train, test
 
 
-def _torchvision(data: ImageData) -> tuple[Images, Images]:
-    datasets = need("torchvision.datasets")
-    source = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
-    splits = []
-    for train in (True, False):
-        try:
-            files = source(root=data.root, train=train, download=data.download)
-        except RuntimeError as error:
-            raise SparsityError(
-                f"root={str(data.root)!r} holds no {data.kind} in torchvision's layout: write data.root=/path/to/the/folder "
-                "that torchvision downloaded to, or data.download=true to fetch it there"
-            ) from error
-        pixels = torch.as_tensor(files.data)  # (n, h, w) or (n, h, w, c), bytes
-        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        splits.append(InMemory(pixels, torch.as_tensor(files.targets), 255.0))
-    return splits[0], splits[1]
+def _published(data: ImageData) -> tuple[Images, Images]:
+    from lightning_sparse.data.published import published
+
+    assert data.root is not None
+    return published(data.kind, data.root, download=data.download)
 
 
 def _folder(data: ImageData) -> tuple[Images, Images]:
-    datasets, v2 = need("torchvision.datasets"), need("torchvision.transforms.v2")
-    channels, height, width = data.shape
-    steps = [v2.Grayscale()] if channels == 1 else []
-    steps += [v2.Resize(max(height, width)), v2.CenterCrop((height, width)), v2.ToImage()]
-    transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
-    splits: list[OnDisk] = []
-    for name in ("train", "test"):
-        path = Path(str(data.root)) / name
-        if not path.is_dir():
-            raise SparsityError(
-                f"{str(path)!r} does not exist: put images in root/train/<class>/ and root/test/<class>/"
-            )
-        folder = datasets.ImageFolder(path, transform)
-        if splits and folder.classes != splits[0].folder.classes:
-            raise SparsityError(
-                f"root/test holds the classes {', '.join(folder.classes)}, root/train {', '.join(splits[0].folder.classes)}: "
-                "give both the same folders, because labels are numbers in their order"
-            )
-        splits.append(OnDisk(folder, torch.arange(len(folder))))
-    return splits[0], splits[1]
+    need("torchvision")
+    from lightning_sparse.data.image_folder import image_folder
+
+    assert data.root is not None
+    return image_folder(data.root, data.shape)
 
 
 _BUNDLED = ("digits", "planted")
+_MOST_WORKERS = 1024  # each is a process
+_CHANNELS = {"digits": (1,), "planted": (1,), "mnist": (1,), "fashion_mnist": (1,), "cifar10": (3,), "folder": (1, 3)}
 _LOADERS: dict[str, Callable[[ImageData], tuple[Images, Images]]] = {
     "digits": _digits,
     "planted": _planted,
-    "mnist": _torchvision,
-    "fashion_mnist": _torchvision,
-    "cifar10": _torchvision,
+    "mnist": _published,
+    "fashion_mnist": _published,
+    "cifar10": _published,
     "folder": _folder,
 }

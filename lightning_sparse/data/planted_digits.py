@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.data.datasets import stratified_split
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import SparsityError, check_seed, check_share
 from lightning_sparse.extras import need
 
 SIDE = 16
@@ -50,7 +50,7 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
         Training images, of which validation is still to be cut, and test images.
 
     Raises:
-        SparsityError: if ``shortcut`` is not a share.
+        SparsityError: if ``shortcut`` is not a share, or ``seed`` no integer from 0 to 2**32 - 1.
 
     Example:
         >>> train, test = planted(shortcut=0.5)
@@ -58,6 +58,7 @@ def planted(seed: int = 0, shortcut: float = 0.0) -> tuple[Planted, Planted]:
         (torch.Size([1437, 1, 16, 16]), 360, 718)
     """
     check_share("shortcut", shortcut)
+    seed = check_seed(seed)
     bunch = need("sklearn.datasets").load_digits()
     digits, labels = torch.tensor(bunch.images).float() / 16, torch.tensor(bunch.target)
     generator = torch.Generator().manual_seed(seed)

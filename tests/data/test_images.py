@@ -144,7 +144,7 @@ def test_a_folder_without_the_files_and_data_of_another_shape_are_refused(tmp_pa
         ImageData("mnist", **MNIST, root=tmp_path).setup()
     with pytest.raises(SparsityError, match=r"root/train/<class>/"):
         ImageData("folder", **CIFAR, root=tmp_path).setup()
-    with pytest.raises(SparsityError, match=r"shape \(1, 8, 8\) in 10 classes, not shape=\(1, 28, 28\)"):
+    with pytest.raises(SparsityError, match=r"shape \(1, 8, 8\), not shape=\(1, 28, 28\): write shape=\[1,8,8\]"):
         ImageData("digits", **MNIST).setup()
 
 
@@ -153,7 +153,7 @@ def test_a_test_folder_with_other_classes_is_refused(tmp_path):
         for name in names:
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / split / name / "0.png")
-    with pytest.raises(SparsityError, match="root/test holds the classes a, c, root/train a, b, c"):
+    with pytest.raises(SparsityError, match="test' has no class folder b, as train has"):
         ImageData("folder", **{**CIFAR, "classes": 3}, root=tmp_path).setup()
 
 
