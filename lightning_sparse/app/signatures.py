@@ -88,7 +88,7 @@ def takes_anything(found: Definition) -> bool:
     """Whether its arguments cannot be listed: it has ``**others``, is decorated, or inherits from what cannot be read.
 
     Example:
-        >>> [takes_anything(definition(path)) for path in ("lightning_sparse.GradualPruning", "hydra.utils.instantiate")]
+        >>> [takes_anything(definition(path)) for path in ("lightning_sparse.GradualPruning", "tqdm.tqdm")]
         [False, True]
     """
     node, ours = found.node, found.module.startswith("lightning_sparse.")

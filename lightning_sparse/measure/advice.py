@@ -45,10 +45,10 @@ def with_forward(logits: str) -> str:
         'as_classifier(model, forward=lambda model, x: model(x)[0])'
         >>> with advice_for(COMMAND_LINE):
         ...     with_forward("model(x)[0]")
-        'return outputs[0] where the forward() of your module returns outputs'
+        "`return outputs[0]` where your module's forward() returns outputs"
     """
     if _place.get() == COMMAND_LINE:
-        return f"return {logits.replace('model(x)', 'outputs')} where the forward() of your module returns outputs"
+        return f"`return {logits.replace('model(x)', 'outputs')}` where your module's forward() returns outputs"
     return f"{_caller()}, forward=lambda model, x: {logits})"
 
 

@@ -75,18 +75,18 @@ def test_outputs_that_are_no_logits_are_refused_and_what_the_message_says_is_tak
     for says, written in (
         (
             lambda net, x: {"scores": net(x), "loss": None},
-            "return outputs['scores'] where the forward() of your module returns outputs",
+            "`return outputs['scores']` where your module's forward() returns outputs",
         ),
-        (lambda net, x: (net(x), x), "return outputs[0] where the forward() of your module returns outputs"),
+        (lambda net, x: (net(x), x), "`return outputs[0]` where your module's forward() returns outputs"),
         (
             lambda net, x: net(x).softmax(1),
-            "return outputs.clamp_min(1e-30).log() where the forward() of your module returns outputs",
+            "`return outputs.clamp_min(1e-30).log()` where your module's forward() returns outputs",
         ),
     ):
         with pytest.raises(SparsityError, match="not logits") as error:
             check(Own(says), data)
         assert written in str(error.value)
-        code = written.removeprefix("return ").removesuffix(" where the forward() of your module returns outputs")
+        code = written.removeprefix("`return ").removesuffix("` where your module's forward() returns outputs")
         check(Own(lambda net, x, says=says, code=code: eval(code, {"outputs": says(net, x)})), data)
 
 
