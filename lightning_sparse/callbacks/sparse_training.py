@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.callbacks.trainer.engine_callback import EngineCallback
@@ -10,6 +10,7 @@ from lightning_sparse.engine.allocation import Allocation
 from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.returned import check_loss_fn
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
@@ -93,12 +94,7 @@ class SparseTraining(EngineCallback):
         total_steps: int | None = None,
         compact_masks: bool = False,
     ) -> None:
-        if loss_fn is not None and not callable(loss_fn):
-            raise SparsityError(
-                f"loss_fn={loss_fn!r} is not a function: write loss_fn=(module, batch) -> scalar tensor"
-            )
-        if rewind is not None and not isinstance(rewind, Rewind):
-            raise SparsityError(f"rewind={rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
+        check_loss_fn(loss_fn, "module")
         if not isinstance(sparsity, Curve):
             sparsity = Curve(check_share("sparsity", sparsity, one_allowed=False))
         if not isinstance(turnover, Curve):
@@ -116,8 +112,8 @@ class SparseTraining(EngineCallback):
             rounds=rounds,
             score_batches=score_batches,
             rewind=rewind,
-            include=_names("include", include),
-            exclude=_names("exclude", exclude),
+            include=include,
+            exclude=exclude,
             seed=seed,
             total_steps=total_steps,
             compact_masks=compact_masks,
@@ -168,9 +164,3 @@ class SparseTraining(EngineCallback):
         from lightning_sparse.drawing.schedules import schedule_table
 
         return schedule_table(self.recipe, total_steps, most)
-
-
-def _names(argument: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(patterns, str | Mapping) or not all(isinstance(pattern, str) for pattern in patterns or ()):
-        raise SparsityError(f"{argument}={patterns!r} is not a list: write {argument}=['pattern', ...]")
-    return None if patterns is None else tuple(patterns)

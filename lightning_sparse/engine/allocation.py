@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_sparse.engine.returned import calling, counts, unwritten
 from lightning_sparse.engine.selection import count_true, extremes, lowest
 
 Tensors = Mapping[str, Tensor]  # one for each layer
@@ -90,6 +91,16 @@ def globally(
 
 
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
+
+
+def shared(allocation: Allocation, scores: Tensors, masks: Tensors, living: int) -> dict[str, int]:
+    """Ask an allocation for its counts; those of a user's own function are checked, and it gets copies of both mappings."""
+    if any(allocation is named for named in ALLOCATIONS.values()):
+        return allocation(scores, masks, living)
+    told = {f"{what}[{name!r}]": part[name] for what, part in (("scores", scores), ("masks", masks)) for name in masks}
+    with unwritten(allocation, "the allocation", told), calling("an allocation", allocation):
+        found = allocation({name: scores[name] for name in masks}, dict(masks), living)
+    return counts(allocation, found, masks, living)
 
 
 def check_allocation(allocation: Allocation, *of_a_training: Any) -> None:

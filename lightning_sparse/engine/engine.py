@@ -63,6 +63,7 @@ class Engine:
         )
         self.history: list[Update] = []
         self._scoring = Scoring(recipe, parameters, look)
+        self._scoring.try_own()
         if self.plan.rewind is not None and model is None:
             raise SparsityError("rewind= needs the model: build the Engine with model=")
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
