@@ -28,7 +28,7 @@ class RobustnessMonitor(Callback):
     ``tier="sweep"`` or ``"reference"``). Images and seed are the same at every look; weights, modes, random states and
     gradients are left as they were.
 
-    It sends ``robust/monitor/eps=0.1`` (``robust/monitor/L2/eps=1``), the share of all these images that are classified
+    It sends ``robust/monitor/eps_0.1`` (``robust/monitor/L2/eps_1``), the share of all these images that are classified
     correctly both clean and under attack, and ``sparsity`` to the Trainer's loggers; ModelCheckpoint can monitor the former.
     Under DDP each rank measures the same images, if ``data`` gives every rank the same.
 
@@ -128,7 +128,7 @@ class RobustnessMonitor(Callback):
 
     def _metrics(self) -> dict[str, float]:
         kind = "robust/monitor/" if self.norm == "Linf" else f"robust/monitor/{self.norm}/"
-        return {f"{kind}eps={row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]}
+        return {f"{kind}eps_{row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """If this is a spawned process, send the rows home."""

@@ -21,13 +21,13 @@ class SparsityMonitor(Callback):
 
     It sends to the Trainer's loggers, at every mask update and at the first batch of an epoch:
 
-    - ``sparsity`` (also a metric that ModelCheckpoint can monitor) and ``sparsity/<parameter>``;
+    - ``sparsity`` (also a metric that ModelCheckpoint can monitor) and ``layer_sparsity/<parameter>``;
     - ``turnover``: share of the living replaced by that update;
     - ``ever_lived``: share of all connections that have lived at some time, the "explored" weights of Liu et al. 2021,
       in-time over-parameterisation (arXiv 2102.02887);
     - ``age/mean`` and ``age/median``: optimizer steps since the living were born, and ``survivors``: the share of them
       that have lived since the training began, without a break;
-    - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
+    - ``dead_units`` and ``layer_dead_units/<parameter>``: share of units that carry nothing, see
       :func:`~lightning_sparse.anatomy.dead_units.dead_units`. The first batch's autograd graph shows which layer feeds
       which: in plain chains of layers (inside residual branches too) whole paths count, elsewhere only missing incoming
       connections do. It warns by name, once each, of a layer that nothing flows through any more and of outputs that are the
