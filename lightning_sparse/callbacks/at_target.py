@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.errors import SparsityError, check_count
 
 
 class AtTargetSparsity:
@@ -24,18 +27,31 @@ class AtTargetSparsity:
         >>> mine = Mine(monitor="loss", patience=5)
     """
 
+    _validated = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse wrong arguments before any time is spent: Lightning reads some of them only when it first saves."""
+        if isinstance(self, ModelCheckpoint | EarlyStopping):
+            _check_arguments(self)
+        self._validated = False
+        super().setup(trainer, pl_module, stage)  # type: ignore[misc]
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Pass on at the target sparsity."""
         if _reached(trainer):
             super().on_train_batch_end(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pass on at the target sparsity."""
+        """Refuse a monitor that the first epoch has not logged; pass on at the target sparsity."""
+        waits = trainer.enable_validation and not self._validated  # for the first validation
+        if isinstance(self, ModelCheckpoint | EarlyStopping) and not waits:
+            _check_monitor(self, trainer)
         if _reached(trainer):
             super().on_train_epoch_end(trainer, pl_module)  # type: ignore[misc]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pass on at the target sparsity."""
+        self._validated = self._validated or not trainer.sanity_checking
         if _reached(trainer):
             super().on_validation_end(trainer, pl_module)  # type: ignore[misc]
 
@@ -71,6 +87,45 @@ class StopAtTarget(AtTargetSparsity, EarlyStopping):
         >>> from lightning_sparse import GradualPruning, StopAtTarget
         >>> callbacks = [GradualPruning(0.9), StopAtTarget(monitor="loss", patience=5)]
     """
+
+
+LATE = ("robust/monitor/", "vog/")  # what our own monitors may log only after some epochs
+
+
+def _check_arguments(callback: Any) -> None:
+    who, given = type(callback).__name__, vars(callback)
+    for name, example in (("monitor", "'val_loss'"), ("filename", "'{epoch}'")):
+        value = given.get(name)
+        if not (value is None or isinstance(value, str)) or value == "":
+            raise SparsityError(f"{name}={value!r} of {who} is not a name: write {name}={example}")
+    for name, example in (("min_delta", 0.0), ("stopping_threshold", 0.9), ("divergence_threshold", 5.0)):
+        value = given.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise SparsityError(
+                f"{name} of {who} is a {type(value).__name__}, not a number: write one such as {name}={example}"
+            )
+    if "patience" in given:
+        check_count(f"patience of {who}", given["patience"], 0, write=3)
+    interval = given.get("_train_time_interval")
+    if not (interval is None or isinstance(interval, timedelta)):
+        raise SparsityError(
+            f"train_time_interval={interval!r} of {who} is not a timedelta: write train_time_interval=timedelta(minutes=10)"
+        )
+
+
+def _check_monitor(callback: Any, trainer: Trainer) -> None:
+    """Refuse a metric that was not logged in a whole epoch: Lightning would say so when the target is reached."""
+    name, logged = callback.monitor, sorted(trainer.callback_metrics)
+    if name is None or name in logged or name.startswith(LATE) or not getattr(callback, "strict", True):
+        return
+    if trainer.fast_dev_run or trainer.current_epoch > 0:  # type: ignore[attr-defined]
+        return
+    close = get_close_matches(name, logged, n=1)
+    guess = f"did you mean {close[0]!r}?" if close else "log it in each epoch, or choose one of those"
+    raise SparsityError(
+        f"monitor={name!r} of {type(callback).__name__} was not logged in the first epoch: {guess} (logged: "
+        f"{', '.join(logged)})"
+    )
 
 
 def _reached(trainer: Trainer) -> bool:

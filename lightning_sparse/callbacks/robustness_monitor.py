@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError, check_count
@@ -19,7 +20,7 @@ from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness
 
 
-class RobustnessMonitor(Callback):
+class RobustnessMonitor(OneOfAKind):
     """Log the robust accuracy of the network that is being trained, against its sparsity.
 
     It attacks a few hundred images by PGD of 10 steps from one random start, at the end of the first epoch, of each epoch in
@@ -54,6 +55,8 @@ class RobustnessMonitor(Callback):
         >>> callbacks = [GradualPruning(0.9), RobustnessMonitor(8 / 255, data=(images, labels))]
     """
 
+    instead = "one looks at several radii of one norm, eps=[0.1, 0.2]: leave one out"
+
     def __init__(
         self,
         eps: float | Sequence[float],
@@ -87,6 +90,7 @@ class RobustnessMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the images; forget an earlier training, unless this one goes on with it on the same Trainer."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         if trainer.ckpt_path is None and trainer.global_step == 0:
@@ -98,7 +102,7 @@ class RobustnessMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if the masks have changed and ``every`` allows it."""
-        updates = {callback.state_key: len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
+        updates = {str(callback.state_key): len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
         news = not updates or updates != self._updates
         if news and (trainer.current_epoch + 1) % self.every == 0:
             self._updates = updates

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.callbacks.trainer.engine_callback import EngineCallback
@@ -99,25 +102,26 @@ class SparseTraining(EngineCallback):
             sparsity = Curve(check_share("sparsity", sparsity, one_allowed=False))
         if not isinstance(turnover, Curve):
             turnover = Curve(check_share("turnover", turnover))
-        recipe = Recipe(
-            sparsity=sparsity,
-            turnover=turnover,
-            drop=drop,
-            birth=birth,
-            grow=grow,
-            allocation=allocation,
-            every=every,
-            granularity=granularity,
-            redistribute=redistribute,
-            rounds=rounds,
-            score_batches=score_batches,
-            rewind=rewind,
-            include=include,
-            exclude=exclude,
-            seed=seed,
-            total_steps=total_steps,
-            compact_masks=compact_masks,
-        )
+        with _in_words_of(type(self)):
+            recipe = Recipe(
+                sparsity=sparsity,
+                turnover=turnover,
+                drop=drop,
+                birth=birth,
+                grow=grow,
+                allocation=allocation,
+                every=every,
+                granularity=granularity,
+                redistribute=redistribute,
+                rounds=rounds,
+                score_batches=score_batches,
+                rewind=rewind,
+                include=include,
+                exclude=exclude,
+                seed=seed,
+                total_steps=total_steps,
+                compact_masks=compact_masks,
+            )
         super().__init__(recipe, loss_fn)
 
     @property
@@ -164,3 +168,16 @@ class SparseTraining(EngineCallback):
         from lightning_sparse.drawing.schedules import schedule_table
 
         return schedule_table(self.recipe, total_steps, most)
+
+
+@contextmanager
+def _in_words_of(method: type) -> Iterator[None]:
+    """Say what a method's arguments are called: where ``drop`` is its ``criterion``, a message says ``criterion=``."""
+    try:
+        yield
+    except SparsityError as error:
+        said, taken = str(error), inspect.signature(method).parameters
+        for ours, theirs in (("drop", "criterion"), ("grow", "growth")):
+            if theirs in taken:
+                said = re.sub(rf"\b{ours}=", f"{theirs}=", said)
+        raise SparsityError(said) from error.__cause__

@@ -5,18 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.engine.monitoring import Monitoring
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_flag
 
 
-class SparsityMonitor(Callback):
+class SparsityMonitor(OneOfAKind):
     """Log what the masks do, which connections last, which units are cut off and what the training costs.
 
     It sends to the Trainer's loggers, at every mask update and at the first batch of an epoch:
@@ -55,7 +56,7 @@ class SparsityMonitor(Callback):
 
     def __init__(self, per_layer: bool = True) -> None:
         super().__init__()
-        self.per_layer = per_layer
+        self.per_layer = check_flag("per_layer", per_layer)
         self._monitoring = Monitoring()
         self._begun, self._step = False, 0
 
@@ -71,6 +72,7 @@ class SparsityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier training, unless this one goes on with it on the same Trainer; a checkpoint is read later."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit" and not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._monitoring = Monitoring()
 
@@ -83,7 +85,7 @@ class SparsityMonitor(Callback):
         """Begin only now, because the sparsity callback may come after this one."""
         if not self._begun:
             self._begun, self._step = True, trainer.global_step
-            engines = {callback.state_key: callback.engine for callback in callbacks_of(trainer, SparseTraining)}
+            engines = {str(callback.state_key): callback.engine for callback in callbacks_of(trainer, SparseTraining)}
             self._monitoring.begin(pl_module, {key: engine for key, engine in engines.items() if engine is not None})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:

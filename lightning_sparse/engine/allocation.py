@@ -13,12 +13,15 @@ An allocation may also be an object with any of these methods, as :class:`~light
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 from torch import Tensor
 
+from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.engine.returned import calling, counts, unwritten
 from lightning_sparse.engine.selection import count_true, extremes, lowest
+from lightning_sparse.errors import SparsityError, check_count
 
 Tensors = Mapping[str, Tensor]  # one for each layer
 Counts = Mapping[str, int]
@@ -138,6 +141,7 @@ def apportion(
         >>> apportion(14, {"a": 1.0, "b": 1.0}, most={"a": 4, "b": 100})
         {'a': 4, 'b': 10}
     """
+    _check_shares(living, weights, most, least)
     floors = {name: float(least if isinstance(least, int) else least[name]) for name in most}
 
     def quotas(scale: float) -> dict[str, float]:
@@ -153,6 +157,23 @@ def apportion(
     for name in by_remainder[: living - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
+    for name, numbers in (
+        ("weights", weights),
+        ("most", most),
+        *([] if isinstance(least, int) else [("least", least)]),
+    ):
+        if not isinstance(numbers, Mapping) or (most is not numbers and set(most) - set(numbers)):
+            raise SparsityError(
+                f"{name}={numbers!r} is not a mapping with a number for each layer: write {{name: mask.numel() for name, mask "
+                "in masks.items()}"
+            )
+        for layer in most:
+            if not 0 <= numbers[layer] < inf:
+                raise SparsityError(f"{name}[{layer!r}]={numbers[layer]!r} is not a number of at least 0: write 1.0")
+    check_count("living", living, 0, write="how many connections are to be shared")
 
 
 def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, int]:
@@ -194,6 +215,7 @@ def layer_table(masks: Mapping[str, Tensor]) -> str:
         head.weight  2 x 10            20      20     100.00
         total                         220      50      22.73
     """
+    check_tensors("masks", masks)
     rows = [(name, " x ".join(map(str, mask.shape)), mask.numel(), count_true(mask)) for name, mask in masks.items()]
     rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
     cells = [("layer", "shape", "connections", "living", "density %")]

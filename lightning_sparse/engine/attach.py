@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.plan_check import foresee
@@ -91,8 +92,7 @@ def attach(
 
 
 def _check_kinds(optimizer: object, model: object, state: object, batches: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise SparsityError(f"model={model!r} is not a torch.nn.Module: give the model that the optimizer trains")
+    check_module(model)
     if isinstance(optimizer, type) or not all(hasattr(optimizer, name) for name in ("step", "param_groups")):
         raise SparsityError(
             f"optimizer={optimizer!r} is not an optimizer: give torch.optim.SGD(model.parameters(), lr=0.1)"

@@ -20,7 +20,7 @@ from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
-from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed, check_share
+from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 
 NO_TURNOVER = Curve(0.0)
 
@@ -111,7 +111,6 @@ class Recipe:
                 f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
                 "start at sparsity 0"
             )
-        check_share("sparsity", self.sparsity.highest, one_allowed=False)
         if self.rewind is not None and not isinstance(self.rewind, Rewind):
             raise SparsityError(f"rewind={self.rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
         for name, most in (("rounds", 10_000), ("score_batches", 1_000_000)):

@@ -9,6 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.parameters import inputs_first, outputs_first
 from lightning_sparse.engine.allocation import (
     ALLOCATIONS,
@@ -136,6 +137,7 @@ def allocate(
         head.weight  10 x 300          3000     530      17.67
         total                        238200    2382       1.00
     """
+    check_tensors("parameters", parameters)
     check_share("sparsity", sparsity, one_allowed=False)
     units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
     units.check(parameters, [sparsity], allocation=allocation)
