@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag
 
 
 class AtTargetSparsity:
@@ -30,9 +33,7 @@ class AtTargetSparsity:
     _validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse wrong arguments before any time is spent: Lightning reads some of them only when it first saves."""
-        if isinstance(self, ModelCheckpoint | EarlyStopping):
-            _check_arguments(self)
+        """Forget an earlier training."""
         self._validated = False
         super().setup(trainer, pl_module, stage)  # type: ignore[misc]
 
@@ -67,6 +68,11 @@ class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
         >>> callbacks = [GradualPruning(0.9), CheckpointAtTarget(monitor="accuracy", mode="max")]
     """
 
+    @wraps(ModelCheckpoint.__init__)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        _check_given(ModelCheckpoint, self, args, named)
+        super().__init__(*args, **named)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last one, at the target sparsity."""
         if _reached(trainer):
@@ -88,29 +94,54 @@ class StopAtTarget(AtTargetSparsity, EarlyStopping):
         >>> callbacks = [GradualPruning(0.9), StopAtTarget(monitor="loss", patience=5)]
     """
 
+    @wraps(EarlyStopping.__init__)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        _check_given(EarlyStopping, self, args, named)
+        super().__init__(*args, **named)
 
+
+# What is read of Lightning's arguments: kinds, what they are called, and what to write.
+KINDS: dict[str, tuple[Any, str, str]] = {
+    "monitor": (str, "a name", "'val_loss'"),
+    "filename": (str, "a name", "'{epoch}'"),
+    "dirpath": (str | os.PathLike, "a path", "'checkpoints'"),
+    "min_delta": (int | float, "a number", "0.01"),
+    "stopping_threshold": (int | float, "a number", "0.9"),
+    "divergence_threshold": (int | float, "a number", "5.0"),
+    "train_time_interval": (timedelta, "a timedelta", "timedelta(minutes=10)"),
+}
+LEAST = {"save_top_k": -1, "every_n_train_steps": 0, "every_n_epochs": 0, "patience": 0}
+FLAGS = (
+    "save_weights_only",
+    "auto_insert_metric_name",
+    "save_on_exception",
+    "save_on_train_epoch_end",
+    "enable_version_counter",
+    "strict",
+    "check_finite",
+    "check_on_train_epoch_end",
+    "log_rank_zero_only",
+)
 LATE = ("robust/monitor/", "vog/")  # what our own monitors may log only after some epochs
 
 
-def _check_arguments(callback: Any) -> None:
-    who, given = type(callback).__name__, vars(callback)
-    for name, example in (("monitor", "'val_loss'"), ("filename", "'{epoch}'")):
-        value = given.get(name)
-        if not (value is None or isinstance(value, str)) or value == "":
-            raise SparsityError(f"{name}={value!r} of {who} is not a name: write {name}={example}")
-    for name, example in (("min_delta", 0.0), ("stopping_threshold", 0.9), ("divergence_threshold", 5.0)):
-        value = given.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise SparsityError(
-                f"{name} of {who} is a {type(value).__name__}, not a number: write one such as {name}={example}"
-            )
-    if "patience" in given:
-        check_count(f"patience of {who}", given["patience"], 0, write=3)
-    interval = given.get("_train_time_interval")
-    if not (interval is None or isinstance(interval, timedelta)):
-        raise SparsityError(
-            f"train_time_interval={interval!r} of {who} is not a timedelta: write train_time_interval=timedelta(minutes=10)"
-        )
+def _check_given(kind: type, callback: object, args: Any, named: Any) -> None:
+    """Refuse what Lightning would stumble over later, or take in silence."""
+    who, given = type(callback).__name__, inspect.signature(kind).bind(*args, **named).arguments
+    never_none = {"min_delta", "mode", "save_top_k", "patience"} | ({"monitor"} if kind is EarlyStopping else set())
+    for name, value in given.items():
+        if value is None and name not in never_none:
+            continue
+        if name in KINDS:
+            kinds, what, write = KINDS[name]
+            if isinstance(value, bool) or not isinstance(value, kinds) or value == "" or value != value:
+                raise SparsityError(f"{name}={value!r} of {who} is not {what}: write {name}={write}")
+        elif name in LEAST:
+            check_count(f"{name} of {who}", value, LEAST[name], write=1)
+        elif name == "mode":
+            check_choice(f"mode of {who}", value, ("min", "max"))
+        elif name in FLAGS:
+            check_flag(f"{name} of {who}", value)
 
 
 def _check_monitor(callback: Any, trainer: Trainer) -> None:

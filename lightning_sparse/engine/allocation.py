@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from lightning_sparse.anatomy.modules import check_tensors
@@ -160,20 +161,17 @@ def apportion(
 
 
 def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
-    for name, numbers in (
-        ("weights", weights),
-        ("most", most),
-        *([] if isinstance(least, int) else [("least", least)]),
-    ):
-        if not isinstance(numbers, Mapping) or (most is not numbers and set(most) - set(numbers)):
-            raise SparsityError(
-                f"{name}={numbers!r} is not a mapping with a number for each layer: write {{name: mask.numel() for name, mask "
-                "in masks.items()}"
-            )
-        for layer in most:
-            if not 0 <= numbers[layer] < inf:
-                raise SparsityError(f"{name}[{layer!r}]={numbers[layer]!r} is not a number of at least 0: write 1.0")
     check_count("living", living, 0, write="how many connections are to be shared")
+    for name, numbers in (("most", most), ("weights", weights), ("least", least)):
+        if name == "least" and isinstance(least, int):
+            continue
+        if not isinstance(numbers, Mapping) or set(most) - set(numbers):
+            write = "{name: mask.numel() for name, mask in masks.items()}"
+            raise SparsityError(f"{name}={numbers!r} is not a mapping with a number for each layer: write {write}")
+        for layer in most:
+            number = numbers[layer]
+            if not isinstance(number, int | float | np.number) or not 0 <= number < inf:
+                raise SparsityError(f"{name}[{layer!r}]={number!r} is not a number of at least 0: write 1.0")
 
 
 def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, int]:

@@ -63,7 +63,7 @@ def attach(
         >>> engine.sparsity, int((model.weight == 0).sum())
         (0.9, 90)
     """
-    loss_fn = loss_fn or getattr(recipe, "loss_fn", None)
+    loss_fn = getattr(recipe, "loss_fn", None) if loss_fn is None else loss_fn
     recipe = getattr(recipe, "recipe", recipe)
     if not isinstance(recipe, Recipe):
         raise SparsityError(

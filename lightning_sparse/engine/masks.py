@@ -51,7 +51,7 @@ class Masks(Mapping[str, Tensor]):
     ) -> None:
         if not isinstance(masks, Mapping):
             raise SparsityError(
-                f"masks={masks!r} is not a mapping: write Masks({{'weight': mask}}), a boolean tensor by name"
+                f"masks={masks!r} is not a mapping: write Masks({{'weight': mask}}), with boolean tensors"
             )
         if not (itemsize is None or isinstance(itemsize, Mapping)) or any(
             s not in _WORD for s in (itemsize or {}).values()

@@ -37,8 +37,7 @@ class Segment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", check_share("value of a curve", self.value))
         object.__setattr__(self, "end", check_time("end of a segment", self.end, one_step_likely=True))
-        if not isinstance(self.name, str):
-            raise SparsityError(f"name={self.name!r} of a segment is not a string: write name='prune'")
+        _check_name(self.name)
 
 
 class Piece(NamedTuple):
@@ -144,6 +143,7 @@ class Curve:
         """
         first, value = self.final, check_share("value of a curve", value)
         check_choice("shape", shape, SHAPES.keys() - {"jump"})
+        _check_name(name)
         _check_shape(shape, first, value)
         begin = self.segments[-1].end if self.segments else 0
         times = [*_equal_times(begin, end, count), end]
@@ -244,6 +244,11 @@ class Curve:
     def plain(self) -> dict[str, Any]:
         """The curve as dicts, lists and numbers, for a checkpoint that loads with ``weights_only=True``."""
         return {"start": self.start, "segments": [[s.end, s.value, s.shape, s.name] for s in self.segments]}
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise SparsityError(f"name={name!r} of a segment is not a string: write name='prune'")
 
 
 def _check_shape(shape: str, first: float, last: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from lightning_sparse.errors import SparsityError, check_count
 
 Time = int | float
+MOST_STEPS = 10**15
 
 
 def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time:
@@ -52,7 +53,9 @@ def check_total(name: str, value: int | None) -> int | None:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: total_steps=0 is not an integer of at least 1: write the number of optimizer steps
     """
-    return None if value is None else check_count(name, value, write="the number of optimizer steps")
+    if value is not None and check_count(name, value, write="the number of optimizer steps") > MOST_STEPS:
+        raise SparsityError(f"{name}={value} is longer than any training: write the number of optimizer steps")
+    return value
 
 
 def to_step(value: Time, total_steps: int | None) -> int:

@@ -86,19 +86,24 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if asked for, a cosine schedule that ends with the training."""
         optimizer = self._optimizer(self.parameters())
+        if not hasattr(optimizer, "param_groups"):
+            raise SparsityError(
+                f"optimizer= returned {optimizer!r}, not an optimizer: write functools.partial(torch.optim.SGD, lr=0.1)"
+            )
         if self.schedule == "constant":
             return optimizer
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps_of_one_training(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 
-def _numbers(name: str, values: Any, above: float = -math.inf) -> list[Any]:
+def _numbers(name: str, values: Any, above: float = -math.inf) -> list[float]:
     """The values of the channels as a list, or a SparsityError."""
-    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping) else []
+    many = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    listed = list(values) if many and getattr(values, "ndim", 1) == 1 else []
     if not listed or not all(_is_number(value) and above < float(value) < math.inf for value in listed):
         what = "numbers above 0" if above == 0.0 else "numbers"
         raise SparsityError(f"{name}={values!r} is not a list of {what}, one for each channel: write {name}=[0.5]")
-    return listed
+    return [float(value) for value in listed]
 
 
 def _is_number(value: Any) -> bool:

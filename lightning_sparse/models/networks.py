@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
 
 MOST_WIDTH = 10_000.0
+MOST_PIXELS = 10**9  # of an image, over all channels: 4 GB
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
@@ -137,10 +139,10 @@ def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
 
 
 def _check_shape(shape: Sequence[int], smallest: int, classes: int) -> None:
-    check_count("classes", classes, write=10)
+    check_count("classes", classes, most=1_000_000, write=10)
     sizes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str | bytes) else []
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
-    if len(sizes) != 3 or not whole or min(sizes[1:]) < smallest:
+    if len(sizes) != 3 or not whole or min(sizes[1:]) < smallest or math.prod(sizes) > MOST_PIXELS:
         raise SparsityError(
             f"shape={shape!r} is not (channels, height, width) of images of at least {smallest}x{smallest} pixels: "
             "write shape=(1, 28, 28) for MNIST, model.net.shape=[1,28,28] on the command line"

@@ -309,16 +309,20 @@ def test_a_misspelt_monitor_is_found_in_the_first_epoch_and_the_right_one_works(
         (lambda: CheckpointAtTarget(monitor="loss", filename=5), "filename=5 of .* write filename='{epoch}'"),
         (lambda: CheckpointAtTarget(monitor="loss", train_time_interval=5), r"write train_time_interval=timedelta\("),
         (lambda: StopAtTarget(monitor=["loss"]), "monitor=.* of StopAtTarget is not a name"),
-        (lambda: StopAtTarget("loss", patience="3"), "patience of StopAtTarget='3' is not an integer .*: write 3"),
-        (lambda: StopAtTarget("loss", min_delta="a"), "min_delta of StopAtTarget is a str, not a number"),
-        (lambda: StopAtTarget("loss", stopping_threshold=[1]), "stopping_threshold of StopAtTarget is a list"),
+        (lambda: StopAtTarget("loss", patience="3"), "patience of StopAtTarget='3' is not an integer .*: write 1"),
+        (lambda: StopAtTarget("loss", strict="no"), "strict of StopAtTarget='no' is neither true nor false"),
+        (lambda: CheckpointAtTarget(monitor="loss", mode="most"), "mode of CheckpointAtTarget='most' does not exist"),
+        (lambda: CheckpointAtTarget(5), "dirpath=5 of CheckpointAtTarget is not a path"),
+        (lambda: CheckpointAtTarget(save_top_k=None), "save_top_k of CheckpointAtTarget=None is not an integer"),
+        (lambda: StopAtTarget("loss", min_delta="a"), "min_delta='a' of StopAtTarget is not a number"),
+        (lambda: StopAtTarget("loss", stopping_threshold=[1]), "stopping_threshold="),
     ],
 )
-def test_wrong_arguments_are_refused_before_the_first_step(make, message, make_trainer):
-    class Untrained(Denser):
-        def training_step(self, batch, batch_idx):
-            raise AssertionError("it should have been refused before")
-
-    trainer = make_trainer(GradualPruning(0.9), make(), enable_checkpointing=True)
+def test_wrong_arguments_are_refused_at_once(make, message):
     with pytest.raises(SparsityError, match=message):
-        trainer.fit(Untrained(), settings.batches(), settings.batches())
+        make()
+
+
+def test_the_signatures_are_those_of_lightning():
+    assert inspect.signature(CheckpointAtTarget) == inspect.signature(ModelCheckpoint)
+    assert inspect.signature(StopAtTarget) == inspect.signature(EarlyStopping)
