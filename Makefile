@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs test-peers test-oldest test-mnist test-slurm test-gpu bench clean
+.PHONY: help setup demo test lint types docs test-peers test-mlflow test-oldest test-mnist test-slurm test-gpu bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,7 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits, a process a core,
 	$(BIN)/lightning-sparse -cn quick hydra/launcher=joblib
 
 test: setup lint types ## lint, types and every test that needs no files and no network
-	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm" -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow" -n 2 --dist loadfile -q
 
 lint: setup
 	$(BIN)/ruff check .
@@ -45,15 +45,27 @@ docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site,
 test-gpu: setup ## the callbacks, the contract and measuring with Trainers on a GPU, and what needs one; skipped without one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 		LIGHTNING_SPARSE_TESTS_ACCELERATOR=gpu CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest -q \
-			-m "not mnist and not peers" tests/engine tests/anatomy tests/callbacks tests/contract tests/measure && \
+			-m "not mnist and not peers and not mlflow" tests/engine tests/anatomy tests/callbacks tests/contract tests/measure && \
 		$(BIN)/python benchmarks/gpu.py; \
 	else echo "test-gpu: skipped, there is no GPU here"; fi
 
 test-peers: setup ## what Lightning's own ModelPruning gets wrong, beside what the callbacks here do
 	$(BIN)/python -m pytest -m peers -q tests/peers
 
+test-mlflow: .venv-mlflow/.ready ## the monitors with a real MLflow, whose requests is newer than torchattacks allows
+	.venv-mlflow/bin/python -m pytest -m mlflow -q tests/contract/test_loggers.py
+
+# It borrows the packages of .venv, and has on top only what constraints-mlflow.txt lists.
+.venv-mlflow/.ready: .venv/.ready constraints-mlflow.txt
+	$(PYTHON) -m venv .venv-mlflow
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		"$$(.venv-mlflow/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth"
+	PIP_CONSTRAINT=$(CURDIR)/constraints-mlflow.txt .venv-mlflow/bin/python -m pip install --disable-pip-version-check -q \
+		mlflow-skinny
+	touch $@
+
 test-oldest: .venv-oldest/.ready ## the core with the oldest torch and lightning it promises (about 6 GB more, once)
-	JSONARGPARSE_DEPRECATION_WARNINGS=off .venv-oldest/bin/python -m pytest -m "not peers" -q $(CORE)
+	JSONARGPARSE_DEPRECATION_WARNINGS=off .venv-oldest/bin/python -m pytest -m "not peers and not mlflow" -q $(CORE)
 
 .venv-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
@@ -73,4 +85,4 @@ bench: setup ## what the callbacks cost
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the environment, caches and builds; results in outputs/ stay
-	rm -rf .venv .venv-oldest .venv-docs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-mlflow .venv-docs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lightning_sparse.anatomy.modules import check_module
+
 
 @contextmanager
 def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
@@ -36,6 +38,7 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
         >>> [module.training for module in model]
         [True, False]
     """
+    check_module(model)
     with as_it_was(model, seed):
         model.eval()
         for parameter in model.parameters():

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.layers import is_conv1d, is_layer
-from lightning_sparse.anatomy.patterns import matching, some
+from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.anatomy.patterns import check_patterns, matching, some
 from lightning_sparse.errors import SparsityError
 
 
@@ -49,8 +50,9 @@ def sparsifiable(
         >>> list(sparsifiable(net, exclude=["3.*"]))
         ['0.weight']
     """
+    check_module(model)
     everything, names = dict(model.named_parameters()), names_of(model)
-    left_out = set(matching("exclude", exclude or (), names))
+    left_out = set(matching("exclude", check_patterns("exclude", exclude) or (), names))
     if include is None:
         found = [name for name in default_names(model, exclude or ()) if name in everything]
         found = [name for name in found if everything[name].requires_grad]

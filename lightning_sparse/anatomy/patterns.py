@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 
+from torch import Tensor
+
 from lightning_sparse.errors import SparsityError
 
 
@@ -27,10 +29,8 @@ def matching(argument: str, patterns: Sequence[str], names: Mapping[str, str]) -
         >>> matching("include", ["head.*"], {"embedding.weight": "embedding.weight", "head.weight": "embedding.weight"})
         ['embedding.weight']
     """
-    if isinstance(patterns, str):
-        raise SparsityError(f"{argument}={patterns!r} is one string: write a list, {argument}=[{patterns!r}]")
     matched: set[str] = set()
-    for pattern in patterns:
+    for pattern in check_patterns(argument, patterns) or ():
         hits = [own for name, own in names.items() if fnmatchcase(name, pattern)]
         if not hits:
             close = get_close_matches(pattern, list(names), n=1, cutoff=0.3)
@@ -40,6 +40,26 @@ def matching(argument: str, patterns: Sequence[str], names: Mapping[str, str]) -
             )
         matched.update(hits)
     return [name for name in dict.fromkeys(names.values()) if name in matched]
+
+
+def check_patterns(argument: str, patterns: object) -> tuple[str, ...] | None:
+    """Return a list of strings as a tuple, and None as it is, or raise a SparsityError.
+
+    Example:
+        >>> check_patterns("include", ["head.*"])
+        ('head.*',)
+        >>> check_patterns("include", "head.*")
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: include='head.*' is not a list: write include=['head.*']
+    """
+    if patterns is None:
+        return None
+    listed = isinstance(patterns, Iterable) and not isinstance(patterns, str | bytes | Mapping | Tensor)
+    found = tuple(patterns) if listed and isinstance(patterns, Iterable) else ()
+    if not listed or not all(isinstance(pattern, str) for pattern in found):
+        example = patterns if isinstance(patterns, str) and patterns else "pattern"
+        raise SparsityError(f"{argument}={patterns!r} is not a list: write {argument}=[{example!r}]")
+    return found
 
 
 def some(names: Iterable[str], most: int = 12) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.private import make_loader_anew
 
 
-class RandomState(Callback):
+class RandomState(OneOfAKind):
     """Save the global random states in every checkpoint, and restore them on resume.
 
     Lightning saves none, so that dropout, shuffling and augmentation go on with other numbers after a resume. With this

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError, check_count, check_seed
@@ -24,7 +25,7 @@ from lightning_sparse.measure.robustness.balls import check_reach
 from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness, try_attack
 
 
-class RobustnessMonitor(Callback):
+class RobustnessMonitor(OneOfAKind):
     """Log the robust accuracy of the network that is being trained, against its sparsity.
 
     It attacks a few hundred images by PGD of 10 steps from one random start, at the end of the first epoch, of each epoch in
@@ -33,7 +34,7 @@ class RobustnessMonitor(Callback):
     ``tier="sweep"`` or ``"reference"``). Images and seed are the same at every look; weights, modes, random states and
     gradients are left as they were.
 
-    It sends ``robust/monitor/eps=0.1`` (``robust/monitor/L2/eps=1``), the share of all these images that are classified
+    It sends ``robust/monitor/eps_0.1`` (``robust/monitor/L2/eps_1``), the share of all these images that are classified
     correctly both clean and under attack, and ``sparsity`` to the Trainer's loggers; ModelCheckpoint can monitor the former.
     Under DDP each rank measures the same images, if ``data`` gives every rank the same.
 
@@ -61,6 +62,8 @@ class RobustnessMonitor(Callback):
         >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
         >>> callbacks = [GradualPruning(0.9), RobustnessMonitor(8 / 255, data=(images, labels))]
     """
+
+    instead = "one looks at several radii of one norm, eps=[0.1, 0.2]: leave one out"
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class RobustnessMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the images; forget an earlier training, unless this one goes on with it on the same Trainer."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         if trainer.ckpt_path is None and trainer.global_step == 0:
@@ -129,7 +133,7 @@ class RobustnessMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if the masks have changed and ``every`` allows it."""
-        updates = {callback.state_key: len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
+        updates = {str(callback.state_key): len(callback.history) for callback in callbacks_of(trainer, SparseTraining)}
         news = not updates or updates != self._updates
         if news and (trainer.current_epoch + 1) % self.every == 0:
             self._updates = updates
@@ -164,7 +168,7 @@ class RobustnessMonitor(Callback):
 
     def _metrics(self) -> dict[str, float]:
         kind = "robust/monitor/" if self.norm == "Linf" else f"robust/monitor/{self.norm}/"
-        return {f"{kind}eps={row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]}
+        return {f"{kind}eps_{row['eps']:.4g}": row["robust_accuracy"] for row in self._rows[-len(self.eps) :]}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """If this is a spawned process, send the rows home."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.callbacks.trainer.engine_callback import EngineCallback
@@ -10,6 +13,7 @@ from lightning_sparse.engine.allocation import Allocation
 from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.returned import check_loss_fn
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
@@ -93,35 +97,31 @@ class SparseTraining(EngineCallback):
         total_steps: int | None = None,
         compact_masks: bool = False,
     ) -> None:
-        if loss_fn is not None and not callable(loss_fn):
-            raise SparsityError(
-                f"loss_fn={loss_fn!r} is not a function: write loss_fn=(module, batch) -> scalar tensor"
-            )
-        if rewind is not None and not isinstance(rewind, Rewind):
-            raise SparsityError(f"rewind={rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
+        check_loss_fn(loss_fn, "module")
         if not isinstance(sparsity, Curve):
             sparsity = Curve(check_share("sparsity", sparsity, one_allowed=False))
         if not isinstance(turnover, Curve):
             turnover = Curve(check_share("turnover", turnover))
-        recipe = Recipe(
-            sparsity=sparsity,
-            turnover=turnover,
-            drop=drop,
-            birth=birth,
-            grow=grow,
-            allocation=allocation,
-            every=every,
-            granularity=granularity,
-            redistribute=redistribute,
-            rounds=rounds,
-            score_batches=score_batches,
-            rewind=rewind,
-            include=_names("include", include),
-            exclude=_names("exclude", exclude),
-            seed=seed,
-            total_steps=total_steps,
-            compact_masks=compact_masks,
-        )
+        with _in_words_of(type(self)):
+            recipe = Recipe(
+                sparsity=sparsity,
+                turnover=turnover,
+                drop=drop,
+                birth=birth,
+                grow=grow,
+                allocation=allocation,
+                every=every,
+                granularity=granularity,
+                redistribute=redistribute,
+                rounds=rounds,
+                score_batches=score_batches,
+                rewind=rewind,
+                include=include,
+                exclude=exclude,
+                seed=seed,
+                total_steps=total_steps,
+                compact_masks=compact_masks,
+            )
         super().__init__(recipe, loss_fn)
 
     @property
@@ -170,7 +170,14 @@ class SparseTraining(EngineCallback):
         return schedule_table(self.recipe, total_steps, most)
 
 
-def _names(argument: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(patterns, str | Mapping) or not all(isinstance(pattern, str) for pattern in patterns or ()):
-        raise SparsityError(f"{argument}={patterns!r} is not a list: write {argument}=['pattern', ...]")
-    return None if patterns is None else tuple(patterns)
+@contextmanager
+def _in_words_of(method: type) -> Iterator[None]:
+    """Say what a method's arguments are called: where ``drop`` is its ``criterion``, a message says ``criterion=``."""
+    try:
+        yield
+    except SparsityError as error:
+        said, taken = str(error), inspect.signature(method).parameters
+        for ours, theirs in (("drop", "criterion"), ("grow", "growth")):
+            if theirs in taken:
+                said = re.sub(rf"\b{ours}=", f"{theirs}=", said)
+        raise SparsityError(said) from error.__cause__

@@ -5,29 +5,30 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.engine.monitoring import Monitoring
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_flag
 
 
-class SparsityMonitor(Callback):
+class SparsityMonitor(OneOfAKind):
     """Log what the masks do, which connections last, which units are cut off and what the training costs.
 
     It sends to the Trainer's loggers, at every mask update and at the first batch of an epoch:
 
-    - ``sparsity`` (also a metric that ModelCheckpoint can monitor) and ``sparsity/<parameter>``;
+    - ``sparsity`` (also a metric that ModelCheckpoint can monitor) and ``layer_sparsity/<parameter>``;
     - ``turnover``: share of the living replaced by that update;
     - ``ever_lived``: share of all connections that have lived at some time, the "explored" weights of Liu et al. 2021,
       in-time over-parameterisation (arXiv 2102.02887);
     - ``age/mean`` and ``age/median``: optimizer steps since the living were born, and ``survivors``: the share of them
       that have lived since the training began, without a break;
-    - ``dead_units`` and ``dead_units/<parameter>``: share of units that carry nothing, see
+    - ``dead_units`` and ``layer_dead_units/<parameter>``: share of units that carry nothing, see
       :func:`~lightning_sparse.anatomy.dead_units.dead_units`. The first batch's autograd graph shows which layer feeds
       which: in plain chains of layers (inside residual branches too) whole paths count, elsewhere only missing incoming
       connections do. It warns by name, once each, of a layer that nothing flows through any more and of outputs that are the
@@ -55,7 +56,7 @@ class SparsityMonitor(Callback):
 
     def __init__(self, per_layer: bool = True) -> None:
         super().__init__()
-        self.per_layer = per_layer
+        self.per_layer = check_flag("per_layer", per_layer)
         self._monitoring = Monitoring()
         self._begun, self._step = False, 0
 
@@ -71,6 +72,7 @@ class SparsityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier training, unless this one goes on with it on the same Trainer; a checkpoint is read later."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit" and not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._monitoring = Monitoring()
 
@@ -83,7 +85,7 @@ class SparsityMonitor(Callback):
         """Begin only now, because the sparsity callback may come after this one."""
         if not self._begun:
             self._begun, self._step = True, trainer.global_step
-            engines = {callback.state_key: callback.engine for callback in callbacks_of(trainer, SparseTraining)}
+            engines = {str(callback.state_key): callback.engine for callback in callbacks_of(trainer, SparseTraining)}
             self._monitoring.begin(pl_module, {key: engine for key, engine in engines.items() if engine is not None})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
@@ -33,7 +34,7 @@ from lightning_sparse.results.records import Measured
 ARRAYS = {"whole": "vog", "early": "vog_early", "late": "vog_late"}  # by window
 
 
-class VarianceOfGradients(Callback):
+class VarianceOfGradients(OneOfAKind):
     """Find the images that stay difficult, by how much the gradient of their class's logit changes from epoch to epoch.
 
     Agarwal, D'souza & Hooker 2022 (arXiv 2008.11600), see :class:`~lightning_sparse.measure.GradientVariance`. At the end of
@@ -98,6 +99,7 @@ class VarianceOfGradients(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the images, and forget an earlier training unless this one goes on with it on the same Trainer."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         need("scipy.stats")

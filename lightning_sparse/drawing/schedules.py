@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import PALETTE, style
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.times import check_total
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DENSITY, TURNOVER = PALETTE[0], PALETTE[4]  # dark and light without colour
 BAND = "#ececec"  # every second phase
+MOST_UPDATES = 50_000  # of more, every second, third ... is looked at: more than any screen can show
 TOP = 1.2  # the names of phases are above 1
 HEADS = ("step", "training %", "phase", "sparsity %", "density %", "turnover %")
 SIDES = ">><>>>"  # numbers to the right
@@ -51,11 +53,13 @@ def plot_schedule(schedule: Any, total_steps: int | None = 1000, axes: Axes | No
         [(0, 1.0), (2, 0.3667), (4, 0.1333), (6, 0.1), (8, 0.1)]
     """
     need("matplotlib")
+    if not (axes is None or hasattr(axes, "set_ylabel")):
+        raise SparsityError(f"axes={axes!r} is no matplotlib Axes: write axes=plt.subplots()[1], or axes=None")
     recipe = getattr(schedule, "recipe", schedule)
     alone = isinstance(recipe, Curve)
     if alone:  # as a recipe that looks at it a thousand times
         recipe = Recipe(recipe, every=max(1, (check_total("total_steps", total_steps) or 0) // 1000))
-    plan, total = _plan(recipe, total_steps)
+    plan, total, _ = _plan(recipe, total_steps)
     steps = sorted({0, *_updates(plan, total), total})
     values = [plan.sparsity(step) for step in steps]
     heights = values if alone else [1.0 - value for value in values]
@@ -105,19 +109,22 @@ def schedule_table(schedule: Any, total_steps: int | None = 1000, most: int | No
           95        95.0  prune 2       90.00      10.00       20.00
          100       100.0  prune 2       90.00      10.00       20.00
     """
-    plan, total = _plan(getattr(schedule, "recipe", schedule), total_steps)
+    if most is not None:
+        check_count("most", most, 0, write=20)
+    plan, total, left = _plan(getattr(schedule, "recipe", schedule), total_steps)
     steps = list(_updates(plan, total))
     shown = _thinned([_phase(plan, step) for step in steps], most)
     rows = [HEADS, *(_row(plan, steps[i], total) for i in shown)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     columns = list(zip(SIDES, widths, strict=True))
     lines = ["  ".join(f"{c:{side}{width}}" for c, (side, width) in zip(row, columns, strict=True)) for row in rows]
-    left_out = [f"({len(shown)} of {len(steps)} updates)"] if len(shown) < len(steps) else []
+    several = "" if left == 1 else f"about {left * len(steps)}"
+    left_out = [f"({len(shown)} of {several or len(steps)} updates)"] if several or len(shown) < len(steps) else []
     return "\n".join([*lines, *left_out])
 
 
-def _plan(recipe: Any, total_steps: int | None) -> tuple[Recipe, int]:
-    """The recipe with every time in steps, and the number of steps."""
+def _plan(recipe: Any, total_steps: int | None) -> tuple[Recipe, int, int]:
+    """The recipe with every time in steps, the number of steps, and of how many updates in a row one is looked at."""
     if not isinstance(recipe, Recipe):
         raise SparsityError(
             f"schedule={recipe!r} is no recipe: give a Recipe(...) or a callback such as GradualPruning(0.9); for the "
@@ -133,7 +140,8 @@ def _plan(recipe: Any, total_steps: int | None) -> tuple[Recipe, int]:
         )
     if total == 0:
         raise SparsityError("total_steps=None, and the schedule has no end of its own: write total_steps=1000")
-    return plan, total
+    every, left = int(plan.every), max(1, total // int(plan.every) // MOST_UPDATES)
+    return (plan if left == 1 else replace(plan, every=left * every)), total, left
 
 
 def _updates(plan: Recipe, total: int) -> Iterator[int]:

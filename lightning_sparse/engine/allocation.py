@@ -13,11 +13,16 @@ An allocation may also be an object with any of these methods, as :class:`~light
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from lightning_sparse.anatomy.modules import check_tensors
+from lightning_sparse.engine.returned import calling, counts, unwritten
 from lightning_sparse.engine.selection import count_true, extremes, lowest
+from lightning_sparse.errors import SparsityError, check_count
 
 Tensors = Mapping[str, Tensor]  # one for each layer
 Counts = Mapping[str, int]
@@ -92,6 +97,16 @@ def globally(
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
 
 
+def shared(allocation: Allocation, scores: Tensors, masks: Tensors, living: int) -> dict[str, int]:
+    """Ask an allocation for its counts; those of a user's own function are checked, and it gets copies of both mappings."""
+    if any(allocation is named for named in ALLOCATIONS.values()):
+        return allocation(scores, masks, living)
+    told = {f"{what}[{name!r}]": part[name] for what, part in (("scores", scores), ("masks", masks)) for name in masks}
+    with unwritten(allocation, "the allocation", told), calling("an allocation", allocation):
+        found = allocation({name: scores[name] for name in masks}, dict(masks), living)
+    return counts(allocation, found, masks, living)
+
+
 def check_allocation(allocation: Allocation, *of_a_training: Any) -> None:
     """Call the allocation's ``check``, if it has one."""
     check = getattr(allocation, "check", None)
@@ -127,6 +142,7 @@ def apportion(
         >>> apportion(14, {"a": 1.0, "b": 1.0}, most={"a": 4, "b": 100})
         {'a': 4, 'b': 10}
     """
+    _check_shares(living, weights, most, least)
     floors = {name: float(least if isinstance(least, int) else least[name]) for name in most}
 
     def quotas(scale: float) -> dict[str, float]:
@@ -142,6 +158,20 @@ def apportion(
     for name in by_remainder[: living - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
+    check_count("living", living, 0, write="how many connections are to be shared")
+    for name, numbers in (("most", most), ("weights", weights), ("least", least)):
+        if name == "least" and isinstance(least, int):
+            continue
+        if not isinstance(numbers, Mapping) or set(most) - set(numbers):
+            write = "{name: mask.numel() for name, mask in masks.items()}"
+            raise SparsityError(f"{name}={numbers!r} is not a mapping with a number for each layer: write {write}")
+        for layer in most:
+            number = numbers[layer]
+            if not isinstance(number, int | float | np.number) or not 0 <= number < inf:
+                raise SparsityError(f"{name}[{layer!r}]={number!r} is not a number of at least 0: write 1.0")
 
 
 def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, int]:
@@ -183,6 +213,7 @@ def layer_table(masks: Mapping[str, Tensor]) -> str:
         head.weight  2 x 10            20      20     100.00
         total                         220      50      22.73
     """
+    check_tensors("masks", masks)
     rows = [(name, " x ".join(map(str, mask.shape)), mask.numel(), count_true(mask)) for name, mask in masks.items()]
     rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
     cells = [("layer", "shape", "connections", "living", "density %")]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.plan_check import foresee
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.returned import check_loss_fn
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError
@@ -61,12 +63,14 @@ def attach(
         >>> engine.sparsity, int((model.weight == 0).sum())
         (0.9, 90)
     """
-    loss_fn = loss_fn or getattr(recipe, "loss_fn", None)
+    loss_fn = getattr(recipe, "loss_fn", None) if loss_fn is None else loss_fn
     recipe = getattr(recipe, "recipe", recipe)
     if not isinstance(recipe, Recipe):
         raise SparsityError(
             f"recipe={recipe!r} is not a recipe: give a Recipe(...) or a callback such as GradualPruning(0.9)"
         )
+    _check_kinds(optimizer, model, state, batches)
+    check_loss_fn(loss_fn, "model")
     check_total("total_steps", total_steps)
     bare = _bare(model)
     parameters = sparsifiable(bare, recipe.include, recipe.exclude)
@@ -85,6 +89,18 @@ def attach(
     else:
         engine.load_state_dict(state)
     return engine
+
+
+def _check_kinds(optimizer: object, model: object, state: object, batches: object) -> None:
+    check_module(model)
+    if isinstance(optimizer, type) or not all(hasattr(optimizer, name) for name in ("step", "param_groups")):
+        raise SparsityError(
+            f"optimizer={optimizer!r} is not an optimizer: give torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
+    if not (state is None or isinstance(state, Mapping)):
+        raise SparsityError(f"state={state!r} is not a state: give engine.state_dict() of an earlier run, or None")
+    if isinstance(batches, str | bytes | Mapping | Tensor) or not isinstance(batches, Iterable):
+        raise SparsityError(f"batches={batches!r} is not a list of batches: write batches=[batch]")
 
 
 def _no_loss(model: Any, batch: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
 from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.engine.distributed import check_same_masks
@@ -21,6 +22,7 @@ from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.engine.stepping import Stepping
+from lightning_sparse.engine.times import check_total
 from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError
 
@@ -54,6 +56,10 @@ class Engine:
         model: nn.Module | None = None,
         look: Look | None = None,
     ) -> None:
+        check_tensors("parameters", parameters)
+        if not isinstance(recipe, Recipe):
+            raise SparsityError(f"recipe={recipe!r} is not a recipe: give a Recipe(...)")
+        check_total("total_steps", total_steps)
         self.parameters = dict(parameters)
         recipe.check(parameters)
         self.recipe = recipe
@@ -63,6 +69,7 @@ class Engine:
         )
         self.history: list[Update] = []
         self._scoring = Scoring(recipe, parameters, look)
+        self._scoring.try_own()
         if self.plan.rewind is not None and model is None:
             raise SparsityError("rewind= needs the model: build the Engine with model=")
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
@@ -328,6 +335,12 @@ class Engine:
         Raises:
             SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
         """
+        missing = [name for name in ("recipe", "plan", "clock", "masks", "history") if name not in state]
+        if missing:
+            raise SparsityError(
+                f"state= is no state of an engine (it has no {missing[0]!r}): give engine.state_dict() of an "
+                "earlier run"
+            )
         asked = self.recipe.plain()
         # Earlier versions wrote the paths of functions within this library.
         saved = {

@@ -71,6 +71,10 @@ class LayerRules:
             )
         object.__setattr__(self, "sparsity", dict(self.sparsity))  # prints plainly, whatever a YAML reader made of it
         for pattern, own in self.sparsity.items():
+            if not isinstance(pattern, str):
+                raise SparsityError(
+                    f"sparsity holds {pattern!r}, which is no pattern: write one such as {{'head.*': 0.5}}"
+                )
             check_share(f"sparsity[{pattern!r}]", own, one_allowed=False)
         for name, end in (("first", self.first), ("last", self.last)):
             if end is not None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.countable import countable
+from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.selection import count_true
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_flag
 
 # A weight is viewed as an integer. One bitwise AND with all bits or none turns any dead weight (NaN, infinite, negative)
 # into plain 0.0, where a multiplication would leave NaN or -0.0.
@@ -47,6 +49,15 @@ class Masks(Mapping[str, Tensor]):
     def __init__(
         self, masks: Mapping[str, Tensor], itemsize: Mapping[str, int] | None = None, compact: bool = False
     ) -> None:
+        if not isinstance(masks, Mapping):
+            raise SparsityError(
+                f"masks={masks!r} is not a mapping: write Masks({{'weight': mask}}), with boolean tensors"
+            )
+        if not (itemsize is None or isinstance(itemsize, Mapping)) or any(
+            s not in _WORD for s in (itemsize or {}).values()
+        ):
+            raise SparsityError(f"itemsize={itemsize!r} does not say 1, 2, 4 or 8 bytes by name: write {{'weight': 4}}")
+        check_flag("compact", compact)
         self._itemsize = dict(itemsize or {})
         self._compact, self.changes = compact, 0
         self._words: dict[str, Tensor] = {}
@@ -66,6 +77,8 @@ class Masks(Mapping[str, Tensor]):
 
     def set(self, name: str, mask: Tensor) -> None:
         """Replace the mask of one parameter by a boolean tensor of its shape."""
+        if not isinstance(mask, Tensor):
+            raise SparsityError(f"the mask of {name!r} is {mask!r}: give a tensor of torch.bool")
         if mask.dtype != torch.bool:
             raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
         self._living[name] = count_true(mask)
@@ -114,7 +127,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def sparsity(self) -> float:
         """Share of the connections that are dead, in [0, 1]."""
-        return (self.total - self.living) / self.total
+        return (self.total - self.living) / self.total if self.total else 0.0
 
     def layer_sparsity(self, leaked: Mapping[str, int] = MappingProxyType({})) -> dict[str, float]:
         """The sparsity of each parameter, less what of the dead weights is not zero."""
@@ -236,5 +249,6 @@ def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: lis
         >>> sparsity_of(net)
         0.5
     """
-    weights = countable(model, include, exclude)
+    check_module(model)
+    weights = countable(model, check_patterns("include", include), check_patterns("exclude", exclude))
     return sum(count_true(weight == 0) for weight in weights.values()) / sum(w.numel() for w in weights.values())

@@ -167,9 +167,9 @@ class Monitoring:
             found["dead_units"] = sum(int(units.sum()) for units in self._dead.values()) / count
         if per_layer:
             found |= {
-                f"sparsity/{name}": share for mask in masks for name, share in mask.layer_sparsity(leaked).items()
+                f"layer_sparsity/{name}": share for mask in masks for name, share in mask.layer_sparsity(leaked).items()
             }
-            found |= {f"dead_units/{name}": float(units.float().mean()) for name, units in self._dead.items()}
+            found |= {f"layer_dead_units/{name}": float(units.float().mean()) for name, units in self._dead.items()}
         return found | self.costs()
 
     def costs(self) -> dict[str, float]:

@@ -27,7 +27,8 @@ def foresee(recipe: Recipe, plan: Recipe, masks: Masks, total_steps: int, reache
     """
     late = _late(recipe, plan, total_steps, reached_by)
     idle = _idle(plan, _living(plan, masks), total_steps)
-    return "; ".join(said for said in (late, idle) if said) or None
+    at_once = None if late else _at_once(plan, total_steps)
+    return "; ".join(said for said in (late, at_once, idle, _never_back(plan, total_steps)) if said) or None
 
 
 def _late(recipe: Recipe, plan: Recipe, total: int, reached_by: str | None) -> str | None:
@@ -40,6 +41,29 @@ def _late(recipe: Recipe, plan: Recipe, total: int, reached_by: str | None) -> s
     if reached_by:
         return f"{said}: write {reached_by}={total if total > 1 else 1.0} or less"
     return f"{said}: write {total} or less instead of {step}"
+
+
+def _at_once(plan: Recipe, total: int) -> str | None:
+    """Say that a stretch that moves has no update within it, although it has room for some."""
+    every = int(plan.every)
+    for piece in plan.sparsity.pieces():
+        if piece.moves and piece.end - piece.begin > 1 and every >= piece.end - piece.begin and piece.end <= total:
+            return (
+                f"sparsity goes from {piece.first:g} to {piece.last:g} in one jump at step {piece.end}, because no update "
+                f"comes in the {piece.end - piece.begin} steps before: write every={max(1, (piece.end - piece.begin) // 10)}"
+            )
+    return None
+
+
+def _never_back(plan: Recipe, total: int) -> str | None:
+    """Say that weights are never taken back, because the step they were to be kept at comes after the last deaths."""
+    to, last = int(plan.rewind.to) if plan.rewind else 0, min(plan.sparsity.settled, total)
+    if plan.rewind is None or to < last or plan.sparsity.highest == 0.0 or plan.sparsity.settled == 0:
+        return None
+    return (
+        f"no weight will be taken back, because rewind= says step {to}, and the last connections die at step {last}: write "
+        f"rewind=Rewind(to={max(0, last // 10)}) for an earlier step"
+    )
 
 
 def _idle(plan: Recipe, living: Mapping[str, float], total: int) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from lightning_sparse.anatomy.parameters import outputs_first
+from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_allocation
 from lightning_sparse.engine.choices import find, name_of
 from lightning_sparse.engine.granularity import Granularity, parse_granularity
@@ -18,7 +20,7 @@ from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
-from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 
 NO_TURNOVER = Curve(0.0)
 
@@ -82,8 +84,8 @@ class Recipe:
     rounds: int = 1
     score_batches: int = 1
     rewind: Rewind | None = None
-    include: tuple[str, ...] | None = None
-    exclude: tuple[str, ...] | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
     seed: int = 0
     total_steps: int | None = None
     compact_masks: bool = False
@@ -93,29 +95,49 @@ class Recipe:
     names: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("sparsity", "turnover"):
+            _check_curve(name, getattr(self, name))
         choices = {"drop": self.drop, "birth": self.birth, "grow": self.grow, "allocation": self.allocation}
         named = {"drop": DROP, "birth": DROP, "grow": GROW, "allocation": ALLOCATIONS}
-        chosen = {argument: choice for argument, choice in choices.items() if choice is not None}
+        chosen = {argument: choice for argument, choice in choices.items() if (argument, choice) != ("birth", None)}
         found = {argument: find(argument, choice, named[argument]) for argument, choice in chosen.items()}
         object.__setattr__(self, "shares", found.pop("allocation"))
         object.__setattr__(self, "scores", {"birth": found["drop"]} | found)
         object.__setattr__(self, "units", parse_granularity(self.granularity))
         object.__setattr__(self, "names", {argument: name_of(argument, choice) for argument, choice in chosen.items()})
-        if self.sparsity.start > 0.0 and needs_gradient_of(self.scores["birth"]):
+        if self.born_sparse and needs_gradient_of(self.scores["birth"]):
             raise SparsityError(
                 f"drop={self.names.get('birth', self.names['drop'])!r} reads gradients, and there are none before the first "
                 f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
                 "start at sparsity 0"
             )
-        for name in ("rounds", "score_batches"):
-            check_count(name, getattr(self, name))
-        check_count("seed", self.seed, None, write=0)
+        if self.rewind is not None and not isinstance(self.rewind, Rewind):
+            raise SparsityError(f"rewind={self.rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
+        for name, most in (("rounds", 10_000), ("score_batches", 1_000_000)):
+            if check_count(name, getattr(self, name)) > most:
+                raise SparsityError(f"{name}={getattr(self, name)} is more than {most}: write {most} or less")
+        for name in ("redistribute", "compact_masks"):
+            check_flag(name, getattr(self, name))
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, check_patterns(name, getattr(self, name)))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         check_total("total_steps", self.total_steps)
-        check_time("every", self.every, one_step_likely=True)
+        object.__setattr__(self, "every", check_time("every", self.every, one_step_likely=True))
         if self.every == 0 and isinstance(self.every, int):
             raise SparsityError(
                 "every=0 steps is not an interval: write 1 to update at every step, or 0.01 for a share"
             )
+
+    @property
+    def born_sparse(self) -> bool:
+        """Whether connections die before the first step."""
+        return self.sparsity.start > 0.0
+
+    @property
+    def grows(self) -> bool:
+        """Whether connections may be born after the first step."""
+        values = self.sparsity.values
+        return self.turnover.highest > 0.0 or any(later < earlier for earlier, later in pairwise(values))
 
     def check(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise a SparsityError if the recipe cannot be followed on these parameters."""
@@ -226,3 +248,15 @@ class Recipe:
         rewind = self.rewind and replace(self.rewind, to=plain["rewind"][0])
         sparsity, turnover = from_plain(plain["sparsity"]), from_plain(plain["turnover"])
         return replace(self, sparsity=sparsity, turnover=turnover, every=plain["every"], rewind=rewind)
+
+
+def _check_curve(name: str, curve: object) -> None:
+    """Refuse what is no curve, and a class of one's own whose values the engine would not ask for."""
+    if not isinstance(curve, Curve):
+        value = curve if isinstance(curve, float) and 0 <= curve < 1 else 0.9 if name == "sparsity" else 0.3
+        raise SparsityError(f"{name}={curve!r} is not a Curve: write {name}=Curve({value}) for a constant")
+    if type(curve).__call__ is not Curve.__call__:
+        raise SparsityError(
+            f"{name} is a {type(curve).__qualname__}, whose own __call__ would never be asked: a curve is made of segments; "
+            "write one such as Curve(0.0).then(0.5, 0.9, 'cubic'), or Curve(0.0).stairs(0.5, 0.9, 100)"
+        )

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.engine.times import Time, check_time
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_flag
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Rewind:
     reinit: bool = False
 
     def __post_init__(self) -> None:
-        check_time("to", self.to, one_step_likely=True)
+        object.__setattr__(self, "to", check_time("to", self.to, one_step_likely=True))
+        check_flag("reinit", self.reinit)
 
 
 class Rewinding:

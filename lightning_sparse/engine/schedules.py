@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ SHAPES: dict[str, Callable[[float, float, float], float]] = {
 }
 
 
+MOST_STAIRS = 1000  # each is looked at when an update is due; a curve that moves at each update needs none
+
+
 @dataclass(frozen=True)
 class Segment:
     """One stretch of a curve: to ``value`` by ``end``, along ``shape``."""
@@ -30,6 +33,11 @@ class Segment:
     value: float
     shape: str = "jump"
     name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", check_share("value of a curve", self.value))
+        object.__setattr__(self, "end", check_time("end of a segment", self.end, one_step_likely=True))
+        _check_name(self.name)
 
 
 class Piece(NamedTuple):
@@ -76,12 +84,17 @@ class Curve:
     segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
-        check_share("start of a curve", self.start)
+        object.__setattr__(self, "start", check_share("start of a curve", self.start))
+        if isinstance(self.segments, str) or not isinstance(self.segments, Sequence):
+            raise SparsityError(
+                f"segments={self.segments!r} is not a tuple of segments: write Curve(0.0).then(0.5, 0.9)"
+            )
+        object.__setattr__(self, "segments", tuple(self.segments))
         before = Segment(0, self.start)
         for segment in self.segments:
-            check_share("value of a curve", segment.value)
+            if not isinstance(segment, Segment):
+                raise SparsityError(f"segments holds {segment!r}, which is no segment: write Curve(0.0).then(0.5, 0.9)")
             _check_shape(segment.shape, before.value, segment.value)
-            check_time("end of a segment", segment.end, one_step_likely=True)
             if type(before.end) is type(segment.end) and segment.end < before.end:
                 raise SparsityError(
                     f"a segment ends at {segment.end}, before the one ahead of it ({before.end}): write times in order"
@@ -130,6 +143,7 @@ class Curve:
         """
         first, value = self.final, check_share("value of a curve", value)
         check_choice("shape", shape, SHAPES.keys() - {"jump"})
+        _check_name(name)
         _check_shape(shape, first, value)
         begin = self.segments[-1].end if self.segments else 0
         times = [*_equal_times(begin, end, count), end]
@@ -232,6 +246,11 @@ class Curve:
         return {"start": self.start, "segments": [[s.end, s.value, s.shape, s.name] for s in self.segments]}
 
 
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise SparsityError(f"name={name!r} of a segment is not a string: write name='prune'")
+
+
 def _check_shape(shape: str, first: float, last: float) -> None:
     check_choice("shape", shape, SHAPES)
     if shape == "exponential" and 1.0 in (first, last):
@@ -250,7 +269,8 @@ def _equal_times(begin: Time, end: Time, count: int) -> list[Time]:
         )
     if end <= begin:
         raise SparsityError(f"stairs to {end} begin at {begin}: write an end after the last segment's")
-    check_count("count", count, write="the number of jumps")
+    if check_count("count", count, write="the number of jumps") > MOST_STAIRS:
+        raise SparsityError(f"count={count} is more than {MOST_STAIRS} jumps: write {MOST_STAIRS} or less")
     if isinstance(end, float):
         return [*(begin + i * (end - begin) / count for i in range(1, count)), end]
     if count > end - begin:

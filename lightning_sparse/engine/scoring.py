@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.parameters import inputs_first
+from lightning_sparse.engine import returned
+from lightning_sparse.engine.allocation import shared
 from lightning_sparse.engine.gradients import DenseGradients
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import Network, is_of_network
 from lightning_sparse.engine.update import OnFirstUse, next_masks
@@ -47,6 +51,31 @@ class Scoring:
                 f"{recipe.network_scores[0]} is computed from training data: give attach() batches=[...] and loss_fn=..."
             )
 
+    def try_own(self) -> None:
+        """Call a user's own functions once, on copies, so that what they return is refused before any time is spent.
+
+        What they raise is left to the training, whose scores they may have been made for.
+        """
+        weights = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        if self._recipe.sparsity.highest == 0.0 or not weights:
+            return
+        name = min(weights, key=lambda name: weights[name].numel())
+        with fork_random_states(0):
+            recipe = self._recipe
+            used = [self._drop, *([self._birth] * recipe.born_sparse), *([self._grow] * recipe.grows)]
+            for score in (score for score in used if not (_is_ours(score) or is_of_network(score))):
+                weight = weights[name].clone()
+                layer = Layer(name, weight, torch.randn_like(weight), torch.Generator())
+                with returned.trying():
+                    _of_layer(copy.deepcopy(score), layer, trial=True)
+            if not hasattr(self._shares, "in_units"):
+                every = {name: weight.abs() for name, weight in weights.items()}
+                masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+                total = sum(weight.numel() for weight in weights.values())
+                living = total - round(self._recipe.sparsity.highest * total)
+                with returned.trying():
+                    shared(self._shares, every, masks, living)
+
     def reads_gradients(self, *, grows: bool) -> bool:
         """Whether an update reads dense gradients; ``grows`` says whether connections are born in it."""
         return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
@@ -73,14 +102,8 @@ class Scoring:
             layer = self._layer(name)
             if is_of_network(score) and not found and self._look is not None:
                 with self._look(self._recipe.score_batches) as network:
-                    found.update(score(network))
-            scores: Tensor = found[name] if is_of_network(score) else score(layer)
-            if scores.shape != layer.weight.shape:
-                raise SparsityError(
-                    f"the score {score!r} returned shape {tuple(scores.shape)} for {name!r}: return one number a "
-                    f"connection, shape {tuple(layer.weight.shape)}"
-                )
-            return scores
+                    found.update(_of_network(score, network))
+            return found[name] if is_of_network(score) else _of_layer(score, layer)
 
         return OnFirstUse(of_layer)
 
@@ -99,6 +122,28 @@ class Scoring:
         self._generator.set_state(state["generator"])
         for score, remembered in zip(self._observers, state["scores"], strict=True):
             score.load_state_dict(remembered)
+
+
+def _of_layer(score: Any, layer: Layer, *, trial: bool = False) -> Tensor:
+    if _is_ours(score):
+        return score(layer)  # type: ignore[no-any-return]
+    told = {"layer.weight": layer.weight, "layer.gradient": layer.dense_gradient}
+    with returned.unwritten(score, "the score", told), returned.calling("a score", score):
+        found = score(layer)
+    return returned.scores(score, found, layer.name, layer.weight, nan=trial)
+
+
+def _of_network(score: Any, network: Network) -> Mapping[str, Tensor]:
+    if _is_ours(score):
+        return score(network)  # type: ignore[no-any-return]
+    with returned.calling("a score of the whole network", score):
+        found = score(network)
+    return returned.network_scores(score, found, network.parameters)
+
+
+def _is_ours(score: object) -> bool:
+    kinds = [*DROP.values(), *GROW.values()]
+    return any(score is kind or type(score) is kind for kind in kinds)
 
 
 def _own(score: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from lightning_sparse.errors import SparsityError, check_count
 
 Time = int | float
+MOST_STEPS = 10**15
 
 
 def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time:
@@ -36,9 +37,12 @@ def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time
                 f"{name}=1 is optimizer step 1: write 1.0 for the whole training, or 2 or more for a step"
             )
     elif not 0.0 <= value <= 1.0:
-        hint = f"write {int(value)} for that many optimizer steps" if value > 1 else "write a share such as 0.5"
+        steps = int(value) if 1.0 < value < 1e9 else 0
+        hint = f"write {steps} for that many optimizer steps" if steps else "write a share such as 0.5"
+        if steps == 1 and not one_step_likely:
+            hint = "write 1.0 for the whole training, or 2 or more for a step"
         raise SparsityError(f"{name}={value!r} is not a share of the training in [0, 1]: {hint}")
-    return value
+    return value if type(value) in (int, float) else float(value)  # numpy's float could not be loaded from a checkpoint
 
 
 def check_total(name: str, value: int | None) -> int | None:
@@ -49,7 +53,9 @@ def check_total(name: str, value: int | None) -> int | None:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: total_steps=0 is not an integer of at least 1: write the number of optimizer steps
     """
-    return None if value is None else check_count(name, value, write="the number of optimizer steps")
+    if value is not None and check_count(name, value, write="the number of optimizer steps") > MOST_STEPS:
+        raise SparsityError(f"{name}={value} is longer than any training: write the number of optimizer steps")
+    return value
 
 
 def to_step(value: Time, total_steps: int | None) -> int:

@@ -9,6 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.parameters import inputs_first, outputs_first
 from lightning_sparse.engine.allocation import (
     ALLOCATIONS,
@@ -19,6 +20,7 @@ from lightning_sparse.engine.allocation import (
     check_allocation,
     global_,
     globally,
+    shared,
 )
 from lightning_sparse.engine.choices import find
 from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
@@ -135,6 +137,7 @@ def allocate(
         head.weight  10 x 300          3000     530      17.67
         total                        238200    2382       1.00
     """
+    check_tensors("parameters", parameters)
     check_share("sparsity", sparsity, one_allowed=False)
     units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
     units.check(parameters, [sparsity], allocation=allocation)
@@ -175,7 +178,7 @@ def _resize(
             return {name: before[name] ^ mark for name, mark in zip(before, marks, strict=True)}
     if allocation is global_:  # ranking each layer again would choose the same connections
         return globally(scores, before, present, change)
-    return _to_counts(before, present, allocation(scores, before, living), drop, grow, mortal)
+    return _to_counts(before, present, shared(allocation, scores, before, living), drop, grow, mortal)
 
 
 def _to_counts(
@@ -269,10 +272,7 @@ def _next_blocks(
         # An allocation with a name is the same as LayerRules without a rule, which can count in units.
         rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
         in_units = getattr(rules, "in_units", None)
-        if in_units is not None:
-            counts = in_units(scores, masks, living, sizes)
-        else:
-            counts = rules({name: scores[name] for name in masks}, masks, living)
+        counts = in_units(scores, masks, living, sizes) if in_units else shared(rules, scores, masks, living)
         whole = {name: whole_units(count, sizes[name]) for name, count in counts.items()}
         resized = _to_counts(blocks, present, whole, drops, grows, blocks)
     after, replaced, shortfall = _replace(resized, blocks, turnover, drops, grows, sizes)

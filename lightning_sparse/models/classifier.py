@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.callbacks.methods.lottery_ticket import steps_of_one_training
-from lightning_sparse.errors import check_choice
+from lightning_sparse.errors import SparsityError, check_choice
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -47,11 +49,20 @@ class Classifier(LightningModule):
         schedule: str = "cosine",
     ) -> None:
         super().__init__()
+        check_module(net, "net")
+        if not (optimizer is None or callable(optimizer)):
+            raise SparsityError(
+                f"optimizer={optimizer!r} is not a function of parameters: write functools.partial(torch.optim.SGD, lr=0.1)"
+            )
         self.net = net
         self.schedule = check_choice("schedule", schedule, ("cosine", "constant"))
         self._optimizer = optimizer or partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(_numbers("mean", mean)).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(_numbers("std", std, above=0.0)).view(-1, 1, 1))
+        if len(self.mean) != len(self.std):
+            raise SparsityError(
+                f"mean has {len(self.mean)} channels and std has {len(self.std)}: write a number for each channel in both"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images in [0, 1], shape (n, channels, height, width), to logits (n, classes)."""
@@ -75,7 +86,25 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if asked for, a cosine schedule that ends with the training."""
         optimizer = self._optimizer(self.parameters())
+        if not hasattr(optimizer, "param_groups"):
+            raise SparsityError(
+                f"optimizer= returned {optimizer!r}, not an optimizer: write functools.partial(torch.optim.SGD, lr=0.1)"
+            )
         if self.schedule == "constant":
             return optimizer
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps_of_one_training(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+def _numbers(name: str, values: Any, above: float = -math.inf) -> list[float]:
+    """The values of the channels as a list, or a SparsityError."""
+    many = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    listed = list(values) if many and getattr(values, "ndim", 1) == 1 else []
+    if not listed or not all(_is_number(value) and above < float(value) < math.inf for value in listed):
+        what = "numbers above 0" if above == 0.0 else "numbers"
+        raise SparsityError(f"{name}={values!r} is not a list of {what}, one for each channel: write {name}=[0.5]")
+    return [float(value) for value in listed]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, SupportsFloat) and not isinstance(value, bool | str) and getattr(value, "ndim", 0) == 0

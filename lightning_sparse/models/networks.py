@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
+
+MOST_WIDTH = 10_000.0
+MOST_PIXELS = 10**9  # of an image, over all channels: 4 GB
 
 
 def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
@@ -22,7 +26,7 @@ def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.
     Raises:
         SparsityError: if ``shape`` is not that of an image large enough for the network, or ``width`` is not above 0.
     """
-    _check_shape(shape, 1)
+    _check_shape(shape, 1, classes)
     first, second = _sizes(width, 300, 100)
     return nn.Sequential(
         nn.Flatten(),
@@ -40,7 +44,7 @@ def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequent
     ReLU after the convolutions, max pooling, tanh after the linear layers, Glorot's uniform initial weights. Arguments as
     in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
-    _check_shape(shape, 12)
+    _check_shape(shape, 12, classes)
     first, second, third, fourth = _sizes(width, 6, 16, 120, 84)
     rest = ((shape[1] // 2) - 4) // 2 * (((shape[2] // 2) - 4) // 2)
     net = nn.Sequential(
@@ -69,7 +73,7 @@ def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequ
 
     Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
-    _check_shape(shape, 4)
+    _check_shape(shape, 4, classes)
     first, second, third = _sizes(width, 32, 64, 128)
     return nn.Sequential(
         nn.Conv2d(shape[0], first, 3, padding=1),
@@ -91,7 +95,7 @@ def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Seque
     Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
     blocks = need("torchvision.models.resnet")
-    _check_shape(shape, 1)
+    _check_shape(shape, 1, classes)
     stages = _sizes(width, 16, 32, 64)
     before = stages[0]
     layers: list[nn.Module] = [nn.Conv2d(shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
@@ -111,7 +115,7 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
     Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
-    _check_shape(shape, 1)
+    _check_shape(shape, 1, classes)
     stages = _sizes(width, 64, 128, 256, 512)
     net: Any = need("torchvision.models").resnet18(num_classes=classes)
     if stages != [64, 128, 256, 512]:
@@ -134,9 +138,11 @@ def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _check_shape(shape: Sequence[int], smallest: int) -> None:
-    sizes = list(shape) if isinstance(shape, Sequence) else []
-    if len(sizes) != 3 or any(not isinstance(size, int) or size < 1 for size in sizes) or min(sizes[1:]) < smallest:
+def _check_shape(shape: Sequence[int], smallest: int, classes: int) -> None:
+    check_count("classes", classes, most=1_000_000, write=10)
+    sizes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str | bytes) else []
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
+    if len(sizes) != 3 or not whole or min(sizes[1:]) < smallest or math.prod(sizes) > MOST_PIXELS:
         raise SparsityError(
             f"shape={shape!r} is not (channels, height, width) of images of at least {smallest}x{smallest} pixels: "
             "write shape=(1, 28, 28) for MNIST, model.net.shape=[1,28,28] on the command line"
@@ -146,4 +152,8 @@ def _check_shape(shape: Sequence[int], smallest: int) -> None:
 def _sizes(width: float, *sizes: int) -> list[int]:
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
         raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 to halve every hidden size")
+    if width > MOST_WIDTH:
+        raise SparsityError(
+            f"width={width!r} is more than {MOST_WIDTH:g} times the network's own: write 2.0 to double it"
+        )
     return [max(1, round(width * size)) for size in sizes]

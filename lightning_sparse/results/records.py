@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 CLOSES = "measured"
 
 
+# Conditions of a number that is also recorded without one.
+NARROWS = ("same images", "early", "late", "epoch ")
+
+
 @dataclass(frozen=True)
 class Record:
     """One measured number, what it is, and which network it belongs to.
@@ -80,6 +84,8 @@ class Record:
     def chart(self) -> str:
         """Name under which trackers chart it; the part before the first slash is its group.
 
+        None is the beginning of another's path: to a tracker that keeps files, it would be a file and a folder.
+
         Example:
             >>> Record("robust_accuracy", 0.4, 100, attack="pgd", eps=0.125).chart
             'robust/pgd/eps=0.125'
@@ -89,6 +95,8 @@ class Record:
             'clean/accuracy'
             >>> Record("corruption_accuracy", 0.8, 100, condition="rotation 2").chart
             'corruption/accuracy/rotation 2'
+            >>> Record("vog_mean", 0.1, 100, condition="early").chart
+            'vog/mean early'
         """
         group, _, name = self.metric.partition("_")
         if self.attribution:
@@ -96,7 +104,10 @@ class Record:
         norm = "" if self.norm in ("", "Linf") else self.norm
         eps = "" if self.eps is None else f"eps={self.eps:.4g}"
         name = "" if self.metric == "robust_accuracy" else name
-        return "/".join(part for part in (group, name, self.attack, norm, self.condition, eps) if part)
+        condition = self.condition
+        if condition.startswith(NARROWS):
+            name, condition = f"{name} {condition}", ""
+        return "/".join(part for part in (group, name, self.attack, norm, condition, eps) if part)
 
 
 @dataclass(frozen=True)

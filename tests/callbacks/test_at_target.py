@@ -14,6 +14,7 @@ from lightning_sparse import (
     Curve,
     GradualPruning,
     SparseTraining,
+    SparsityError,
     StopAtTarget,
     load_masks,
 )
@@ -287,3 +288,41 @@ def test_patience_goes_on_where_it_was(make_trainer, tmp_path):
     run(make_trainer, method, resumed, max_epochs=4, resume=tmp_path / "epoch=0.ckpt")
     assert method.engine.clock == 12
     assert resumed.wait_count == 3
+
+
+@pytest.mark.parametrize("kind", [CheckpointAtTarget, StopAtTarget])
+def test_a_misspelt_monitor_is_found_in_the_first_epoch_and_the_right_one_works(kind, make_trainer, tmp_path):
+    folder = {"dirpath": tmp_path} if kind is CheckpointAtTarget else {}
+    with pytest.raises(SparsityError, match=r"monitor='denisty' of .* was not logged.*did you mean 'density'.*loss"):
+        run(make_trainer, GradualPruning(0.9), kind(monitor="denisty", **folder), max_epochs=50)
+    run(make_trainer, GradualPruning(0.9), kind(monitor="density", **folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: CheckpointAtTarget(monitor=3),
+            "monitor=3 of CheckpointAtTarget is not a name: write monitor='val_loss'",
+        ),
+        (lambda: CheckpointAtTarget(monitor=""), "monitor='' of"),
+        (lambda: CheckpointAtTarget(monitor="loss", filename=5), "filename=5 of .* write filename='{epoch}'"),
+        (lambda: CheckpointAtTarget(monitor="loss", train_time_interval=5), r"write train_time_interval=timedelta\("),
+        (lambda: StopAtTarget(monitor=["loss"]), "monitor=.* of StopAtTarget is not a name"),
+        (lambda: StopAtTarget("loss", patience="3"), "patience of StopAtTarget='3' is not an integer .*: write 1"),
+        (lambda: StopAtTarget("loss", strict="no"), "strict of StopAtTarget='no' is neither true nor false"),
+        (lambda: CheckpointAtTarget(monitor="loss", mode="most"), "mode of CheckpointAtTarget='most' does not exist"),
+        (lambda: CheckpointAtTarget(5), "dirpath=5 of CheckpointAtTarget is not a path"),
+        (lambda: CheckpointAtTarget(save_top_k=None), "save_top_k of CheckpointAtTarget=None is not an integer"),
+        (lambda: StopAtTarget("loss", min_delta="a"), "min_delta='a' of StopAtTarget is not a number"),
+        (lambda: StopAtTarget("loss", stopping_threshold=[1]), "stopping_threshold="),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(make, message):
+    with pytest.raises(SparsityError, match=message):
+        make()
+
+
+def test_the_signatures_are_those_of_lightning():
+    assert inspect.signature(CheckpointAtTarget) == inspect.signature(ModelCheckpoint)
+    assert inspect.signature(StopAtTarget) == inspect.signature(EarlyStopping)

@@ -88,8 +88,8 @@ def test_it_says_what_pgd_finds_at_every_epoch_in_which_masks_changed(loader, he
     assert all(row["low"] <= row["robust_accuracy"] < min(row["high"], row["clean_accuracy"]) for row in rows)
     assert {row["n"] for row in rows} == {128}
     with (tmp_path / "curves" / "metrics.csv").open() as file:
-        logged = [row for row in csv.DictReader(file) if row["robust/monitor/eps=0.1"]]
-    assert [float(row["robust/monitor/eps=0.1"]) for row in logged] == pytest.approx(
+        logged = [row for row in csv.DictReader(file) if row["robust/monitor/eps_0.1"]]
+    assert [float(row["robust/monitor/eps_0.1"]) for row in logged] == pytest.approx(
         [r["robust_accuracy"] for r in rows]
     )
     assert [float(row["sparsity"]) for row in logged] == pytest.approx([row["sparsity"] for row in rows])
@@ -113,7 +113,7 @@ def test_several_eps_and_the_l2_norm(loader, held_out, make_trainer):
     oracle = robust(model, *held_out, eps=0.4, norm="L2", seed=3)
     assert first["robust_accuracy"] == pytest.approx(oracle)
     assert first["robust_accuracy"] > second["robust_accuracy"]
-    logged = {"robust/monitor/L2/eps=0.4", "robust/monitor/L2/eps=1"}
+    logged = {"robust/monitor/L2/eps_0.4", "robust/monitor/L2/eps_1"}
     assert logged <= set(trainer.callback_metrics)
 
 
@@ -176,7 +176,7 @@ def test_a_resumed_training_has_the_rows_of_the_whole(loader, held_out, make_tra
 
 def test_model_checkpoint_can_monitor_it(loader, held_out, make_trainer, tmp_path):
     monitor = RobustnessMonitor(EPS, data=held_out)
-    keep = ModelCheckpoint(tmp_path, monitor="robust/monitor/eps=0.1", mode="max", filename="best")
+    keep = ModelCheckpoint(tmp_path, monitor="robust/monitor/eps_0.1", mode="max", filename="best")
     make_trainer(monitor, keep, max_epochs=3, enable_checkpointing=True).fit(Pictures(), loader)
     assert float(keep.best_model_score) == pytest.approx(max(row["robust_accuracy"] for row in monitor.rows()))
 

@@ -46,7 +46,7 @@ def test_what_is_logged_is_what_the_masks_did(order, module, loader, make_traine
         assert by_step[update.step]["turnover"] == pytest.approx(update.turnover)
     last = rows[-1]
     for name, mask in callback.masks.items():
-        assert last[f"sparsity/{name}"] == pytest.approx(float((~mask).float().mean()))
+        assert last[f"layer_sparsity/{name}"] == pytest.approx(float((~mask).float().mean()))
     assert 0.8 <= last["ever_lived"] <= 1.0
     assert float(trainer.callback_metrics["sparsity"]) == pytest.approx(0.9, abs=1e-3)
     assert "sparsity" in trainer.progress_bar_metrics
@@ -439,7 +439,7 @@ def test_a_chain_that_is_cut_is_warned_of_once_for_each_layer(make_trainer, load
     assert [text.split("'")[1] for text in texts] == ["body.0.weight", "body.3.weight", "head.weight"]
     assert all(callback.masks.count(name) > 0 for name in callback.masks)
     assert rows[0]["dead_units"] == 1.0
-    assert rows[0]["dead_units/head.weight"] == 1.0
+    assert rows[0]["layer_dead_units/head.weight"] == 1.0
 
 
 def test_outputs_without_connections_are_warned_of_once(make_trainer, loader, tmp_path):
@@ -449,7 +449,7 @@ def test_outputs_without_connections_are_warned_of_once(make_trainer, loader, tm
     assert len(texts) == 1
     assert "2 of the 10 outputs of 'head.weight'" in texts[0]
     assert "(units 3, 7)" in texts[0]
-    assert rows[0]["dead_units/head.weight"] == pytest.approx(0.2)
+    assert rows[0]["layer_dead_units/head.weight"] == pytest.approx(0.2)
     assert rows[0]["dead_units"] == pytest.approx(2 / 100)
 
 

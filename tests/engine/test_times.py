@@ -13,7 +13,7 @@ def test_int_is_steps_and_float_is_a_share(value, step):
     ("value", "advice"),
     [
         (1, "write 1.0 for the whole training, or 2 or more"),
-        (1.5, "write 1 for that many optimizer steps"),
+        (1.5, "write 1.0 for the whole training, or 2 or more"),
         (5000.0, "write 5000 for that many"),
         (-1, "write a step >= 0"),
         (-0.1, "write a share such as 0.5"),

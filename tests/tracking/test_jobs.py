@@ -111,7 +111,7 @@ def test_a_trainer_writes_what_the_masks_do_into_the_jobs_run(tmp_path):
     sparsities = [point["sparsity"] for point in watched]
     assert sparsities == sorted(sparsities)
     assert sparsities[-1] == pytest.approx(pruning.sparsity)
-    layers = [f"sparsity/{name}" for name in pruning.masks]
+    layers = [f"layer_sparsity/{name}" for name in pruning.masks]
     assert layers
     for point in watched:
         assert all(0 <= point[layer] <= 1 for layer in layers)

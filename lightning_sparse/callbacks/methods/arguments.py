@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.schedules import MOST_STAIRS, Curve
 from lightning_sparse.engine.times import Time, check_time
-from lightning_sparse.errors import SparsityError, check_share
+from lightning_sparse.errors import SparsityError, check_count, check_share
 
 
 def check_sparsities(lowest: str, **sparsities: float) -> None:
@@ -26,6 +26,12 @@ def check_order(**times: Time) -> None:
     for (earlier, early), (later, late) in pairwise(times.items()):
         if type(early) is type(late) and early > late:
             raise SparsityError(f"{earlier}={early} is after {later}={late}: write times in order")
+
+
+def check_trainings(trainings: int) -> None:
+    """Raise unless it can be the number of trainings in one fit."""
+    if check_count("trainings", trainings, 2, write="2 or more, a dense one and a sparse one") > MOST_STAIRS:
+        raise SparsityError(f"trainings={trainings} is more than {MOST_STAIRS}: write {MOST_STAIRS} or less")
 
 
 def falling_turnover(turnover: float, turnover_until: Time, name: str = "turnover") -> Curve:

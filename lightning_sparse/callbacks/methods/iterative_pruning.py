@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.callbacks.methods.arguments import check_trainings
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.scores.of_layer import Score
-from lightning_sparse.errors import check_count, check_share
+from lightning_sparse.errors import check_share
 
 
 class IterativePruning(SparseTraining):
@@ -32,7 +33,7 @@ class IterativePruning(SparseTraining):
         self, final_sparsity: float, *, trainings: int = 4, criterion: str | Score = "magnitude", **others: Any
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
-        check_count("trainings", trainings, 2, write="2 or more, a dense one and a sparse one")
+        check_trainings(trainings)
         rounds = trainings - 1
         stairs = Curve(0.0).stairs(rounds / trainings, final_sparsity, rounds, "exponential", name="round")
         super().__init__(stairs, drop=criterion, **others)

@@ -6,12 +6,13 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_sparse.callbacks.methods.arguments import check_trainings
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
-from lightning_sparse.errors import check_count, check_share
+from lightning_sparse.errors import check_flag, check_share
 
 
 class LotteryTicket(SparseTraining):
@@ -41,8 +42,9 @@ class LotteryTicket(SparseTraining):
         self, final_sparsity: float, *, trainings: int = 4, rewind_to: float = 0.0, reinit: bool = False, **others: Any
     ) -> None:
         check_share("final_sparsity", final_sparsity, one_allowed=False)
+        check_flag("reinit", reinit)
         check_share("rewind_to", rewind_to, one_allowed=False)
-        check_count("trainings", trainings, 2, write="2 or more, a dense one and a sparse one")
+        check_trainings(trainings)
         # The first training is whole; each later one starts at rewind_to.
         self.one_training = 1.0 / (1.0 + (trainings - 1) * (1.0 - rewind_to))
         curve = Curve(0.0)

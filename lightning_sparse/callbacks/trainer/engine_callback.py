@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,6 +15,7 @@ from lightning_sparse.anatomy.parameters import Targets, sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
 from lightning_sparse.callbacks.trainer.coverage import Coverage
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.callbacks.trainer.private import steps_without_backward
 from lightning_sparse.callbacks.trainer.refusals import (
@@ -34,7 +35,7 @@ from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.errors import SparsityError
 
 
-class EngineCallback(Callback):
+class EngineCallback(OneOfAKind):
     """Run an engine through a fit: build it, feed it, save its state, and leave no hook behind.
 
     :class:`~lightning_sparse.SparseTraining` is this with the choices of a recipe as its arguments. ``engine`` is None
@@ -62,13 +63,19 @@ class EngineCallback(Callback):
         self._installed_on: list[Optimizer] = []
         self._spawned = SpawnedState()
 
+    instead = (
+        "both want the same parameters: leave one out, or give each parameter to one of them with include=[...] and "
+        "exclude=[...]"
+    )
+
     @property
-    def state_key(self) -> str:
+    def kind(self) -> str:
         """The key of the state in a checkpoint: two callbacks on different parameters of one model have different ones."""
         return f"lightning_sparse[include={self.recipe.include}, exclude={self.recipe.exclude}]"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what does not fit the model or the Trainer, before any time is spent on training."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         refuse_sharded(trainer, "connections cannot be ranked against those of the others")
@@ -83,6 +90,8 @@ class EngineCallback(Callback):
         # These hooks make parameters later: those are checked when training starts.
         if not any(_overrides(pl_module, hook) for hook in ("setup", "configure_model")):
             self.recipe.check(self._parameters(pl_module))
+            for other in self._others(trainer):
+                refuse_shared(self._parameters(pl_module), other._parameters(pl_module), (self, other))
             refuse_no_forward(self.recipe, pl_module)
         self.engine = None
 
@@ -105,7 +114,7 @@ class EngineCallback(Callback):
         if self.engine.plan.rewind is not None:
             self._schedulers = RewoundSchedulers(int(self.engine.plan.rewind.to))
         for other in self._others(trainer):
-            refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {})
+            refuse_shared(self.engine.parameters, other.engine.parameters if other.engine else {}, (self, other))
         self._install(trainer, pl_module)
         self.engine.watch(pl_module)
         if self._restored is not None and self._schedulers is not None:
@@ -168,6 +177,7 @@ class EngineCallback(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mask averages again, and in the checkpoint, where they may have been saved as the model already."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
         if self.engine is not None and self.engine.installed:
@@ -221,9 +231,9 @@ class EngineCallback(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint whose masks belong to other parameters: they would be silently lost."""
         saved = [key for key in checkpoint.get("callbacks", {}) if key.startswith("lightning_sparse[")]
-        if saved and self.state_key not in saved:
+        if saved and self.kind not in saved:
             raise SparsityError(
-                f"the checkpoint holds masks of {saved[0]}, this callback is {self.state_key}: resume with the same "
+                f"the checkpoint holds masks of {saved[0]}, this callback is {self.kind}: resume with the same "
                 "include and exclude, or start a new training from its weights (without ckpt_path)"
             )
 

@@ -49,11 +49,13 @@ def refuse_rewinding_beside(recipes: Sequence[Recipe]) -> None:
         )
 
 
-def refuse_shared(mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+def refuse_shared(mine: Mapping[str, Tensor], others: Mapping[str, Tensor], whose: Sequence[object]) -> None:
     """Refuse two callbacks that want the same parameter."""
     theirs = {id(parameter) for parameter in others.values()}
     shared = next((name for name, parameter in mine.items() if id(parameter) in theirs), None)
     if shared is not None:
+        names = " and ".join(type(callback).__name__ for callback in whose)
         raise SparsityError(
-            f"two sparsity callbacks both want {shared!r}: give each parameter to one of them with include and exclude"
+            f"two sparsity callbacks both want {shared!r} ({names}): give each parameter to one of "
+            "them with include and exclude"
         )

@@ -20,6 +20,7 @@ from lightning_sparse.anatomy.first_tensor import first_tensor
 from lightning_sparse.anatomy.hessian_product import hessian_product
 from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.anatomy.reentrant_checkpoints import WRITE, has_reentrant_checkpoint
+from lightning_sparse.engine import returned
 from lightning_sparse.engine.distributed import average, is_set_up
 from lightning_sparse.errors import SparsityError
 
@@ -118,8 +119,14 @@ def looking_at(
     Compiled modules run uncompiled, and attention runs its plain kernel: compiled and fused kernels have no second
     derivative.
     """
+
+    def checked(model: Any, batch: Any) -> Tensor:
+        with returned.calling("a loss", loss):
+            found = loss(model, batch)
+        return returned.loss(loss, found)
+
     with as_it_was(model), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
-        yield Network(model, parameters, batches, loss)
+        yield Network(model, parameters, batches, checked)
 
 
 @of_network
