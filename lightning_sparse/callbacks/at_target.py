@@ -68,7 +68,7 @@ class CheckpointAtTarget(AtTargetSparsity, ModelCheckpoint):
         >>> callbacks = [GradualPruning(0.9), CheckpointAtTarget(monitor="accuracy", mode="max")]
     """
 
-    @wraps(ModelCheckpoint.__init__)
+    @wraps(ModelCheckpoint.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **named: Any) -> None:
         _check_given(ModelCheckpoint, self, args, named)
         super().__init__(*args, **named)
@@ -94,7 +94,7 @@ class StopAtTarget(AtTargetSparsity, EarlyStopping):
         >>> callbacks = [GradualPruning(0.9), StopAtTarget(monitor="loss", patience=5)]
     """
 
-    @wraps(EarlyStopping.__init__)
+    @wraps(EarlyStopping.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **named: Any) -> None:
         _check_given(EarlyStopping, self, args, named)
         super().__init__(*args, **named)

@@ -303,4 +303,5 @@ def cubic(final: float, *, initial: float = 0.0, begin: Time = 0.0, end: Time = 
         >>> [round(curve(step), 4) for step in (0, 100, 150, 200)]
         [0.0, 0.0, 0.7875, 0.9]
     """
+    check_share("final", final)
     return Curve(initial).then(begin, name="before").then(end, final, "cubic", name="prune").then(end, name="rest")

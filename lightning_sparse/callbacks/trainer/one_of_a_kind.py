@@ -21,7 +21,7 @@ class StateKey(str):
     """
 
     def __eq__(self, other: object) -> bool:
-        return self is other if isinstance(other, StateKey) else str.__eq__(self, other)  # type: ignore[arg-type]
+        return self is other if isinstance(other, StateKey) else str.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
