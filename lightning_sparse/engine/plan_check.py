@@ -44,13 +44,13 @@ def _late(recipe: Recipe, plan: Recipe, total: int, reached_by: str | None) -> s
 
 
 def _at_once(plan: Recipe, total: int) -> str | None:
-    """Say that a stretch that moves has no update within it, although it has room for some."""
+    """Say that a curve which moves jumps, because the time between two updates is longer than the training."""
     every = int(plan.every)
     for piece in plan.sparsity.pieces():
-        if piece.moves and piece.end - piece.begin > 1 and every >= piece.end - piece.begin and piece.end <= total:
+        if piece.moves and piece.end - piece.begin > 1 and every > total >= piece.end:
             return (
-                f"sparsity goes from {piece.first:g} to {piece.last:g} in one jump at step {piece.end}, because no update "
-                f"comes in the {piece.end - piece.begin} steps before: write every={max(1, (piece.end - piece.begin) // 10)}"
+                f"sparsity goes from {piece.first:g} to {piece.last:g} in one jump at step {piece.end}, because every={every} "
+                f"is longer than the training of {total} steps: write every={max(1, (piece.end - piece.begin) // 10)}"
             )
     return None
 
