@@ -43,7 +43,8 @@ def check_count(
 ) -> int:
     """Return ``value`` if it is an integer in [least, most], else raise a SparsityError; True and 2.0 are not integers.
 
-    None for ``least`` or ``most`` sets no limit. The message says to write ``write``, which is ``least`` by default.
+    None for ``least`` or ``most`` sets no limit. The message says to write ``write``, by default the limit
+    that was passed, or ``least``.
 
     Example:
         >>> check_count("steps", 20)
@@ -55,7 +56,9 @@ def check_count(
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         limits = f" in [{least}, {most}]" if most is not None else "" if least is None else f" of at least {least}"
-        raise SparsityError(f"{name}={value!r} is not an integer{limits}: write {least if write is None else write}")
+        if write is None:
+            write = most if isinstance(value, int | float) and value > high else least
+        raise SparsityError(f"{name}={value!r} is not an integer{limits}: write {write}")
     return value
 
 

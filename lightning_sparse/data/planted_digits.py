@@ -88,12 +88,20 @@ def plant(digits: Tensor, labels: Tensor, quadrants: Tensor, places: Tensor | No
         quadrants: (n,), 0 to 3: top left, top right, bottom left, bottom right.
         places: (n,), the class at whose place the patch is, or -1 for no patch; None for no patch anywhere.
 
+    Raises:
+        SparsityError: if an argument has another shape, or holds other numbers.
+
     Example:
         >>> made = plant(torch.ones(1, 8, 8), torch.tensor([7]), torch.tensor([3]), torch.tensor([0]))
         >>> made.images[0, 0, :3, :3].sum(), made.images[0, 0, 8:, 8:].sum()
         (tensor(9.), tensor(64.))
     """
-    canvas = torch.zeros(len(digits), SIDE, SIDE)
+    n = len(_tensor("digits", digits, "floating point", (None, _HALF, _HALF)))
+    _tensor("labels", labels, "integers", (n,))
+    _within("quadrants", _tensor("quadrants", quadrants, "integers", (n,)), 0, 3)
+    if places is not None:
+        _within("places", _tensor("places", places, "integers", (n,)), -1, len(_PLACES) - 1)
+    canvas = torch.zeros(n, SIDE, SIDE)
     quadrant = torch.zeros(len(digits), SIDE, SIDE, dtype=torch.bool)
     for i, where in enumerate(quadrants.tolist()):
         top, left = _HALF * (where // 2), _HALF * (where % 2)
@@ -142,11 +150,12 @@ def shortcut_versions(
         >>> {name: round(float(images.sum() - test.images.sum())) for name, (images, _) in versions.items()}
         {'aligned': 3240, 'absent': 0, 'conflicting': 3240}
     """
-    if images.shape[1:] != (1, SIDE, SIDE) or quadrant.shape != (len(images), SIDE, SIDE) or len(labels) != len(images):
-        raise SparsityError(
-            f"images {tuple(images.shape)}, labels {tuple(labels.shape)} and quadrant {tuple(quadrant.shape)} are not "
-            f"(n, 1, {SIDE}, {SIDE}), (n,) and (n, {SIDE}, {SIDE}): give those of the planted digits"
-        )
+    n = len(_tensor("images", images, "floating point", (None, 1, SIDE, SIDE)))
+    _within("labels", _tensor("labels", labels, "integers", (n,)), 0, len(_PLACES) - 1)
+    _tensor("quadrant", quadrant, "booleans", (n, SIDE, SIDE))
+    if not bool(quadrant.flatten(1).any(dim=1).all()):
+        raise SparsityError("quadrant marks no pixel of an image: give truth['quadrant'] of the planted digits")
+    seed = check_seed(seed)
     own = labels.cpu()
     other = (own + torch.randint(1, 10, own.shape, generator=torch.Generator().manual_seed(seed))) % 10
     absent = images * quadrant.unsqueeze(1).to(images.device)
@@ -156,3 +165,22 @@ def shortcut_versions(
         patch = patches(quadrant.cpu(), places).unsqueeze(1).to(images.device)
         made[name] = (absent.masked_fill(patch, 1.0), labels)
     return made
+
+
+def _tensor(name: str, value: object, kind: str, shape: tuple[int | None, ...]) -> Tensor:
+    """Return a tensor of that kind and shape, in which None is any number of images, or raise a SparsityError."""
+    if isinstance(value, Tensor) and value.dim() == len(shape):
+        floats, flags = value.is_floating_point(), value.dtype == torch.bool
+        kinds = {"floating point": floats, "booleans": flags, "integers": not (floats or flags or value.is_complex())}
+        if kinds[kind] and all(want in (None, got) for want, got in zip(shape, value.shape, strict=True)):
+            return value
+    given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    wanted = str(tuple("n" if size is None else size for size in shape)).replace("'", "")
+    raise SparsityError(f"{name} is {given}, not {kind} of shape {wanted}: give those of the planted digits")
+
+
+def _within(name: str, values: Tensor, low: int, high: int) -> None:
+    if len(values) and not low <= int(values.min()) <= int(values.max()) <= high:
+        raise SparsityError(
+            f"{name} reach from {int(values.min())} to {int(values.max())}: give integers in [{low}, {high}]"
+        )

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
+from lightning_sparse.statistics.numbers import numbers, whole
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution: half the width of a 95 % interval, in standard errors."""
@@ -30,15 +30,15 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         Lower and upper end, in [0, 1]; NaN for ``n`` = 0.
 
     Raises:
-        SparsityError: if ``successes`` is not in [0, n].
+        SparsityError: if ``n`` is not a whole number, or ``successes`` not one in [0, n].
 
     Example:
         >>> low, high = wilson(0, 100)
         >>> f"{low:.3f} to {high:.3f}"
         '0.000 to 0.037'
     """
-    if not 0 <= successes <= n:
-        raise SparsityError(f"successes={successes} of n={n} is not a share: write 0 <= successes <= n")
+    n = whole("n", n)
+    successes = whole("successes", successes, most=n)
     if n == 0:
         return math.nan, math.nan
     share = successes / n
@@ -60,6 +60,9 @@ def mean_interval(values: Values) -> tuple[float, float, float]:
     Returns:
         Mean, lower end, upper end. The ends are NaN for fewer than two defined values, the mean is NaN for none.
 
+    Raises:
+        SparsityError: if ``values`` are not numbers.
+
     Example:
         >>> mean, low, high = mean_interval([1.0, 2.0, 3.0, float("nan")])
         >>> f"{mean:.2f} ({low:.2f} to {high:.2f})"
@@ -78,7 +81,7 @@ def t_interval(values: Values) -> tuple[float, float, float]:
         Mean, lower end, upper end. The ends are NaN for fewer than two defined values, the mean is NaN for none.
 
     Raises:
-        SparsityError: if scipy is missing.
+        SparsityError: if ``values`` are not numbers, or scipy is missing.
 
     Example:
         >>> mean, low, high = t_interval([0.70, 0.72, 0.74])
@@ -89,7 +92,7 @@ def t_interval(values: Values) -> tuple[float, float, float]:
 
 
 def _around_mean(values: Values, quantile: Callable[[int], float]) -> tuple[float, float, float]:
-    array = np.asarray(values, dtype=np.float64).ravel()
+    array = numbers("values", values).ravel()
     defined = array[~np.isnan(array)]
     if defined.size < 2:
         return (float(defined[0]) if defined.size else math.nan), math.nan, math.nan

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 from lightning_sparse.statistics.intervals import Z
+from lightning_sparse.statistics.numbers import numbers
 
 
 class Difference(NamedTuple):
@@ -124,7 +125,7 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
 
 
 def _row(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers(name, values)
     if array.ndim != 1:
         raise SparsityError(f"{name} has shape {array.shape}: give one row of numbers")
     return array
@@ -136,7 +137,10 @@ def _defined(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _right(name: str, values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # a list of lists of different lengths, for one
+        array = np.empty(0, dtype=object)
     if array.dtype != np.bool_ or array.ndim != 1 or not len(array):
         raise SparsityError(f"{name} is {array.dtype} of shape {array.shape}: give (n,) booleans, one per image")
     return array

@@ -127,3 +127,25 @@ def test_what_does_not_fit_is_refused():
         ImageData("digits", shortcut=0.5, shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4])
     with pytest.raises(SparsityError, match="give those of the planted digits"):
         shortcut_versions(torch.rand(2, 1, 8, 8), torch.zeros(2).long(), torch.ones(2, 8, 8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "says"),
+    [
+        (
+            "digits",
+            torch.zeros(2, 9, 9),
+            r"digits is torch.float32 \(2, 9, 9\), not floating point of shape \(n, 8, 8\)",
+        ),
+        ("digits", None, "digits is a NoneType"),
+        ("labels", torch.zeros(3, dtype=torch.long), r"labels is torch.int64 \(3,\), not integers of shape \(2,\)"),
+        ("quadrants", torch.tensor([0, 4]), r"quadrants reach from 0 to 4: give integers in \[0, 3\]"),
+        ("places", torch.tensor([-2, 0]), r"places reach from -2 to 0: give integers in \[-1, 9\]"),
+        ("places", [0, 1], "places is a list"),
+    ],
+)
+def test_what_cannot_be_planted_is_refused(argument, value, says):
+    right = {"digits": torch.ones(2, 8, 8), "labels": torch.tensor([7, 1]), "quadrants": torch.tensor([0, 3])}
+    plant(**right)
+    with pytest.raises(SparsityError, match=says):
+        plant(**right | {argument: value})

@@ -25,8 +25,17 @@ def test_wilson_stays_in_the_unit_interval_and_around_the_share():
 
 def test_wilson_of_nothing_is_undefined_and_of_nonsense_refused():
     assert all(math.isnan(end) for end in wilson(0, 0))
-    with pytest.raises(SparsityError, match="successes=11 of n=10"):
+    with pytest.raises(SparsityError, match=r"successes=11 is not an integer in \[0, 10\]: write 10"):
         wilson(11, 10)
+    with pytest.raises(SparsityError, match="n=None is not an integer of at least 0"):
+        wilson(1, None)
+
+
+@pytest.mark.parametrize("function", [mean_interval, t_interval])
+@pytest.mark.parametrize("values", ["a", None, ["a"], [[1.0], [1.0, 2.0]], 0.5, [1j]])
+def test_what_are_no_numbers_is_refused(function, values):
+    with pytest.raises(SparsityError, match="is not a list of numbers: write values="):
+        function(values)
 
 
 def test_mean_interval_by_hand():

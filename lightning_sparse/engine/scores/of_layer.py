@@ -16,6 +16,7 @@ A score with a memory is an object with ``observe(layer)``, called after every o
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,9 +61,23 @@ S = TypeVar("S", bound=Score)
 
 
 def needs_gradient(score: S) -> S:
-    """Mark a score that reads ``layer.gradient``, so that the engine keeps it for the update."""
-    score.needs_gradient = True  # type: ignore[attr-defined]
-    return score
+    """Mark a score that reads ``layer.gradient``, so that the engine keeps it for the update.
+
+    Raises:
+        SparsityError: if it is no function, or one that takes no mark, such as a bound method.
+    """
+    return marked(score, "needs_gradient")
+
+
+def marked(score: S, mark: str) -> S:
+    """Set a mark on a score, or raise a SparsityError."""
+    if callable(score):
+        with suppress(AttributeError, TypeError):
+            setattr(score, mark, True)
+            return score
+    raise SparsityError(
+        f"score={score!r} takes no mark: write @{mark} above a def of your own that takes the score's argument"
+    )
 
 
 def needs_gradient_of(score: object) -> bool:

@@ -22,6 +22,7 @@ from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.anatomy.reentrant_checkpoints import WRITE, has_reentrant_checkpoint
 from lightning_sparse.engine import returned
 from lightning_sparse.engine.distributed import average, is_set_up
+from lightning_sparse.engine.scores.of_layer import marked
 from lightning_sparse.errors import SparsityError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -101,8 +102,7 @@ S = TypeVar("S", bound=NetworkScore)
 
 def of_network(score: S) -> S:
     """Mark a score that takes a :class:`Network` and returns a tensor for each of its parameters."""
-    score.of_network = True  # type: ignore[attr-defined]
-    return score
+    return marked(score, "of_network")
 
 
 def is_of_network(score: object) -> bool:
