@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import wraps
@@ -43,7 +44,7 @@ class AtTargetSparsity:
             super().on_train_batch_end(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a monitor that the first epoch has not logged; pass on at the target sparsity."""
+        """Look whether the first epoch has logged the monitor; pass on at the target sparsity."""
         waits = trainer.enable_validation and not self._validated  # for the first validation
         if isinstance(self, ModelCheckpoint | EarlyStopping) and not waits:
             _check_monitor(self, trainer)
@@ -145,18 +146,19 @@ def _check_given(kind: type, callback: object, args: Any, named: Any) -> None:
 
 
 def _check_monitor(callback: Any, trainer: Trainer) -> None:
-    """Refuse a metric that was not logged in a whole epoch: Lightning would say so when the target is reached."""
+    """Refuse a misspelt metric, and warn of one that a whole epoch has not logged: Lightning would do so at the target."""
     name, logged = callback.monitor, sorted(trainer.callback_metrics)
     if name is None or name in logged or name.startswith(LATE) or not getattr(callback, "strict", True):
         return
     if trainer.fast_dev_run or trainer.current_epoch > 0:  # type: ignore[attr-defined]
         return
-    close = get_close_matches(name, logged, n=1)
-    guess = f"did you mean {close[0]!r}?" if close else "log it in each epoch, or choose one of those"
-    raise SparsityError(
-        f"monitor={name!r} of {type(callback).__name__} was not logged in the first epoch: {guess} (logged: "
-        f"{', '.join(logged)})"
+    close = get_close_matches(name, logged, n=1, cutoff=0.8)
+    said = (
+        f"monitor={name!r} of {type(callback).__name__} was not logged in the first epoch (logged: {', '.join(logged)})"
     )
+    if close:
+        raise SparsityError(f"{said}: did you mean {close[0]!r}?")
+    warnings.warn(f"{said}: unless it comes later, the run ends when it is looked for", stacklevel=2)
 
 
 def _reached(trainer: Trainer) -> bool:

@@ -49,8 +49,8 @@ def _at_once(plan: Recipe, total: int) -> str | None:
     for piece in plan.sparsity.pieces():
         if piece.moves and piece.end - piece.begin > 1 and every > total >= piece.end:
             return (
-                f"sparsity goes from {piece.first:g} to {piece.last:g} in one jump at step {piece.end}, because "
-                f"every={every} is longer than the training of {total} steps: write every={max(1, (piece.end - piece.begin) // 10)}"
+                f"sparsity goes from {piece.first:g} to {piece.last:g} in one jump at step {piece.end}: every={every} "
+                f"is longer than the training of {total} steps, write every={max(1, (piece.end - piece.begin) // 10)}"
             )
     return None
 

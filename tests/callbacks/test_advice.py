@@ -275,7 +275,7 @@ PLANS = [
     (lambda: GradualPruning(0.9, begin=500, end=10**12), r"write end=20 or less", lambda: GradualPruning(0.9, end=20)),
     (
         lambda: GradualPruning(0.9, every=10**9),
-        "in one jump at step 15, .* write every=1",
+        "in one jump at step 15: .* write every=1",
         lambda: GradualPruning(0.9, every=1),
     ),
     (

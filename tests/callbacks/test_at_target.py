@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import settings
 from lightning_sparse import (
@@ -293,9 +294,13 @@ def test_patience_goes_on_where_it_was(make_trainer, tmp_path):
 @pytest.mark.parametrize("kind", [CheckpointAtTarget, StopAtTarget])
 def test_a_misspelt_monitor_is_found_in_the_first_epoch_and_the_right_one_works(kind, make_trainer, tmp_path):
     folder = {"dirpath": tmp_path} if kind is CheckpointAtTarget else {}
-    with pytest.raises(SparsityError, match=r"monitor='denisty' of .* was not logged.*did you mean 'density'.*loss"):
+    with pytest.raises(SparsityError, match=r"monitor='denisty' of .* was not logged.*loss\): did you mean 'density'"):
         run(make_trainer, GradualPruning(0.9), kind(monitor="denisty", **folder), max_epochs=50)
     run(make_trainer, GradualPruning(0.9), kind(monitor="density", **folder))
+    late = kind(monitor="fid", **folder)  # which somebody logs from some epoch on
+    ends = pytest.raises((RuntimeError, MisconfigurationException), match="fid")  # Lightning's own, at the target
+    with pytest.warns(UserWarning, match=r"monitor='fid' of .* was not logged in the first epoch"), ends:
+        run(make_trainer, GradualPruning(0.9), late)
 
 
 @pytest.mark.parametrize(

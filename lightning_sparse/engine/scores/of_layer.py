@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 else:  # LightningCLI would take the true type for something that makes Tensors, and refuse a user's own score
     Score = Callable[[Layer], Any]
 S = TypeVar("S", bound=Score)
+M = TypeVar("M")  # also a score of the whole network
 
 
 def needs_gradient(score: S) -> S:
@@ -69,7 +70,7 @@ def needs_gradient(score: S) -> S:
     return marked(score, "needs_gradient")
 
 
-def marked(score: S, mark: str) -> S:
+def marked(score: M, mark: str) -> M:
     """Set a mark on a score, or raise a SparsityError."""
     if callable(score):
         with suppress(AttributeError, TypeError):
