@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -125,8 +126,21 @@ def check_choices(name: str, values: Sequence[str], allowed: Iterable[str]) -> l
         Traceback (most recent call last):
         lightning_sparse.SparsityError: attacks='pgd' is not a list of names: write attacks=['pgd']
     """
-    options = list(allowed)
-    if isinstance(values, str | Mapping) or not isinstance(values, Collection) or len(values) == 0:
+    options, listed = list(allowed), as_list(values)
+    if not listed:
         example = values if isinstance(values, str) and values in options else options[0]
         raise SparsityError(f"{name}={values!r} is not a list of names: write {name}=[{example!r}]")
-    return list(dict.fromkeys(check_choice(name, value, options) for value in values))
+    return list(dict.fromkeys(check_choice(name, value, options) for value in listed))
+
+
+def as_list(values: object) -> list[Any] | None:
+    """Return what a list, a tuple, an array of one dimension or the like holds; None for text, a mapping and a single thing.
+
+    Example:
+        >>> as_list((1, 2)), as_list("ab")
+        ([1, 2], None)
+    """
+    if isinstance(values, Collection) and not isinstance(values, str | bytes | Mapping):
+        with suppress(TypeError):  # an array of no dimension
+            return list(values)
+    return None

@@ -47,7 +47,11 @@ def images_and_labels(data: Data, most: int | None = None, *, name: str = "data"
         images, labels = data
         check_shapes(images, labels)
         return images[:most], labels[:most]
-    if not isinstance(data, Iterable) or isinstance(data, Tensor | str | bytes | Mapping) or _is_arrays(data):
+    if (
+        not isinstance(data, Iterable)
+        or isinstance(data, Tensor | np.ndarray | str | bytes | Mapping)
+        or _is_arrays(data)
+    ):
         raise SparsityError(f"{name} is {_described(data)}, not images and labels: write {_written(data, name)}")
     parts: list[tuple[Tensor, Tensor]] = []
     count = 0

@@ -48,7 +48,8 @@ class SET(SparseTraining):
         turnover: share of each layer's living connections replaced at an update, in [0, 1].
         turnover_until: when the turnover stops, so that the last newborns can learn.
         every: time between two updates.
-        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
+        birth: which connections die before the first step: ``"random"``, ``"magnitude"`` for the smallest
+            initial weights, or None for those of the lowest drop score.
         allocation: the densities of the layers at birth.
         others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
@@ -65,7 +66,7 @@ class SET(SparseTraining):
         turnover: float = 0.3,
         turnover_until: Time = 0.9,
         every: Time = 100,
-        birth: str | Score = "random",
+        birth: str | Score | None = "random",
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
@@ -89,7 +90,8 @@ class RigL(SparseTraining):
         turnover: share of each layer's living connections replaced at the first update, in [0, 1].
         turnover_until: when it has fallen to zero.
         every: time between two updates.
-        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
+        birth: which connections die before the first step: ``"random"``, ``"magnitude"`` for the smallest
+            initial weights, or None for those of the lowest drop score.
         allocation: the densities of the layers at birth, which stay.
         others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
@@ -106,7 +108,7 @@ class RigL(SparseTraining):
         turnover: float = 0.3,
         turnover_until: Time = 0.75,
         every: Time = 100,
-        birth: str | Score = "random",
+        birth: str | Score | None = "random",
         allocation: Any = "erk",
         **others: Any,
     ) -> None:
@@ -130,7 +132,8 @@ class SNFS(SparseTraining):
         turnover: share of the living connections replaced at the first update, in [0, 1]; it falls by a cosine.
         turnover_until: when it has fallen to zero.
         every: time between two updates.
-        birth: which connections die before the first step: ``"random"``, or ``"magnitude"`` for the smallest initial weights.
+        birth: which connections die before the first step: ``"random"``, ``"magnitude"`` for the smallest
+            initial weights, or None for those of the lowest drop score.
         allocation: the densities of the layers at birth.
         others: the other arguments of :class:`~lightning_sparse.SparseTraining`.
 
@@ -146,7 +149,7 @@ class SNFS(SparseTraining):
         turnover: float = 0.5,
         turnover_until: Time = 0.9,
         every: Time = 100,
-        birth: str | Score = "random",
+        birth: str | Score | None = "random",
         allocation: Any = "uniform",
         **others: Any,
     ) -> None:

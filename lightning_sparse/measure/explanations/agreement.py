@@ -100,6 +100,8 @@ def agreement_records(
         [('dense_agreement', 1.0), ('dense_agreement_top10', 1.0)]
     """
     _both(maps_a, maps_b)
+    if not isinstance(attribution, str) or not attribution:
+        raise SparsityError(f"attribution={attribution!r} is not a name: write attribution='gradient'")
     check_keep(keep, len(maps_a))
     found = {
         "dense_agreement": (rank_agreement(maps_a, maps_b), "Spearman of absolute maps, per image"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
-from lightning_sparse.errors import SparsityError, check_choices, check_seed
+from lightning_sparse.errors import SparsityError, as_list, check_choices, check_seed
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute, check_explainable
@@ -169,23 +169,22 @@ def same_images(several: Sequence[Arrays]) -> npt.NDArray[np.bool_]:
         >>> same_images(several)
         array([False,  True, False])
     """
-    fit = isinstance(several, Collection) and all(
-        isinstance(arrays, Mapping) and {"images", "labels", "prediction"} <= set(arrays) for arrays in several
-    )
-    if isinstance(several, Mapping) or not fit:
+    listed = as_list(several)
+    if listed is None or not all(
+        isinstance(arrays, Mapping) and {"images", "labels", "prediction"} <= set(arrays) for arrays in listed
+    ):
         raise SparsityError(
             f"several={type(several).__name__} are not the arrays of several models: write "
             "[measure_saliency(model, data).arrays for model in models]"
         )
-    if len(several) == 0:
+    if not listed:
         raise SparsityError("several is empty: give the arrays of at least one model")
-    several = list(several)
-    first = several[0]
-    for place, arrays in enumerate(several):
+    first = listed[0]
+    for place, arrays in enumerate(listed):
         for name in ("images", "labels"):
             if not np.array_equal(arrays[name], first[name]):
                 raise SparsityError(f"{name} of model {place} are not those of model 0: measure all on the same images")
-    right: npt.NDArray[np.bool_] = np.all([arrays["prediction"] == arrays["labels"] for arrays in several], axis=0)
+    right: npt.NDArray[np.bool_] = np.all([arrays["prediction"] == arrays["labels"] for arrays in listed], axis=0)
     return right
 
 

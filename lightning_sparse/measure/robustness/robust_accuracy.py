@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choices, check_count, check_seed
+from lightning_sparse.errors import SparsityError, as_list, check_choices, check_count, check_seed
 from lightning_sparse.measure.advice import with_setting
 from lightning_sparse.measure.classifier import as_classifier, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
@@ -189,7 +189,8 @@ def _check_gradient(classifier: nn.Module, images: Tensor) -> None:
 def check_radii(eps: Sequence[float], norm: str = "Linf", name: str = "eps") -> list[float]:
     """Return the radii ascending and without duplicates, or raise a SparsityError if one cannot be a radius."""
     check_norm(norm)
-    if isinstance(eps, str | Mapping) or not isinstance(eps, Collection) or len(eps) == 0:
+    listed = as_list(eps)
+    if not listed:
         example = "[2 / 255, 8 / 255]" if norm == "Linf" else "[0.25, 0.5]"
         raise SparsityError(f"{name}={eps!r} is not a list of radii: write {name}={example}")
-    return sorted({check_eps(name, radius, norm) for radius in eps})
+    return sorted({check_eps(name, radius, norm) for radius in listed})

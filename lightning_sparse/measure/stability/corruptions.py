@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_seed
+from lightning_sparse.errors import SparsityError, as_list, check_choice, check_choices, check_seed
 from lightning_sparse.extras import need
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
@@ -210,7 +210,7 @@ def _moved(images: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0
 
 
 def _check_severities(severities: Sequence[int]) -> list[int]:
-    listed = list(severities) if isinstance(severities, Collection) and not isinstance(severities, str) else []
+    listed = as_list(severities)
     if not listed or not all(type(severity) is int and severity in SEVERITIES for severity in listed):
         raise SparsityError(f"severities={severities!r} are not from 1, 2, 3: write severities=[1, 2, 3]")
     return sorted(set(listed))
