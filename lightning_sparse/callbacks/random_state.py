@@ -11,6 +11,9 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_sparse.callbacks.trainer.private import make_loader_anew
+from lightning_sparse.errors import SparsityError
+
+KEPT = {"python", "numpy", "torch"}
 
 
 class RandomState(Callback):
@@ -52,7 +55,13 @@ class RandomState(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts."""
-        self._ranks = state_dict["ranks"]
+        ranks = state_dict.get("ranks")
+        if not isinstance(ranks, list) or not all(isinstance(rank, dict) and rank.keys() >= KEPT for rank in ranks):
+            raise SparsityError(
+                "the checkpoint's random states are damaged: take another checkpoint, or leave RandomState out to go on with "
+                "other random numbers"
+            )
+        self._ranks = ranks
 
 
 def _capture() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
+from lightning_sparse.engine.checkpoints import check_state, damaged
 from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
@@ -326,8 +327,16 @@ class Engine:
             Whether this run would have had the same times in steps; those of the state hold in any case.
 
         Raises:
-            SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
+            SparsityError: if the recipe is not the one that the state was made with, if the masks do not fit, or if the
+                state is damaged.
         """
+        check_state(state)
+        try:
+            return self._load(state)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise damaged(f"{type(error).__name__}: {error}") from error
+
+    def _load(self, state: Mapping[str, Any]) -> bool:
         asked = self.recipe.plain()
         # Earlier versions wrote the paths of functions within this library.
         saved = {
