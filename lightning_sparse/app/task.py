@@ -24,6 +24,7 @@ from lightning_sparse.app.measuring.measurements import Measurement, measurement
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import Job, since
+from lightning_sparse.results.unreadable import make_room
 
 Tell = Callable[..., None]
 
@@ -78,8 +79,9 @@ def task(config: DictConfig) -> float | None:
     with _locked(job, tell):
         measurements = measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
+        make_room(job)
         stored = job.stored()
-        if stored and stored.status == "done" and set(job.keys) <= job.measured():
+        if stored and stored.status == "done" and set(job.keys) <= job.measured() and not job.lost("model.ckpt"):
             stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective
