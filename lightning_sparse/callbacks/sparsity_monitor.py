@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
+from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.engine.monitoring import Monitoring
 from lightning_sparse.errors import SparsityError
@@ -136,7 +137,8 @@ class SparsityMonitor(Callback):
         """Take back what :meth:`state_dict` gave."""
         self._monitoring.close()
         self._monitoring = Monitoring()
-        self._monitoring.load_state_dict(state_dict)
+        with restoring("SparsityMonitor"):
+            self._monitoring.load_state_dict(state_dict)
 
 
 def _send(trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -5,7 +5,15 @@ import copy
 import pytest
 import torch
 
-from lightning_sparse import GradualPruning, RandomState, SparsityError
+from lightning_sparse import (
+    AdversarialTraining,
+    GradualPruning,
+    RandomState,
+    RobustnessMonitor,
+    SparsityError,
+    SparsityMonitor,
+    VarianceOfGradients,
+)
 from settings import SAFE
 
 pytestmark = [
@@ -126,6 +134,24 @@ def test_a_whole_checkpoint_goes_on_and_the_trainer_is_left_as_it_was(good, resu
     trainer = resume(good)
     assert trainer.current_epoch == 2
     assert "load_checkpoint" not in vars(trainer.strategy)
+
+
+@pytest.mark.parametrize(
+    "damaged", [{"a": 1}, [1], {"rows": 5, "lifetimes": 5, "following": 5, "plan": 5, "eps": 1}, "text"]
+)
+@pytest.mark.parametrize("make", [SparsityMonitor, lambda: RobustnessMonitor(0.1), VarianceOfGradients])
+def test_a_damaged_state_of_another_callback_names_it(make, damaged):
+    callback = make()
+    with pytest.raises(
+        SparsityError, match=f"state of {type(callback).__name__} is damaged .*leave .* out of the callbacks"
+    ):
+        callback.load_state_dict(damaged)
+    callback.load_state_dict(make().state_dict())
+
+
+def test_a_damaged_state_of_adversarial_training_names_it():
+    with pytest.raises(SparsityError, match="state of AdversarialTraining is damaged"):
+        AdversarialTraining(0.1).load_state_dict([1])
 
 
 class OfOnesOwn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,6 +47,18 @@ def explain_ckpt_path(trainer: Trainer) -> None:
 def stop_explaining(trainer: Trainer) -> None:
     """Leave the Trainer as it was."""
     vars(trainer.strategy).pop("load_checkpoint", None)
+
+
+@contextmanager
+def restoring(name: str) -> Iterator[None]:
+    """Turn what a state of another form makes a callback raise into a SparsityError that names the callback."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise SparsityError(
+            f"the checkpoint's state of {name} is damaged ({type(error).__name__}: {error}): take another checkpoint, or "
+            f"leave {name} out of the callbacks"
+        ) from error
 
 
 def _refuse_no_checkpoint(path: Path) -> None:
