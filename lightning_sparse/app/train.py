@@ -16,7 +16,7 @@ from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochChec
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.engine.checkpoints import read_checkpoint
+from lightning_sparse.engine.checkpoints import check_same_recipe, check_state, read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_scores
@@ -54,7 +54,7 @@ def train(
     The validation accuracy of the trained model goes into ``job.json``, unless the module logs no ``val_accuracy``. The
     trainer has the callbacks of :func:`survival`, and among its others ``following``, whose state is restored too.
     """
-    sparse = any(isinstance(callback, SparseTraining) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    sparse = [callback for callback in trainer.callbacks if isinstance(callback, SparseTraining)]  # type: ignore[attr-defined]
     following = list(following)
     if job.checkpoint.exists():
         try:
@@ -72,16 +72,16 @@ def train(
                 stored.save(objective=_accuracy(trainer))
             job.half_done.unlink(missing_ok=True)
             return masks
-    _fit(job, model, data, trainer)
+    _fit(job, model, data, trainer, sparse)
     job.half_done.unlink(missing_ok=True)
     return _load(job.checkpoint, model, following, sparse)
 
 
-def _fit(job: Job, model: LightningModule, data: ImageData, trainer: Trainer) -> None:
+def _fit(job: Job, model: LightningModule, data: ImageData, trainer: Trainer, sparse: list[SparseTraining]) -> None:
     goes_on = None
     if job.half_done.exists():
         try:
-            _check_fits(read_checkpoint(job.half_done, trusted=True), model)
+            _check_fits(read_checkpoint(job.half_done, trusted=True), model, sparse)
             goes_on = job.half_done
         except SparsityError as error:
             _train_again(job.half_done, error)
@@ -104,10 +104,12 @@ def _train_again(path: Path, error: SparsityError) -> None:
     say(Unreadable(path, str(error).partition(":")[0], TRAIN), put_aside(path), "the training starts again")
 
 
-def _load(path: Path, model: LightningModule, following: Iterable[Callback], sparse: bool) -> Masks | None:
+def _load(
+    path: Path, model: LightningModule, following: Iterable[Callback], sparse: list[SparseTraining]
+) -> Masks | None:
     """Load a trained model and what followed its training; raise a SparsityError if the file is not of such a one."""
     content = read_checkpoint(path, trusted=True)
-    _check_fits(content, model)
+    _check_fits(content, model, sparse)
     masks = load_masks(content) if sparse else None
     built = not any(_overrides(model, hook) for hook in ("setup", "configure_model"))  # which make layers later
     if built and content["state_dict"].keys() != model.state_dict().keys():
@@ -126,15 +128,25 @@ def _overrides(model: LightningModule, hook: str) -> bool:
     return getattr(type(model), hook) is not getattr(LightningModule, hook)
 
 
-def _check_fits(content: Mapping[str, Any], model: LightningModule) -> None:
-    """Raise a SparsityError if a checkpoint cannot be of this model, which may make its layers later."""
+def _check_fits(content: Mapping[str, Any], model: LightningModule, sparse: list[SparseTraining]) -> None:
+    """Raise a SparsityError if a checkpoint cannot be of this training, whose model may make its layers later."""
     weights, mine = content.get("state_dict"), model.state_dict()
     if not isinstance(weights, Mapping) or not isinstance(content.get("callbacks"), Mapping):
         raise SparsityError("no checkpoint of a Trainer: it has no weights and callbacks")
-    shapes = {name: tensor.shape for name, tensor in mine.items() if not isinstance(tensor, UninitializedParameter)}
+    tensors = {
+        name: tensor for name, tensor in mine.items() if isinstance(tensor, torch.Tensor)
+    }  # a module may save others
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if not isinstance(tensor, UninitializedParameter)}
     common = [name for name in shapes if name in weights]
-    if (shapes and not common) or any(weights[name].shape != shapes[name] for name in common):
+    if (shapes and not common) or any(getattr(weights[name], "shape", None) != shapes[name] for name in common):
         raise SparsityError("weights of another model: it has other layers")
+    for callback in sparse:
+        state = content["callbacks"].get(callback.state_key)
+        if not isinstance(state, Mapping):
+            raise SparsityError("the checkpoint of a training without this callback")
+        if state:  # empty before the first step
+            check_state(state)
+            check_same_recipe(callback.recipe.plain(), state["recipe"])
 
 
 def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:
