@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of
 from lightning_sparse.data.images import ImageData
+from lightning_sparse.engine.checkpoints import read_checkpoint
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job
 
@@ -60,8 +61,7 @@ def stored_model(job: Job) -> LightningModule:
     """Build a job's model from the configuration in its folder, with the weights of its checkpoint, on the CPU."""
     model = build_model(_stored_config(job))
     # We wrote it ourselves, and a module's hyperparameters may be of any type.
-    content = torch.load(job.checkpoint, weights_only=False, map_location="cpu")
-    model.load_state_dict(content["state_dict"])
+    model.load_state_dict(read_checkpoint(job.checkpoint, trusted=True)["state_dict"])
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ def rebuild(folder: Path) -> Sweep:
         read = read_jobs(folder)
         update_comparisons(folder, read[0])
         sweep = collect(folder, read)
+        for said in sweep.unreadable:
+            print(said, file=sys.stderr)
         write(sweep)
     return sweep
 

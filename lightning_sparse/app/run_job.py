@@ -134,6 +134,7 @@ def _quiet() -> None:
     for message in (
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # lightning 2.6 with torch 2.15
         "The '.*_dataloader' does not have many workers",  # our loaders hold their data in memory
+        "You're resuming from a checkpoint that ended before the epoch ended",  # EpochCheckpoint goes on where it ended
         "The `srun` command is available",  # submitit starts a sweep's jobs
         "The number of training batches .* is smaller than the logging interval",
     ):

@@ -25,6 +25,7 @@ from lightning_sparse.app.settings.normal import normal_config
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import Job, since
+from lightning_sparse.results.unreadable import make_room
 
 Tell = Callable[..., None]
 
@@ -81,8 +82,10 @@ def task(config: DictConfig) -> float | None:
     with _locked(job, tell):
         measurements = [] if problem else measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
+        make_room(job)
         stored = job.stored()
-        if not problem and stored and stored.status == "done" and set(job.keys) <= job.measured():
+        whole = stored and stored.status == "done" and set(job.keys) <= job.measured() and not job.lost("model.ckpt")
+        if not problem and stored and whole:
             stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
+from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.advice import advice_for, with_forward
 from lightning_sparse.measure.checks import check_images
@@ -192,7 +193,8 @@ class AdversarialTraining(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's arguments, to compare when training starts."""
-        self._restored = dict(state_dict)
+        with restoring("AdversarialTraining"):
+            self._restored = {name: value for name, value in dict(state_dict).items() if name in self.state_dict()}
 
 
 def _check_place(argument: str, place: int | str) -> int | str:

@@ -12,6 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.private import make_loader_anew
+from lightning_sparse.errors import SparsityError
+
+KEPT = {"python", "numpy", "torch"}
 
 
 class RandomState(OneOfAKind):
@@ -53,7 +56,13 @@ class RandomState(OneOfAKind):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts."""
-        self._ranks = state_dict["ranks"]
+        ranks = state_dict.get("ranks")
+        if not isinstance(ranks, list) or not all(isinstance(rank, dict) and rank.keys() >= KEPT for rank in ranks):
+            raise SparsityError(
+                "the checkpoint's random states are damaged: take another checkpoint, or leave RandomState out to go on with "
+                "other random numbers"
+            )
+        self._ranks = ranks
 
 
 def _capture() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
+from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.errors import SparsityError, check_count, check_seed
@@ -182,7 +183,8 @@ class RobustnessMonitor(OneOfAKind):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        self._rows, self._updates = [dict(row) for row in state_dict["rows"]], dict(state_dict["updates"])
+        with restoring("RobustnessMonitor"):
+            self._rows, self._updates = [dict(row) for row in state_dict["rows"]], dict(state_dict["updates"])
 
 
 def _sparsity(trainer: Trainer, pl_module: LightningModule) -> float:

@@ -12,6 +12,7 @@ from lightning_sparse.anatomy.flops import TrainingFlops
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
+from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.engine.masks import sparsity_of
 from lightning_sparse.engine.monitoring import Monitoring
 from lightning_sparse.errors import SparsityError, check_flag
@@ -138,7 +139,8 @@ class SparsityMonitor(OneOfAKind):
         """Take back what :meth:`state_dict` gave."""
         self._monitoring.close()
         self._monitoring = Monitoring()
-        self._monitoring.load_state_dict(state_dict)
+        with restoring("SparsityMonitor"):
+            self._monitoring.load_state_dict(state_dict)
 
 
 def _send(trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
+from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.advice import advice_for
@@ -197,16 +198,19 @@ class VarianceOfGradients(OneOfAKind):
         Raises:
             SparsityError: if images, ``every`` or ``window`` are not those of the checkpoint.
         """
-        if self._probed is not None and state_dict["plan"] != self._plan():
+        with restoring("VarianceOfGradients"):
+            plan = state_dict["plan"]
+        if self._probed is not None and plan != self._plan():
             raise SparsityError(
-                f"the checkpoint's VarianceOfGradients was {state_dict['plan']}, and this one is {self._plan()}: resume with "
+                f"the checkpoint's VarianceOfGradients was {plan}, and this one is {self._plan()}: resume with "
                 "the same images in the same order (a loader must not shuffle by a generator of its own), every and window"
             )
         self._forget()
-        for name, following in state_dict["following"].items():
-            self._following[name].load_state_dict(following)
-            self._looks[name] = list(state_dict["looks"][name])
-        self._stability = list(state_dict["stability"])
+        with restoring("VarianceOfGradients"):
+            for name, following in state_dict["following"].items():
+                self._following[name].load_state_dict(following)
+                self._looks[name] = list(state_dict["looks"][name])
+            self._stability = list(state_dict["stability"])
 
     def _plan(self) -> dict[str, Any]:
         digest = hashlib.sha256()

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class EpochShuffle(Sampler[int]):
-    """A random order that depends on seed and epoch alone: a run resumed after an epoch gets the order it would have had.
+    """A random order that depends on seed and epoch alone: a resumed run gets the order it would have had.
 
     Example:
         >>> sampler = EpochShuffle(4, seed=0)
@@ -28,14 +28,21 @@ class EpochShuffle(Sampler[int]):
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
+        self._start = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning calls it at the start of every epoch."""
         self.epoch = epoch
 
+    def start_at(self, place: int, epoch: int) -> None:
+        """Leave out the first ``place`` indices of one epoch, which an earlier run has trained on."""
+        self._start = (place, epoch)
+
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+        order = torch.randperm(self.length, generator=generator)
+        place, epoch = self._start
+        return iter(order[place if epoch == self.epoch else 0 :].tolist())
 
     def __len__(self) -> int:
         return self.length

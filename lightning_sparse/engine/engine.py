@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
-from lightning_sparse.engine.choices import without_our_paths
+from lightning_sparse.engine.checkpoints import check_same_recipe, check_state, damaged
 from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
@@ -333,25 +333,17 @@ class Engine:
             Whether this run would have had the same times in steps; those of the state hold in any case.
 
         Raises:
-            SparsityError: if the recipe is not the one that the state was made with, or the masks do not fit.
+            SparsityError: if the recipe is not the one that the state was made with, if the masks do not fit, or if the
+                state is damaged.
         """
-        missing = [name for name in ("recipe", "plan", "clock", "masks", "history") if name not in state]
-        if missing:
-            raise SparsityError(
-                f"state= is no state of an engine (it has no {missing[0]!r}): give engine.state_dict() of an "
-                "earlier run"
-            )
-        asked = self.recipe.plain()
-        # Earlier versions wrote the paths of functions within this library.
-        saved = {
-            name: without_our_paths(said) if isinstance(said, str) else said for name, said in state["recipe"].items()
-        }
-        changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in asked if asked[name] != saved.get(name)]
-        if changed:
-            raise SparsityError(
-                f"the checkpoint was made with other arguments ({'; '.join(changed)}): resume with the same ones, or start "
-                "a new training from its weights (without ckpt_path)"
-            )
+        check_state(state)
+        try:
+            return self._load(state)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise damaged(f"{type(error).__name__}: {error}") from error
+
+    def _load(self, state: Mapping[str, Any]) -> bool:
+        check_same_recipe(self.recipe.plain(), state["recipe"])
         plan, times = self.plan.plain(), ("sparsity", "turnover", "every", "rewind")
         same_times = all(state["plan"][name] == plan[name] for name in times)
         self.plan = self.plan.with_times(state["plan"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.countable import countable
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.patterns import check_patterns
+from lightning_sparse.engine.checkpoints import check_masks, mentions, read_checkpoint
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.errors import SparsityError, check_flag
 
@@ -199,33 +201,73 @@ def unpack_bits(packed: Mapping[str, Any]) -> Tensor:
 def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
     """Read the masks from a Lightning checkpoint or an engine's ``state_dict``.
 
+    Warns if weights in the checkpoint are not zero where its masks say that they are dead.
+
     Args:
         checkpoint: a path, or what ``torch.load`` returned for it.
 
     Raises:
-        SparsityError: if it holds no masks.
+        SparsityError: if it is no checkpoint, if it was cut, or if it holds no masks or damaged ones.
+
+    Example:
+        >>> load_masks(None)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: checkpoint=None is no path and no dict: write load_masks("last.ckpt")
     """
-    content: Any = checkpoint
     if isinstance(checkpoint, str | Path):
         try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            content: Mapping[str, Any] = read_checkpoint(checkpoint)
         except UnpicklingError as error:
+            if not mentions(checkpoint, "lightning_sparse"):
+                raise _without_masks() from error
             raise SparsityError(
                 f"{str(checkpoint)!r} holds objects that weights_only=True refuses (hyperparameters, perhaps): if you trust "
                 "it, write load_masks(torch.load(path, weights_only=False))"
             ) from error
-    masks = {
-        name: unpack_bits(entry)
-        for state in (content, *content.get("callbacks", {}).values())
-        if isinstance(state, dict) and "lightning_sparse" in state
-        for name, entry in state["masks"].items()
-    }
+    elif isinstance(checkpoint, Mapping):
+        content = checkpoint
+    else:
+        raise SparsityError(f'checkpoint={checkpoint!r:.60} is no path and no dict: write load_masks("last.ckpt")')
+    callbacks = content.get("callbacks", {})
+    states = (content, *(callbacks.values() if isinstance(callbacks, Mapping) else ()))
+    masks: dict[str, Tensor] = {}
+    for state in states:
+        if isinstance(state, Mapping) and "lightning_sparse" in state:
+            check_masks(state)
+            masks |= {name: unpack_bits(entry) for name, entry in state["masks"].items()}
     if not masks:
-        raise SparsityError(
-            "this checkpoint holds no masks: it was not saved by a Trainer with a sparsity callback, nor is it an "
-            "engine's state_dict(); sparsity_of(model) counts the zeros of any model"
-        )
+        raise _without_masks()
+    weights = content.get("state_dict")
+    say_if_alive(masks, weights if isinstance(weights, Mapping) else {})
     return Masks(masks)
+
+
+def _without_masks() -> SparsityError:
+    return SparsityError(
+        "this checkpoint holds no masks: it was not saved by a Trainer with a sparsity callback, nor is it an engine's "
+        "state_dict(); sparsity_of(model) counts the zeros of any model"
+    )
+
+
+def say_if_alive(masks: Mapping[str, Tensor], weights: Mapping[str, Any]) -> None:
+    """Warn if weights of a checkpoint are not zero where its masks are False; raise a SparsityError if shapes differ."""
+    for name, mask in masks.items():
+        weight = weights.get(name)
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided:
+            continue
+        if weight.shape != mask.shape:
+            raise SparsityError(
+                f"the checkpoint's mask of {name!r} has shape {list(mask.shape)}, and its weights {list(weight.shape)}: "
+                "they are of different models"
+            )
+        alive = count_true(weight.detach().cpu()[~mask] != 0)
+        if alive:
+            warnings.warn(
+                f"{alive} weights of {name!r} in this checkpoint are not zero where its masks say that they are dead: "
+                "something wrote to them after the masks. A training that goes on from it zeroes them; in a model, "
+                "masks.apply({name: model.get_parameter(name) for name in masks}) does",
+                stacklevel=3,
+            )
 
 
 def sparsity_of(model: nn.Module, include: list[str] | None = None, exclude: list[str] | None = None) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.gallery import WRONG, show
-from lightning_sparse.results.arrays import Arrays, attributions, load_whole
+from lightning_sparse.results.arrays import Arrays, attributions, load
 from lightning_sparse.tables.method_names import dense_of, is_dense
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ ROWS = 5
 
 def saved_attributions(sweep: Sweep) -> list[str]:
     """Names of the attributions whose maps the sweep's jobs saved, in reverse alphabetical order."""
-    saved = next((maps for job in sweep.started if (maps := load_whole(job, "saliency"))), {})
+    saved = next((maps for job in sweep.started if (maps := load(job, "saliency"))), {})
     return sorted(attributions(saved), reverse=True)
 
 
@@ -35,7 +35,7 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     seed = min((job.seed for job in sweep.started if job.method in (dense, method)), default=0)
     jobs = [job for job in sweep.members if job.seed == seed and job.method in (dense, method)]
     jobs.sort(key=lambda job: (job.method != dense, job.sparsity_asked))
-    columns = [(job, load_whole(job, "saliency")) for job in jobs]
+    columns = [(job, load(job, "saliency") or {}) for job in jobs]
     saved = [maps for _, maps in columns if attribution in maps]
     if not saved:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_sparse.drawing.style import WIDTH, caption
-from lightning_sparse.results.arrays import forgotten_file, load
+from lightning_sparse.results.arrays import forgotten_file, load, read
 from lightning_sparse.tables.method_names import base
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ def forgotten(sweep: Sweep, method: str) -> Figure | None:
     """Draw the images that the sparsest networks of a method have forgotten; None if there are none."""
     job = next(job for job in sweep.started if job.method == method)
     file = forgotten_file(job.folder.parent, job.data, job.model, base(method))
-    if not file.exists():
+    kept = read(file, "forgotten") if file.exists() else None
+    if kept is None:
         return None
-    with np.load(file) as kept:
-        sparse, dense = kept["networks"]
-        title = f"{method}: what sparsity {kept['sparsity']:g} forgets ({sparse} sparse networks, {dense} dense)"
-        return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
+    sparse, dense = kept["networks"]
+    title = f"{method}: what sparsity {kept['sparsity']:g} forgets ({sparse} sparse networks, {dense} dense)"
+    return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
 
 
 def variable(sweep: Sweep, method: str) -> Figure | None:
     """Draw the images whose gradients varied most and least in the first training of a method, if it was recorded."""
     jobs = sorted((job for job in sweep.started if job.method == method), key=lambda job: job.seed)
     kept = next((arrays for job in jobs if (arrays := load(job, "vog"))), None)
-    if kept is None:
+    if kept is None or not {"images", "labels"} <= kept.keys():
         return None
     return vog_gallery(kept["images"].astype(np.float32), kept["labels"], kept["vog_in_class"])
 

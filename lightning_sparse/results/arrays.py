@@ -8,6 +8,8 @@ each attribution's name; from robust ``survives`` (n, radii) and ``eps``; from v
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,20 @@ from numpy.typing import NDArray
 from lightning_sparse.results.jobs import Job
 
 Arrays = Mapping[str, NDArray[Any]]
+
+NEEDED = {
+    "clean": {"labels": 1, "prediction": 1},
+    "robust": {"survives": 2, "eps": 1},
+    "saliency": {"images": 4, "labels": 1, "prediction": 1},
+    "transfer": {"images": 4, "labels": 1, "adversarial": 4, "eps": 0, "norm": 0},
+    "vog": {"vog_in_class": 1},
+    "forgotten": {"images": 4, "labels": 1, "dense": 1, "sparse": 1, "sparsity": 0, "networks": 1},
+}
+"""What is read of each kind's arrays, and their numbers of dimensions."""
+KINDS = dict.fromkeys(("labels", "prediction", "adversarial_prediction", "places", "dense", "sparse", "networks"), "iu")
+KINDS |= {"survives": "b", "correct": "b", "norm": "U"}
+"""numpy's kinds of numbers, where they are not any."""
+FINITE = ("images", "adversarial", "eps")
 
 
 def kind_of(key: str) -> str:
@@ -32,24 +48,16 @@ def kind_of(key: str) -> str:
 
 
 def load(job: Job, kind: str) -> Arrays | None:
-    """The arrays that a job's measurement of this kind left, or None."""
-    return next((_read(path) for path in _files(job, kind).values()), None)
-
-
-def load_whole(job: Job, kind: str) -> Arrays:
-    """Like :func:`load`, but empty if there are none, or if the file is torn because the job was killed."""
-    try:
-        return load(job, kind) or {}
-    except (OSError, ValueError, EOFError, BadZipFile):
-        return {}
+    """The arrays that a job's measurement of this kind left; None if there are none, or none that can be read."""
+    return next((read(path, kind) for path in _files(job, kind).values()), None)
 
 
 def survivors(job: Job) -> dict[tuple[str, float], NDArray[np.bool_]]:
     """Which images (n,) every attack left correct, by key and eps; equal keys mean equal images."""
     found: dict[tuple[str, float], NDArray[np.bool_]] = {}
     for key, path in _files(job, "robust").items():
-        arrays = _read(path)
-        found |= {(key, float(eps)): column for eps, column in zip(arrays["eps"], arrays["survives"].T, strict=True)}
+        if arrays := read(path, "robust"):
+            found |= {(key, float(eps)): stood for eps, stood in zip(arrays["eps"], arrays["survives"].T, strict=True)}
     return found
 
 
@@ -73,6 +81,55 @@ def _files(job: Job, kind: str) -> dict[str, Path]:
     return {key: path for key, path in paths.items() if path.exists()}
 
 
-def _read(path: Path) -> Arrays:
-    with path.open("rb") as opened, np.load(opened) as file:  # given the path, numpy would leave a torn file open
-        return dict(file)
+def read(path: Path, kind: str = "") -> Arrays | None:
+    """Read one file of arrays; None if it cannot be read, or lacks what those of its kind have."""
+    found = _opened(path)
+    return None if isinstance(found, str) or _misfit(found, kind) else found
+
+
+def problem(path: Path, kind: str = "") -> str:
+    """Why :func:`read` cannot read a file; empty if it can."""
+    found = _opened(path)
+    return found if isinstance(found, str) else _misfit(found, kind)
+
+
+def _opened(path: Path) -> Arrays | str:
+    try:
+        with path.open("rb") as opened:  # given the path, numpy would leave a torn file open
+            loaded = np.load(opened)
+            return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else "one array, not a file of several"
+    except OSError as error:
+        return error.strerror or str(error)
+    except (ValueError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError, SyntaxError) as error:
+        return (
+            "objects, not numbers"
+            if "allow_pickle" in str(error) and zipfile.is_zipfile(path)
+            else "truncated, or no npz"
+        )
+
+
+def _misfit(arrays: Arrays, kind: str) -> str:
+    """What is wrong with the arrays of a kind: those of single images are as long as the labels."""
+    if kind not in NEEDED:
+        return ""
+    lacks = [name for name in NEEDED[kind] if name not in arrays]
+    if lacks:
+        return f"without {', '.join(lacks)}"
+    wrong = [name for name, array in arrays.items() if not _fits(name, array, NEEDED[kind])]
+    of_images = [name for name in arrays if arrays[name].ndim and name not in ("eps", "networks")]
+    n = len(arrays[of_images[0]]) if of_images else 0
+    wrong += [name for name in of_images if len(arrays[name]) != n]
+    if not wrong and "images" in arrays:
+        size = arrays["images"].shape
+        wrong = [name for name in attributions(arrays) if arrays[name].shape[1:] != size[2:]]
+        wrong += ["adversarial"] if "adversarial" in arrays and arrays["adversarial"].shape != size else []
+    if not wrong and kind == "robust" and arrays["survives"].shape[1:] != arrays["eps"].shape:
+        wrong = ["eps"]
+    return f"{wrong[0]} is of another shape or kind" if wrong else "no image" if n == 0 else ""
+
+
+def _fits(name: str, array: NDArray[Any], needed: Mapping[str, int]) -> bool:
+    if array.dtype.kind not in KINDS.get(name, "biuf"):
+        return False
+    finite = name not in FINITE or bool(np.isfinite(array).all())
+    return finite and (array.ndim == needed[name] if name in needed else array.ndim > 0)

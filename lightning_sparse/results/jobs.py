@@ -16,7 +16,11 @@ from lightning_sparse import __version__
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import records
 from lightning_sparse.results.files import write_whole
+from lightning_sparse.results.kinds import wrong_kind
 from lightning_sparse.results.records import Record
+
+ASIDE = ".unreadable"
+"""What is appended to the name of a file that cannot be read and is made again."""
 
 NAMING = 2
 """Raised whenever the same training gets another name: a folder with other names cannot be continued."""
@@ -85,8 +89,9 @@ class Job:
         return self.folder / "records.jsonl"
 
     def stored(self) -> Job | None:
-        """The job as its folder has it, or None if it never started."""
-        return read_job(self.folder / "job.json")
+        """The job as its folder has it; None if it never started, or if what is there is unreadable or another job's."""
+        stored = read_job(self.folder / "job.json")
+        return stored if stored and stored.run == self.run else None
 
     def save(self, **changes: Any) -> Job:
         """Write ``job.json`` with some fields changed, whole or not at all."""
@@ -102,11 +107,16 @@ class Job:
 
     def current_rows(self) -> list[Record]:
         """The rows of the measurements last asked for; all rows if the job has no ``keys``."""
-        return [record for record in records.read(self.rows) if not self.keys or record.key in self.keys]
+        return [row for row in records.read(self.rows, self.run) if not self.keys or row.key in self.keys]
 
     def measured(self) -> set[str]:
-        """Keys of the measurements whose every row is on disk."""
-        return records.closed(self.rows)
+        """Keys of the measurements whose every row is on disk, and whose arrays were not put aside as unreadable."""
+        closed = records.closed(self.rows, self.run)
+        return {key for key in closed if not self.lost(f"{key}.npz")}
+
+    def lost(self, name: str) -> bool:
+        """Whether a file was put aside as unreadable, and has not been made again."""
+        return not (self.folder / name).exists() and any(self.folder.glob(f"{name}{ASIDE}*"))
 
     def identity(self) -> dict[str, Any]:
         """What every row of this job carries."""
@@ -121,10 +131,12 @@ class Job:
 def read_job(path: Path) -> Job | None:
     """Read a ``job.json``; None if there is none, or none that can be read."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_bytes())
+        if wrong_kind(stored, Job, finite=("asked_at",)):
+            return None
         known = {name: value for name, value in stored.items() if name in {field.name for field in fields(Job)}}
         return Job(**known | {"keys": tuple(known.get("keys", ())), "folder": path.parent})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -165,8 +177,12 @@ def read_jobs(folder: Path) -> tuple[list[Job], list[Job]]:
 
 
 def _unreadable(folder: Path) -> Job:
-    torn = "job.json is torn: the job was killed while it was written"
-    status = {"status": "unreadable", "error": torn, "seconds": float("nan"), "version": ""}
+    status = {
+        "status": "unreadable",
+        "error": "job.json cannot be read: launch again, and it is written anew",
+        "seconds": float("nan"),
+        "version": "",
+    }
     return Job(folder.name, "", "", "", 0, 0.0, folder=folder, **status)  # type: ignore[arg-type]
 
 

@@ -57,11 +57,33 @@ def read_log(folder: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
             whole = b"".join(line for line in file if line.endswith(b"\n"))
     except OSError:
         return [], start
-    events = []
-    for line in whole.decode(errors="replace").splitlines():
-        with suppress(json.JSONDecodeError):
-            events.append(json.loads(line))
-    return events, start + len(whole)
+    return [event for event in map(_event, whole.splitlines()) if event], start + len(whole)
+
+
+def unreadable_lines(folder: Path) -> list[int]:
+    """Numbers of the lines, from 1, that are no event, except those that a kill may have cut."""
+    try:
+        lines = log_file(folder).read_bytes().split(b"\n")
+    except OSError:
+        return []
+    torn = [line.startswith(b'{"launch') and not line.rstrip().endswith(b"}") for line in lines]
+    return [at for at, line in enumerate(lines, 1) if line.strip() and not torn[at - 1] and not _event(line)]
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None if there is none, or if it lacks what an event must have."""
+    try:
+        said = json.loads(line)
+        begins = said["event"] == "launched"
+        event = {"launch": "", "at": 0.0, "how": "", "run": "", "says": ""} | said
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    kinds: dict[str, Any] = {"event": str, "launch": str, "at": float | int, "how": str, "run": str, "says": str}
+    kinds |= {"asked": list | None} if begins else {"number": int}
+    right = all(name in event and isinstance(event[name], kind) for name, kind in kinds.items())
+    asked = (event["asked"] or []) if right and begins else []
+    words = all(isinstance(job, list) and all(isinstance(word, str) for word in job) for job in asked)
+    return event if right and words else None
 
 
 def counts(folder: Path) -> dict[str, int]:

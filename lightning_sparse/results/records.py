@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.results.files import write_whole
+from lightning_sparse.results.kinds import wrong_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,14 +124,38 @@ class Measured:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of a JSON-lines file.
+
+    Attributes:
+        number: from 1.
+        record: the row in it, if it is one.
+        closes: the key of the measurement whose rows end here, if it says so; empty otherwise.
+        rows: how many rows that measurement has; None if it does not say, as those of earlier versions.
+        problem: why it can be neither; empty if it is one of them.
+        torn: whether a kill may have cut it: what follows it was written by a later launch.
+        text: the line itself.
+    """
+
+    number: int
+    record: Record | None = None
+    closes: str = ""
+    rows: int | None = None
+    problem: str = ""
+    torn: bool = False
+    text: bytes = b""
+
+
 def append(path: Path, records: Iterable[Record], *, closes: str = "") -> None:
     """Append rows to a JSON-lines file, which is made if need be, and flush them to disk.
 
     A last line of its own names the measurement that these rows complete (``closes``, its key, which :func:`closed` lists),
-    because a kill or a full disk may let only the first rows through.
+    and says how many they are, because a kill or a full disk may let only the first rows through.
     """
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    lines += json.dumps({CLOSES: closes}) + "\n" if closes else ""
+    rows = [json.dumps(asdict(record)) + "\n" for record in records]
+    lines = "".join(rows)
+    lines += json.dumps({CLOSES: closes, "rows": len(rows)}) + "\n" if closes else ""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -146,24 +171,65 @@ def write(path: Path, records: Iterable[Record]) -> None:
     write_whole(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
 
 
-def read(path: Path) -> list[Record]:
-    """Read the rows of a JSON-lines file without torn lines; a missing file has none."""
-    known = {field.name for field in fields(Record)}
-    rows = (row for row in _lines(path) if CLOSES not in row)
-    return [Record(**{name: value for name, value in row.items() if name in known}) for row in rows]
+def read(path: Path, run: str = "") -> list[Record]:
+    """Read the rows of a JSON-lines file, without lines that cannot be read; a missing file has none.
+
+    Args:
+        path: of the file.
+        run: the job whose rows they are; those of another job are left out.
+    """
+    return [line.record for line in lines_of(path, run) if line.record is not None]
 
 
-def closed(path: Path) -> set[str]:
+def closed(path: Path, run: str = "") -> set[str]:
     """Keys of the measurements whose every row is in a JSON-lines file."""
-    return {row[CLOSES] for row in _lines(path) if CLOSES in row}
+    lines = lines_of(path, run)
+    return {line.closes for place, line in enumerate(lines) if line.closes and _whole(lines[:place], line)}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        with suppress(json.JSONDecodeError):
-            yield json.loads(line)
+def _whole(before: list[Line], end: Line) -> bool:
+    """Whether the rows that ``end`` counts stand right before it; if it counts none, whether all lines there can be read."""
+    rows = list(takewhile(lambda line: not line.closes, reversed(before)))
+    if end.rows is None:
+        return not any(line.problem for line in rows)
+    own = [line for line in rows[: end.rows] if line.record is not None and line.record.key in ("", end.closes)]
+    return len(own) == end.rows
+
+
+def lines_of(path: Path, run: str = "") -> list[Line]:
+    """Read every line of a JSON-lines file, also those that cannot be read; a file that cannot be opened is one such line."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [Line(0, problem=error.strerror or str(error))]
+    lines = enumerate(content.split(b"\n"), 1)
+    return [replace(_line(number, text, run), text=text) for number, text in lines if text.strip()]
+
+
+def _line(number: int, text: bytes, run: str) -> Line:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        torn = text.startswith(b'{"m') and not text.rstrip().endswith(b"}")
+        return Line(number, problem="not UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON", torn=torn)
+    if isinstance(said, dict) and CLOSES in said:
+        closes, rows = said[CLOSES], said.get("rows")
+        right = isinstance(closes, str) and closes and (rows is None or type(rows) is int)
+        return (
+            Line(number, closes=closes, rows=rows) if right else Line(number, problem=f"{CLOSES!r} is {closes!r:.60}")
+        )
+    if problem := wrong_kind(said, Record, finite=("eps",)):
+        return Line(number, problem=problem)
+    if not said["metric"] or said["n"] < 0:
+        return Line(number, problem=f"'metric' is {said['metric']!r:.60}, and 'n' is {said['n']}")
+    record = Record(**{name: value for name, value in said.items() if name in Record.__match_args__})
+    if run and record.run not in ("", run):
+        return Line(number, problem=f"a row of {record.run}")
+    if run and not record.key:
+        return Line(number, problem="without 'key'")
+    return Line(number, record)
 
 
 def in_a_line(records: Iterable[Record]) -> str:

@@ -31,6 +31,7 @@ class Sweep:
         superseded: folders of jobs that a newer job of the same method, level and seed replaces.
         launches: what the launches did, as :func:`~lightning_sparse.results.launches.counts` counts it.
         missing: sentences about comparisons that were never made.
+        unreadable: sentences about files that cannot be read.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Sweep:
     superseded: tuple[str, ...] = ()
     launches: dict[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @cached_property
     def jobs(self) -> pd.DataFrame:
@@ -90,6 +92,7 @@ def collect(folder: str | Path, read_before: tuple[list[Job], list[Job]] | None 
         lightning_sparse.SparsityError: folder='no/such/sweep' does not exist: give the folder of a sweep, such as outputs/quick
     """  # noqa: E501
     from lightning_sparse.results.launches import counts
+    from lightning_sparse.results.unreadable import of_sweep
 
     folder = Path(folder)
     jobs, superseded = read_before or read_jobs(folder)
@@ -99,7 +102,8 @@ def collect(folder: str | Path, read_before: tuple[list[Job], list[Job]] | None 
     jobs, rows = with_levels(jobs, distrust_by_transfer(rows, together) + together)
     members = (*jobs, *never_started(folder, jobs))
     older = tuple(job.folder.name for job in superseded)
-    return Sweep(folder.resolve().name, folder, frame_of(rows), members, older, counts(folder))
+    unreadable = tuple(of_sweep(folder, jobs))
+    return Sweep(folder.resolve().name, folder, frame_of(rows), members, older, counts(folder), unreadable=unreadable)
 
 
 def distrust_by_transfer(rows: list[Record], together: list[Record]) -> list[Record]:

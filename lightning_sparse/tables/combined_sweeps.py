@@ -54,8 +54,9 @@ def combine(folders: Sequence[str | Path], output: str | Path) -> Sweep:
         if not (sweep.folder / "records.jsonl").exists()
     ]
     superseded = tuple(f"{name}/{older}" for name, sweep in sweeps.items() for older in sweep.superseded)
+    unreadable = tuple(f"{name}: {said}" for name, sweep in sweeps.items() for said in sweep.unreadable)
     frame, title = pd.concat(frames, ignore_index=True), " and ".join(names)
-    return Sweep(title, output, frame, tuple(members), superseded, dict(launches), tuple(never_compared))
+    return Sweep(title, output, frame, tuple(members), superseded, dict(launches), tuple(never_compared), unreadable)
 
 
 def _subject(job: Job) -> tuple[str, str, str]:

@@ -34,7 +34,7 @@ def missed(lines: pd.DataFrame) -> pd.Series[bool]:
 
 def warnings(sweep: Sweep) -> list[str]:
     """What a reader must know before comparing the numbers, in sentences."""
-    said = [*sweep.missing]
+    said = [*sweep.unreadable, *sweep.missing]
     if sweep.superseded:
         said.append(
             "Left out, because a newer job of the same method, sparsity and seed was trained with other settings: "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sparse.results.arrays import Arrays, load_whole
+from lightning_sparse.results.arrays import Arrays, load
 from lightning_sparse.results.jobs import Job
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def chosen(job: Job, kind: str) -> Arrays:
 
     Their first axis is the images. Empty if there is no file, or only a torn one.
     """
-    found = load_whole(job, kind)
+    found = load(job, kind)
     if not found:
         return {}
     rows = np.sort(np.unique(found["labels"], return_index=True)[1])[:MOST]

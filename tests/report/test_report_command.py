@@ -26,7 +26,9 @@ def test_a_sweep_is_reported_while_it_runs(make_sweep, write_job, capsys):
     page = (folder / "report.html").read_text()
     assert "5 holes in this sweep" in page
     assert "it is still running, or was killed" in page
-    assert page.count("job.json is torn") >= 4
+    assert page.count("job.json cannot be read") >= 4
+    assert "of records.jsonl in gradual-0.5-s0 cannot be read (no JSON) and is left out" in page
+    assert "saliency-0.npz in gradual-0.5-s1 cannot be read (truncated, or no npz) and is left out" in page
 
 
 def test_a_figure_that_cannot_be_drawn_does_not_cost_the_page(make_sweep, monkeypatch, capsys):

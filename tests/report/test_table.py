@@ -190,13 +190,12 @@ def test_rows_of_other_settings_than_those_last_asked_for_stay_out(make_sweep):
     assert 0.99 in set(collect(folder).frame["value"])
 
 
-def test_a_network_that_missed_its_sparsity_is_named(make_sweep):
+def test_a_network_that_missed_its_sparsity_is_named(make_sweep, write_job):
     folder = make_sweep(methods=(), seeds=(0,))
-    row = Record("clean_accuracy", 0.9, 50, run="stopped", method="gradual", sparsity_asked=0.9, sparsity=0.46)
-    row = replace(row, key="saliency-0")
-    append(folder / "dense-0-s0" / "records.jsonl", [row])
-    sweep = collect(folder)
-    assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(sweep))
+    stopped = write_job(folder, "gradual", 0.9, 0, run="stopped")
+    rows = stopped / "records.jsonl"
+    rows.write_text(rows.read_text().replace('"sparsity": 0.9', '"sparsity": 0.46'))
+    assert "stopped was asked for sparsity 0.9 and has 0.46" in " ".join(warnings(collect(folder)))
 
 
 def test_csv_files_hold_every_row_and_the_table(make_sweep):

@@ -17,7 +17,7 @@ def test_a_job_that_cannot_be_read_is_seen(tmp_path, text):
     torn, whole = read_jobs(tmp_path)[0]
     assert (whole.run, whole.status, whole.folder) == ("whole", "done", tmp_path / "whole")
     assert (torn.run, torn.status, torn.folder) == ("torn", "unreadable", tmp_path / "torn")
-    assert torn.error.startswith("job.json is torn")
+    assert torn.error.startswith("job.json cannot be read")
     assert math.isnan(torn.seconds)
 
 

@@ -12,8 +12,10 @@ from lightning_sparse.app.comparing.forgotten_images import forgotten_images, wr
 from lightning_sparse.app.comparing.paired_with_dense import dense_agreement, differences
 from lightning_sparse.app.comparing.same_images import same_images
 from lightning_sparse.results import records
+from lightning_sparse.results.arrays import problem
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Record
+from lightning_sparse.results.unreadable import put_aside
 
 
 def update_comparisons(folder: Path, jobs: list[Job]) -> None:
@@ -22,8 +24,12 @@ def update_comparisons(folder: Path, jobs: list[Job]) -> None:
     All of them are written anew if any file that they are made from has changed.
     """
     path, key = folder / "records.jsonl", _made_from(jobs)
-    if key in records.closed(path):
+    images = (folder / "forgotten").glob("*.npz")
+    unreadable = path.is_dir() or any(line.problem for line in records.lines_of(path))
+    if key in records.closed(path) and not unreadable and not any(problem(file, "forgotten") for file in images):
         return
+    if path.is_dir():
+        put_aside(path)
     failed: list[str] = []
     records.write(path, compare_jobs(jobs, failed))
     with _reporting_failure("gallery", failed):
@@ -52,9 +58,11 @@ def compare_jobs(jobs: list[Job], failed: list[str] | None = None) -> list[Recor
 
     done = [job for job in jobs if job.status == "done"]
     rows: list[Record] = []
-    for comparison in (same_images, dense_agreement, differences, forgotten_images, transferred_attacks):
+    for comparison in (same_images, dense_agreement, differences, forgotten_images):
         with _reporting_failure(comparison.__name__.replace("_", " "), failed):
             rows += comparison(done)
+    with _reporting_failure("transferred attacks", failed):
+        rows += transferred_attacks(done, failed)
     return rows
 
 

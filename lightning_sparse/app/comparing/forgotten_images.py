@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sparse import measure
-from lightning_sparse.app.comparing.grouping import groups, signed
+from lightning_sparse.app.comparing.grouping import equal_labels, groups, signed
 from lightning_sparse.results.arrays import forgotten_file, key_of_kind, load
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
+from lightning_sparse.results.unreadable import put_aside
 
 MOST = 500  # images kept of each method
 
@@ -46,9 +47,11 @@ def populations(
         dense = [job for job in subject if job.method == "dense"]
         if not dense:
             continue
+        dense = [job for job in dense if equal_labels(says[job.run], says[dense[0].run])]
         labels = says[dense[0].run]["labels"]
         for level in groups([job for job in subject if job.method != "dense"], "method", "sparsity_asked"):
             same = [job for job in level if key_of_kind(job, "clean") == key_of_kind(dense[0], "clean")]
+            same = [job for job in same if equal_labels(says[job.run], says[dense[0].run])]
             if same:
                 predictions = [np.stack([says[job.run]["prediction"] for job in some]) for some in (same, dense)]
                 yield same, dense, (predictions[0], predictions[1], labels)
@@ -63,16 +66,21 @@ def write_forgotten_images(folder: Path, jobs: list[Job]) -> None:
     from lightning_sparse.app.build import stored_data
 
     for old in (folder / "forgotten").glob("*.npz"):
-        old.unlink()
+        put_aside(old) if old.is_dir() else old.unlink()
     done = [job for job in jobs if job.status == "done"]
     levels = sorted(populations(done), key=lambda level: level[0][0].sparsity_asked)
+    failed: list[Exception] = []
     sparsest = {(sparse[0].data, sparse[0].model, sparse[0].method): level for level in levels for sparse in level[:1]}
     for subject, (level, dense, (sparse_says, dense_says, labels)) in sparsest.items():
         found = measure.measure_forgotten(sparse_says, dense_says, labels).arrays
         places = np.flatnonzero(found["forgotten"])[:MOST]
         if len(places) == 0:
             continue
-        images, _ = stored_data(level[0]).split("test")
+        try:
+            images, _ = stored_data(level[0]).split("test")
+        except Exception as error:  # its configuration cannot be read: the other methods are shown all the same
+            failed.append(error)
+            continue
         (folder / "forgotten").mkdir(exist_ok=True)
         np.savez_compressed(
             forgotten_file(folder, *subject),
@@ -83,3 +91,5 @@ def write_forgotten_images(folder: Path, jobs: list[Job]) -> None:
             sparsity=np.array(level[0].sparsity_asked),
             networks=np.array([len(level), len(dense)]),
         )
+    if failed:
+        raise failed[0]

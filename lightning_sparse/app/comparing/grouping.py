@@ -29,7 +29,12 @@ def equal_images(one: Arrays, other: Arrays) -> bool:
     return np.array_equal(one["images"], other["images"])
 
 
+def equal_labels(one: Arrays, other: Arrays) -> bool:
+    """Whether two measurements may be of the same images, as far as their labels tell."""
+    return np.array_equal(one["labels"], other["labels"])
+
+
 def signed(job: Job, rows: list[Record]) -> list[Record]:
     """Sign rows with the name and the sparsity of the job that they are about."""
-    sparsity = next((row.sparsity for row in reversed(records.read(job.rows))), nan)
+    sparsity = next((row.sparsity for row in reversed(records.read(job.rows, job.run))), nan)
     return [replace(row, sparsity=sparsity, **job.identity()) for row in rows]

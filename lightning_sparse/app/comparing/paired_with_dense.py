@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from lightning_sparse import measure
-from lightning_sparse.app.comparing.grouping import equal_images, groups, signed
+from lightning_sparse.app.comparing.grouping import equal_images, equal_labels, groups, signed
 from lightning_sparse.results.arrays import Arrays, key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -42,13 +42,16 @@ def differences(jobs: list[Job]) -> list[Record]:
     rows = []
     for job, dense in _pairs_with_dense(jobs):
         mine, theirs = load(job, "clean"), load(dense, "clean")
-        if mine and theirs and key_of_kind(job, "clean") == key_of_kind(dense, "clean"):
+        same = key_of_kind(job, "clean") == key_of_kind(dense, "clean")
+        if mine and theirs and same and equal_labels(mine, theirs):
             right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
             rows += signed(job, [_difference("difference_clean_accuracy", mcnemar(*right), len(right[0]))])
         stood, stood_there = survivors(job), survivors(dense)
         worst = [row for one in (job, dense) for row in one.current_rows() if row.attack == "worst" and row.eps]
         for key, eps in sorted(stood.keys() & stood_there.keys(), key=lambda which: which[1]):
             one, other = stood[key, eps], stood_there[key, eps]
+            if len(one) != len(other):
+                continue
             row = _difference("difference_robust_accuracy", mcnemar(one, other), len(one))
             about = [row for row in worst if row.key == key and np.isclose(row.eps or 0.0, eps)]
             trust = next((row.trust for row in about if has_failed(row.trust)), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_sparse import measure
-from lightning_sparse.app.comparing.grouping import signed
+from lightning_sparse.app.comparing.grouping import equal_images, signed
 from lightning_sparse.results.arrays import key_of_kind, load, survivors
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -19,12 +20,14 @@ from lightning_sparse.results.verdicts import verdict_of
 MASKED = 0.002  # a larger share of images that only transferred attacks break says that the own attacks were too weak
 
 
-def transferred_attacks(jobs: list[Job]) -> list[Record]:
+def transferred_attacks(jobs: list[Job], failed: list[str] | None = None) -> list[Record]:
     """Try the adversarial images of each job on the networks of the same method, seed, data and model, and on the dense one.
 
     The networks are built again from the configurations in the jobs' folders, on a GPU where measuring would use one. This
     is a check of trust too: a transferred attack that breaks images which withstood all of the network's own says that
     those were too weak.
+
+    The names of networks that cannot be built are appended to ``failed``.
 
     Returns:
         Rows ``transfer_accuracy`` of the network attacked, whose ``condition`` names the network that the images were
@@ -37,10 +40,19 @@ def transferred_attacks(jobs: list[Job]) -> list[Record]:
     for target in [job for job in jobs if job.run in crafted]:
         mine = crafted[target.run]
         sources = [job for job in jobs if job.run in crafted and _related(job, target)]
+        sources = [job for job in sources if equal_images(crafted[job.run], mine)]
         images = {_name(job): torch.from_numpy(crafted[job.run]["adversarial"]) for job in sources}
         data = (torch.from_numpy(mine["images"]), torch.from_numpy(mine["labels"]))
         settings: dict[str, Any] = {"eps": float(mine["eps"]), "norm": str(mine["norm"])}
-        model, said = stored_model_as_measured(target)
+        try:
+            model, said = stored_model_as_measured(target)
+        except (
+            Exception
+        ) as error:  # its checkpoint or its configuration cannot be read: the others are tried all the same
+            print(f"{target.run}: not attacked by transfer, {type(error).__name__}: {error}", file=sys.stderr)
+            if failed is not None:
+                failed.append(target.run)
+            continue
         found = measure.measure_transfer(images, model, data, **settings)
         transferred = [replace(row, detail=f"{row.detail}; {said}" if said else row.detail) for row in found.records]
         broken = [~found.arrays[_name(job)] for job in sources if job is not target]

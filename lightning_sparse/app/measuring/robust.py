@@ -77,15 +77,16 @@ def known(job: Job, settings: Settings) -> Measured:
     """
     import numpy as np
 
+    from lightning_sparse.results.arrays import read
+
     family = robust_keys(settings)["model"].removesuffix("model")
     closed = {key for key in job.measured() if key.startswith(family)}
     found = []
     for path in job.folder.glob(f"{family}*.npz"):
-        if path.stem in closed:
-            with np.load(path) as file:
-                found.append(dict(file))
+        if path.stem in closed and (arrays := read(path, "robust")) and {"labels", "correct"} <= arrays.keys():
+            found.append(arrays)
     # After a kill, rows may have been measured twice: the later ones count.
-    newest = {(row.metric, row.attack, row.eps): row for row in records.read(job.rows) if row.key in closed}
+    newest = {(row.metric, row.attack, row.eps): row for row in records.read(job.rows, job.run) if row.key in closed}
     rows = list(newest.values())
     if not found:
         return Measured(rows)

@@ -25,11 +25,14 @@ from lightning_sparse.callbacks.trainer.refusals import (
     refuse_sharded,
     refuse_shared,
 )
+from lightning_sparse.callbacks.trainer.resumed_from import explain_ckpt_path, stop_explaining
 from lightning_sparse.callbacks.trainer.rewound_schedulers import RewoundSchedulers
 from lightning_sparse.callbacks.trainer.score_batches import ScoreBatches
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.callbacks.trainer.weight_averages import WeightAverages, mask_tensors
+from lightning_sparse.engine.checkpoints import check_state
 from lightning_sparse.engine.engine import Engine
+from lightning_sparse.engine.masks import say_if_alive, unpack_bits
 from lightning_sparse.engine.plan_check import foresee
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.errors import SparsityError
@@ -76,6 +79,7 @@ class EngineCallback(OneOfAKind):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what does not fit the model or the Trainer, before any time is spent on training."""
         super().setup(trainer, pl_module, stage)
+        explain_ckpt_path(trainer)
         if stage != "fit":
             return
         refuse_sharded(trainer, "connections cannot be ranked against those of the others")
@@ -208,6 +212,7 @@ class EngineCallback(OneOfAKind):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no hook behind; if this is a spawned process, send the masks home."""
+        stop_explaining(trainer)
         if self.engine is not None:
             self.engine.detach()
             self._averages = self._coverage = None
@@ -236,6 +241,11 @@ class EngineCallback(OneOfAKind):
                 f"the checkpoint holds masks of {saved[0]}, this callback is {self.kind}: resume with the same "
                 "include and exclude, or start a new training from its weights (without ckpt_path)"
             )
+        state = checkpoint["callbacks"][self.state_key] if saved else {}
+        if state != {}:  # saved before a fit
+            check_state(state)
+            masks = {name: unpack_bits(entry) for name, entry in state["masks"].items()}
+            say_if_alive(masks, checkpoint.get("state_dict", {}))
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""

@@ -27,9 +27,26 @@ def make_loader_anew(trainer: Trainer) -> None:
     Lightning 2.5.0 and older do so themselves. Workers read ahead before Lightning tells the sampler the epoch.
     """
     if hasattr(trainer.fit_loop, "is_resuming"):
-        for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
-            _set_sampler_epoch(loader, trainer.current_epoch)
-        iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        start_loaders(trainer)
+
+
+def train_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of the training, as Lightning has prepared them."""
+    return trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
+
+
+def start_loaders(trainer: Trainer) -> None:
+    """Start the loaders of the training at the present epoch, whatever has been read ahead."""
+    for loader in train_loaders(trainer):
+        _set_sampler_epoch(loader, trainer.current_epoch)
+    iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def averaged_over_epoch(trainer: Trainer) -> set[str]:
+    """Names of what the training has logged in this epoch and averages over it; no checkpoint holds the sums."""
+    logged = [result.meta for result in trainer.fit_loop.epoch_loop._results.values()]
+    names = {meta.name for meta in logged if meta.on_epoch}
+    return names | {f"{name}_epoch" for name in names}
 
 
 def first_batches(trainer: Trainer, count: int) -> list[Any]:

@@ -155,9 +155,26 @@ def test_a_difference_from_a_number_that_failed_a_check_is_not_trusted_either(tm
 
 def test_a_comparison_that_fails_costs_no_other(tmp_path, capsys):
     jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
+    jobs.append(replace(jobs[1], run="other", folder=tmp_path / "other", keys=("transfer-a",)))
+    jobs[2].folder.mkdir()
+    jobs[2].checkpoint.touch()
+    images = np.zeros((8, 1, 3, 3))
+    np.savez(jobs[2].folder / "transfer-a.npz", images=images, adversarial=images, labels=LABELS, eps=0.1, norm="L7")
+    failed = []
+    assert {row.metric for row in compare_jobs(jobs, failed)} >= {"difference_clean_accuracy", "forgotten_share"}
+    assert failed == ["other"]
+    assert "other: not attacked by transfer, FileNotFoundError" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_left_out_and_costs_no_other(tmp_path, capsys):
+    jobs = [made(tmp_path, "dense", 0.0, 0), made(tmp_path, "gradual", 0.9, 0, wrong=[1])]
+    whole = {row.metric for row in compare_jobs(jobs)}
     np.savez(jobs[0].folder / "saliency-a.npz", images=np.zeros(3))  # lacks everything that belongs there
-    assert {row.metric for row in compare_jobs(jobs)} >= {"difference_clean_accuracy", "forgotten_share"}
-    assert "same images: not made, KeyError" in capsys.readouterr().err
+    other = made(tmp_path, "gradual", 0.5, 0, wrong=[1])
+    np.savez(other.folder / "clean-a.npz", labels=LABELS[:4], prediction=LABELS[:4])  # of other images
+    (other.folder / "robust-a-0.2.npz").write_bytes(b"PK")
+    assert {row.metric for row in compare_jobs([*jobs, other])} == whole
+    assert capsys.readouterr().err == ""
 
 
 def test_what_no_job_has_changed_is_not_computed_again(tmp_path, capsys):
