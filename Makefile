@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs test-peers test-mlflow test-oldest test-mnist test-slurm test-gpu bench clean
+.PHONY: help setup demo test lint types docs test-peers test-mlflow fuzz test-oldest test-mnist test-slurm test-gpu bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,9 @@ test-mlflow: .venv-mlflow/.ready ## the monitors with a real MLflow, whose reque
 	PIP_CONSTRAINT=$(CURDIR)/constraints-mlflow.txt .venv-mlflow/bin/python -m pip install --disable-pip-version-check -q \
 		mlflow-skinny
 	touch $@
+
+fuzz: setup ## odd arguments, commands and files at random, for half an hour: what is neither refused clearly nor rightly taken
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist load -q tests/fuzz
 
 test-oldest: .venv-oldest/.ready ## the core with the oldest torch and lightning it promises (about 6 GB more, once)
 	JSONARGPARSE_DEPRECATION_WARNINGS=off .venv-oldest/bin/python -m pytest -m "not peers and not mlflow" -q $(CORE)
