@@ -94,6 +94,7 @@ def globally(
     return {name: after[name] for name in masks}
 
 
+TAKES = ("scores", "masks", "living")  # what an allocation is called with
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
 
 

@@ -79,6 +79,11 @@ ADVICE = [
         "write times in order",
         lambda: GradualPruning(0.9, begin=0.2, end=0.5),
     ),
+    (
+        lambda: GradualPruning(0.9, begin=500).recipe.resolve(20),
+        "write them all as shares, or all as steps up to 20, in order",
+        lambda: GradualPruning(0.9, begin=5, end=20).recipe.resolve(20),
+    ),
     (lambda: GradualPruning(90), "write 0.9 for 90 percent", lambda: GradualPruning(0.9)),
     (
         lambda: GradualPruning(0.9, criterion="magnitud"),
@@ -282,6 +287,16 @@ PLANS = [
         lambda: SparseTraining(Curve(0.0).then(10).then(10, 0.9), rewind=Rewind(to=10**9)),
         r"no weight will be taken back, .* write rewind=Rewind\(to=1\)",
         lambda: SparseTraining(Curve(0.0).then(10).then(10, 0.9), rewind=Rewind(to=1)),
+    ),
+    (
+        lambda: SET(0.5, turnover_until=10**9, every=2),
+        "turnover 0 is planned for step 1000000000, .* write 20 or less instead of 1000000000",
+        lambda: SET(0.5, turnover_until=20, every=2),
+    ),
+    (
+        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=10**6),
+        "turnover 0 is planned for step 900000, .* write total_steps=20, or leave total_steps out",
+        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=20),
     ),
     (lambda: SET(0.9, every=10**9), "no connection will be replaced .* write every=1", lambda: SET(0.9, every=1)),
 ]
