@@ -99,7 +99,7 @@ class Recipe:
             _check_curve(name, getattr(self, name))
         choices = {"drop": self.drop, "birth": self.birth, "grow": self.grow, "allocation": self.allocation}
         named = {"drop": DROP, "birth": DROP, "grow": GROW, "allocation": ALLOCATIONS}
-        chosen = {argument: choice for argument, choice in choices.items() if (argument, choice) != ("birth", None)}
+        chosen = {argument: choice for argument, choice in choices.items() if argument != "birth" or choice is not None}
         takes = dict.fromkeys(named, ("layer",)) | {"allocation": TAKES}
         found = {
             argument: find(argument, choice, named[argument], takes[argument]) for argument, choice in chosen.items()

@@ -39,6 +39,7 @@ from lightning_sparse import (
 from lightning_sparse.models import Classifier, lenet5, lenet_300_100
 
 NET = nn.Linear(4, 2)
+WEIGHTS, SIZES = {"a": 1.0, "b": 1.0}, {"a": 4, "b": 10}
 
 
 def sgd():
@@ -264,6 +265,27 @@ ADVICE = [
         r"write functools.partial\(torch.optim.SGD",
         lambda: Classifier(NET, mean=[0.5], std=[0.5], optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
     ),
+]
+
+ADVICE += [
+    (
+        lambda: apportion(20, WEIGHTS, SIZES),
+        r"living=20 cannot be shared by layers that take from 2 to 14 in all: write living=sum\(most.values\(\)\) or less",
+        lambda: apportion(sum(SIZES.values()), WEIGHTS, SIZES),
+    ),
+    (lambda: apportion(1, WEIGHTS, SIZES), "or a smaller least", lambda: apportion(1, WEIGHTS, SIZES, least=0)),
+    (lambda: apportion(5, WEIGHTS, SIZES, -1), "least=-1 .*: write 0", lambda: apportion(5, WEIGHTS, SIZES, 0)),
+    (
+        lambda: attach(sgd(), NET, RigL(0.5, every=2), total_steps=20, batches=torch.rand(2, 4).numpy()),
+        r"is not a list of batches: write batches=\[batch\]",
+        lambda: attach(sgd(), NET, RigL(0.5, every=2), total_steps=20, batches=[torch.rand(2, 4).numpy()]),
+    ),
+    (
+        lambda: Recipe(Curve(0.5), birth=torch.rand(2).numpy()),
+        "birth=.* is neither a name .*'?magnitude",
+        lambda: Recipe(Curve(0.5), birth="magnitude"),
+    ),
+    (lambda: untouched(NET, "a").__enter__(), "seed='a' is not an integer .*: write 0", lambda: untouched(NET, 0)),
 ]
 
 
