@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.errors import check_seed
 
 
 @contextmanager
@@ -27,7 +28,10 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
     Args:
         model: the model, or a module that contains it.
-        seed: seed of the random states inside.
+        seed: seed of the random states inside, an integer from 0 to 2**32 - 1; None is 0.
+
+    Raises:
+        SparsityError: if ``model`` is not a module, or ``seed`` not such an integer.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
@@ -39,7 +43,7 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
         [True, False]
     """
     check_module(model)
-    with as_it_was(model, seed):
+    with as_it_was(model, check_seed(seed)):
         model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)

@@ -143,6 +143,10 @@ def _check_given(kind: type, callback: object, args: Any, named: Any) -> None:
             check_choice(f"mode of {who}", value, ("min", "max"))
         elif name in FLAGS:
             check_flag(f"{name} of {who}", value)
+        elif name == "verbose" and not isinstance(value, int):  # 1 is as good as True
+            check_flag(f"verbose of {who}", value)
+        elif name == "save_last" and not (isinstance(value, str) and value == "link"):
+            check_flag(f"save_last of {who}", value)
 
 
 def _check_monitor(callback: Any, trainer: Trainer) -> None:

@@ -94,6 +94,7 @@ def globally(
     return {name: after[name] for name in masks}
 
 
+TAKES = ("scores", "masks", "living")  # what an allocation is called with
 ALLOCATIONS: dict[str, Allocation] = {"global": global_, "uniform": uniform, "erk": erk}
 
 
@@ -138,6 +139,9 @@ def apportion(
         most: how many each layer can take.
         least: how many each layer gets in any case: one number for all, or one for each.
 
+    Raises:
+        SparsityError: if an argument is of another kind, or ``living`` is outside what the layers can take.
+
     Example:
         >>> apportion(14, {"a": 1.0, "b": 1.0}, most={"a": 4, "b": 100})
         {'a': 4, 'b': 10}
@@ -164,6 +168,7 @@ def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
     check_count("living", living, 0, write="how many connections are to be shared")
     for name, numbers in (("most", most), ("weights", weights), ("least", least)):
         if name == "least" and isinstance(least, int):
+            check_count("least", int(least), 0)
             continue
         if not isinstance(numbers, Mapping) or set(most) - set(numbers):
             write = "{name: mask.numel() for name, mask in masks.items()}"
@@ -172,6 +177,12 @@ def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
             number = numbers[layer]
             if not isinstance(number, int | float | np.number) or not 0 <= number < inf:
                 raise SparsityError(f"{name}[{layer!r}]={number!r} is not a number of at least 0: write 1.0")
+    fewest = sum(min(least if isinstance(least, int) else least[layer], most[layer]) for layer in most)
+    if not fewest <= living <= sum(most.values()):
+        raise SparsityError(
+            f"living={living} cannot be shared by layers that take from {fewest} to {sum(most.values())} in all: write "
+            "living=sum(most.values()) or less, or a smaller least"
+        )
 
 
 def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.modules import check_module
@@ -99,7 +99,7 @@ def _check_kinds(optimizer: object, model: object, state: object, batches: objec
         )
     if not (state is None or isinstance(state, Mapping)):
         raise SparsityError(f"state={state!r} is not a state: give engine.state_dict() of an earlier run, or None")
-    if isinstance(batches, str | bytes | Mapping | Tensor) or not isinstance(batches, Iterable):
+    if isinstance(batches, str | bytes | Mapping) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise SparsityError(f"batches={batches!r} is not a list of batches: write batches=[batch]")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.engine.function_arguments import check_takes
 from lightning_sparse.errors import SparsityError, check_choice
 
 # Attributes of functions that a name leaves out: the function's path already says what it reads.
@@ -23,8 +24,10 @@ _UNSURE = re.compile(r" at 0x|\.\.\.|\{[^{}:]+\}")
 _LONGEST = 80
 
 
-def find(argument: str, choice: object, named: Mapping[str, Any]) -> Any:
+def find(argument: str, choice: object, named: Mapping[str, Any], takes: Sequence[str] = ()) -> Any:
     """Return what a choice stands for: the entry of that name in ``named``, or the choice itself if it can be called.
+
+    A function is called with arguments of the names in ``takes``; if that is one, a class of such functions will do.
 
     Example:
         >>> find("grow", "largest", {"largest": max}), find("grow", min, {})
@@ -34,6 +37,8 @@ def find(argument: str, choice: object, named: Mapping[str, Any]) -> Any:
         return named[check_choice(argument, choice, named)]
     if not callable(choice):
         raise SparsityError(f"{argument}={choice!r} is neither a name ({', '.join(sorted(named))}) nor a function")
+    if takes:
+        check_takes(argument, choice, *takes, made=len(takes) == 1)
     return choice
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.schedules import Curve
 
 
 def foresee(recipe: Recipe, plan: Recipe, masks: Masks, total_steps: int, reached_by: str | None = None) -> str | None:
@@ -25,18 +26,21 @@ def foresee(recipe: Recipe, plan: Recipe, masks: Masks, total_steps: int, reache
         >>> foresee(recipe, recipe.resolve(76), Masks({}), 76)
         'sparsity 0.9 is planned for step 500, and this training has 76 steps: write 76 or less instead of 500'
     """
-    late = _late(recipe, plan, total_steps, reached_by)
+    late = _late(recipe, plan, total_steps, reached_by, "sparsity") or _late(
+        recipe, plan, total_steps, None, "turnover"
+    )
     idle = _idle(plan, _living(plan, masks), total_steps)
     at_once = None if late else _at_once(plan, total_steps)
     return "; ".join(said for said in (late, at_once, idle, _never_back(plan, total_steps)) if said) or None
 
 
-def _late(recipe: Recipe, plan: Recipe, total: int, reached_by: str | None) -> str | None:
-    step, final = plan.sparsity.settled, plan.sparsity.final
-    if step <= total or plan.sparsity(total) == final:
+def _late(recipe: Recipe, plan: Recipe, total: int, reached_by: str | None, what: str) -> str | None:
+    curve: Curve = getattr(plan, what)
+    step, final = curve.settled, curve.final
+    if step <= total or curve(total) == final:
         return None
-    said = f"sparsity {final:g} is planned for step {step}, and this training has {total} steps"
-    if recipe.total_steps and replace(recipe, total_steps=total).resolve(None).sparsity.settled <= total:
+    said = f"{what} {final:g} is planned for step {step}, and this training has {total} steps"
+    if recipe.total_steps and getattr(replace(recipe, total_steps=total).resolve(None), what).settled <= total:
         return f"{said}: write total_steps={total}, or leave total_steps out"
     if reached_by:
         return f"{said}: write {reached_by}={total if total > 1 else 1.0} or less"

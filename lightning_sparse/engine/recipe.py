@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.parameters import outputs_first
 from lightning_sparse.anatomy.patterns import check_patterns
-from lightning_sparse.engine.allocation import ALLOCATIONS, Allocation, check_allocation
+from lightning_sparse.engine.allocation import ALLOCATIONS, TAKES, Allocation, check_allocation
 from lightning_sparse.engine.choices import find, name_of
 from lightning_sparse.engine.granularity import Granularity, parse_granularity
 from lightning_sparse.engine.rewinding import Rewind
@@ -99,8 +99,11 @@ class Recipe:
             _check_curve(name, getattr(self, name))
         choices = {"drop": self.drop, "birth": self.birth, "grow": self.grow, "allocation": self.allocation}
         named = {"drop": DROP, "birth": DROP, "grow": GROW, "allocation": ALLOCATIONS}
-        chosen = {argument: choice for argument, choice in choices.items() if (argument, choice) != ("birth", None)}
-        found = {argument: find(argument, choice, named[argument]) for argument, choice in chosen.items()}
+        chosen = {argument: choice for argument, choice in choices.items() if argument != "birth" or choice is not None}
+        takes = dict.fromkeys(named, ("layer",)) | {"allocation": TAKES}
+        found = {
+            argument: find(argument, choice, named[argument], takes[argument]) for argument, choice in chosen.items()
+        }
         object.__setattr__(self, "shares", found.pop("allocation"))
         object.__setattr__(self, "scores", {"birth": found["drop"]} | found)
         object.__setattr__(self, "units", parse_granularity(self.granularity))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sparse.engine.function_arguments import check_takes
 from lightning_sparse.errors import SparsityError
 
 
@@ -144,6 +145,8 @@ def check_loss_fn(loss_fn: object, model: str) -> None:
             f"loss_fn={loss_fn!r} is not a function: write one such as loss_fn=lambda {model}, batch: "
             f"{model}(batch[0]).square().mean(), which returns a tensor of one number"
         )
+    if callable(loss_fn):
+        check_takes("loss_fn", loss_fn, model, "batch")
 
 
 def loss(function: object, found: Any) -> Tensor:

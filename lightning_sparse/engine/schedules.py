@@ -188,7 +188,7 @@ class Curve:
             written = ", ".join(str(segment.end) for segment in self.segments)
             raise SparsityError(
                 f"the times {written} of a training of {total_steps} steps become steps {ends}, which go backwards: "
-                "write them all as steps or all as shares, in order"
+                f"write them all as shares, or all as steps up to {total_steps}, in order"
             )
         return Curve(self.start, tuple(replace(s, end=end) for s, end in zip(self.segments, ends, strict=True)))
 

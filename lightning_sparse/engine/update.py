@@ -13,6 +13,7 @@ from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.parameters import inputs_first, outputs_first
 from lightning_sparse.engine.allocation import (
     ALLOCATIONS,
+    TAKES,
     Allocation,
     Counts,
     Tensors,
@@ -139,7 +140,7 @@ def allocate(
     """
     check_tensors("parameters", parameters)
     check_share("sparsity", sparsity, one_allowed=False)
-    units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS)
+    units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS, TAKES)
     units.check(parameters, [sparsity], allocation=allocation)
     check_allocation(share, outputs_first(parameters), [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}

@@ -41,7 +41,7 @@ def test_include_reaches_recurrent_weights():
     [
         ({"include": ["hed.*"]}, "include pattern 'hed.\\*' matches no parameter: did you mean"),
         ({"exclude": ["nothing"]}, "exclude pattern 'nothing' matches no parameter"),
-        ({"include": "head.*"}, "write a list"),
+        ({"include": "head.*"}, "write include=.'head"),
         ({"exclude": ["*"]}, "no weight to make sparse"),
     ],
 )

@@ -39,6 +39,7 @@ from lightning_sparse import (
 from lightning_sparse.models import Classifier, lenet5, lenet_300_100
 
 NET = nn.Linear(4, 2)
+WEIGHTS, SIZES = {"a": 1.0, "b": 1.0}, {"a": 4, "b": 10}
 
 
 def sgd():
@@ -78,6 +79,11 @@ ADVICE = [
         lambda: GradualPruning(0.9, begin=0.5, end=0.2),
         "write times in order",
         lambda: GradualPruning(0.9, begin=0.2, end=0.5),
+    ),
+    (
+        lambda: GradualPruning(0.9, begin=500).recipe.resolve(20),
+        "write them all as shares, or all as steps up to 20, in order",
+        lambda: GradualPruning(0.9, begin=5, end=20).recipe.resolve(20),
     ),
     (lambda: GradualPruning(90), "write 0.9 for 90 percent", lambda: GradualPruning(0.9)),
     (
@@ -261,6 +267,27 @@ ADVICE = [
     ),
 ]
 
+ADVICE += [
+    (
+        lambda: apportion(20, WEIGHTS, SIZES),
+        r"living=20 cannot be shared by layers that take from 2 to 14 in all: write living=sum\(most.values\(\)\) or less",
+        lambda: apportion(sum(SIZES.values()), WEIGHTS, SIZES),
+    ),
+    (lambda: apportion(1, WEIGHTS, SIZES), "or a smaller least", lambda: apportion(1, WEIGHTS, SIZES, least=0)),
+    (lambda: apportion(5, WEIGHTS, SIZES, -1), "least=-1 .*: write 0", lambda: apportion(5, WEIGHTS, SIZES, 0)),
+    (
+        lambda: attach(sgd(), NET, RigL(0.5, every=2), total_steps=20, batches=torch.rand(2, 4).numpy()),
+        r"is not a list of batches: write batches=\[batch\]",
+        lambda: attach(sgd(), NET, RigL(0.5, every=2), total_steps=20, batches=[torch.rand(2, 4).numpy()]),
+    ),
+    (
+        lambda: Recipe(Curve(0.5), birth=torch.rand(2).numpy()),
+        "birth=.* is neither a name .*'?magnitude",
+        lambda: Recipe(Curve(0.5), birth="magnitude"),
+    ),
+    (lambda: untouched(NET, "a").__enter__(), "seed='a' is not an integer .*: write 0", lambda: untouched(NET, 0)),
+]
+
 
 @pytest.mark.parametrize(("wrong", "message", "right"), ADVICE)
 def test_what_is_said_to_write_works(wrong, message, right):
@@ -282,6 +309,16 @@ PLANS = [
         lambda: SparseTraining(Curve(0.0).then(10).then(10, 0.9), rewind=Rewind(to=10**9)),
         r"no weight will be taken back, .* write rewind=Rewind\(to=1\)",
         lambda: SparseTraining(Curve(0.0).then(10).then(10, 0.9), rewind=Rewind(to=1)),
+    ),
+    (
+        lambda: SET(0.5, turnover_until=10**9, every=2),
+        "turnover 0 is planned for step 1000000000, .* write 20 or less instead of 1000000000",
+        lambda: SET(0.5, turnover_until=20, every=2),
+    ),
+    (
+        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=10**6),
+        "turnover 0 is planned for step 900000, .* write total_steps=20, or leave total_steps out",
+        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=20),
     ),
     (lambda: SET(0.9, every=10**9), "no connection will be replaced .* write every=1", lambda: SET(0.9, every=1)),
 ]

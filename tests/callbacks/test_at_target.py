@@ -321,6 +321,8 @@ def test_a_misspelt_monitor_is_found_in_the_first_epoch_and_the_right_one_works(
         (lambda: CheckpointAtTarget(save_top_k=None), "save_top_k of CheckpointAtTarget=None is not an integer"),
         (lambda: StopAtTarget("loss", min_delta="a"), "min_delta='a' of StopAtTarget is not a number"),
         (lambda: StopAtTarget("loss", stopping_threshold=[1]), "stopping_threshold="),
+        (lambda: StopAtTarget("loss", verbose="no"), "verbose of StopAtTarget='no' is neither true nor false"),
+        (lambda: CheckpointAtTarget(save_last="no"), "save_last of CheckpointAtTarget='no' is neither true nor false"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(make, message):

@@ -72,12 +72,11 @@ def test_a_checkpoint_has_plain_keys_and_is_found_by_the_callbacks_key(loader, m
     callback, monitor = SparseTraining(0.5), SparsityMonitor()
     trainer = make_trainer(callback, monitor, RandomState())
     trainer.fit(settings.Module(), loader)
-    for save in (trainer.save_checkpoint,):
-        save(tmp_path / "end.ckpt")
-        saved = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]
-        assert {type(key) for key in saved} == {str}
-        assert saved[callback.state_key]["clock"] == callback.engine.clock
-        assert set(saved[monitor.state_key]["lifetimes"]) == {callback.state_key}
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]
+    assert {type(key) for key in saved} == {str}
+    assert saved[callback.state_key]["clock"] == callback.engine.clock
+    assert set(saved[monitor.state_key]["lifetimes"]) == {callback.state_key}
     assert callback.state_key == "lightning_sparse[include=None, exclude=None]"
     assert copy.copy(callback).state_key == str(callback.state_key)
     assert pickle.loads(pickle.dumps(monitor)).state_key == "SparsityMonitor"

@@ -121,7 +121,7 @@ def looking_at(
     """
 
     def checked(model: Any, batch: Any) -> Tensor:
-        with returned.calling("a loss", loss):
+        with returned.calling("a loss, with the module and a batch", loss):
             found = loss(model, batch)
         return returned.loss(loss, found)
 
