@@ -94,7 +94,7 @@ def test_it_is_refused_in_the_recipe_and_what_takes_the_arguments_is_not(argumen
 
 
 def test_the_words_are_those_of_the_method():
-    with pytest.raises(SparsityError, match="^criterion=power cannot be called"):
+    with pytest.raises(SparsityError, match=r"^criterion=power cannot be called"):
         GradualPruning(0.5, criterion=power)
 
 
