@@ -26,9 +26,9 @@ def foresee(recipe: Recipe, plan: Recipe, masks: Masks, total_steps: int, reache
         >>> foresee(recipe, recipe.resolve(76), Masks({}), 76)
         'sparsity 0.9 is planned for step 500, and this training has 76 steps: write 76 or less instead of 500'
     """
-    late = _late(recipe, plan, total_steps, reached_by, "sparsity") or _late(
-        recipe, plan, total_steps, None, "turnover"
-    )
+    late = _late(recipe, plan, total_steps, reached_by, "sparsity")
+    if late is None and recipe.total_steps is None:  # otherwise a longer training is meant, in several fits
+        late = _late(recipe, plan, total_steps, None, "turnover")
     idle = _idle(plan, _living(plan, masks), total_steps)
     at_once = None if late else _at_once(plan, total_steps)
     return "; ".join(said for said in (late, at_once, idle, _never_back(plan, total_steps)) if said) or None

@@ -315,11 +315,6 @@ PLANS = [
         "turnover 0 is planned for step 1000000000, .* write 20 or less instead of 1000000000",
         lambda: SET(0.5, turnover_until=20, every=2),
     ),
-    (
-        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=10**6),
-        "turnover 0 is planned for step 900000, .* write total_steps=20, or leave total_steps out",
-        lambda: SET(0.5, turnover_until=0.9, every=2, total_steps=20),
-    ),
     (lambda: SET(0.9, every=10**9), "no connection will be replaced .* write every=1", lambda: SET(0.9, every=1)),
 ]
 

@@ -425,9 +425,7 @@ class Memoryless(Watched):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:(sparsity|turnover) .* is planned for step:UserWarning"
-)  # where the first half ends
+@pytest.mark.filterwarnings("ignore:sparsity .* is planned for step:UserWarning")  # where the first half ends
 def test_a_second_fit_starts_anew_with_a_new_trainer_and_goes_on_with_the_same(make, make_trainer):
     method = make(0.9, total_steps=STEPS)
     model, _ = run(method, make_trainer, module=Memoryless)
