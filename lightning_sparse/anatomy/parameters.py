@@ -52,9 +52,10 @@ def sparsifiable(
     """
     check_module(model)
     everything, names = dict(model.named_parameters()), names_of(model)
-    left_out = set(matching("exclude", check_patterns("exclude", exclude) or (), names))
+    unwanted = check_patterns("exclude", exclude) or ()
+    left_out = set(matching("exclude", unwanted, names))
     if include is None:
-        found = [name for name in default_names(model, exclude or ()) if name in everything]
+        found = [name for name in default_names(model, unwanted) if name in everything]
         found = [name for name in found if everything[name].requires_grad]
     else:
         found = matching("include", include, names)

@@ -9,9 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 
-from torch import Tensor
-
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, as_list
 
 
 def matching(argument: str, patterns: Sequence[str], names: Mapping[str, str]) -> list[str]:
@@ -54,12 +52,11 @@ def check_patterns(argument: str, patterns: object) -> tuple[str, ...] | None:
     """
     if patterns is None:
         return None
-    listed = isinstance(patterns, Iterable) and not isinstance(patterns, str | bytes | Mapping | Tensor)
-    found = tuple(patterns) if listed and isinstance(patterns, Iterable) else ()
-    if not listed or not all(isinstance(pattern, str) for pattern in found):
+    found = as_list(tuple(patterns) if isinstance(patterns, Iterator) else patterns)
+    if found is None or not all(isinstance(pattern, str) for pattern in found):
         example = patterns if isinstance(patterns, str) and patterns else "pattern"
         raise SparsityError(f"{argument}={patterns!r} is not a list: write {argument}=[{example!r}]")
-    return found
+    return tuple(found)
 
 
 def some(names: Iterable[str], most: int = 12) -> str:

@@ -92,8 +92,10 @@ def keys(group):
 def _run(arguments, folder):
     os.chdir(folder)
     os.setsid()
-    for name, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
+    out, err = open("out", "w", buffering=1), open("err", "w", buffering=1)  # noqa: SIM115  as long as the process
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    sys.stdout, sys.stderr = out, err  # pytest has put others there
     sys.argv = ["lightning-sparse", *arguments]
     from lightning_sparse.__main__ import main
 

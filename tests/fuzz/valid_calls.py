@@ -421,7 +421,7 @@ FUNCTIONS = {
         "shuffle_seed": 0,
         "num_workers": 0,
     },
-    "data.plant": lambda: {"digits": images(), "labels": labels(), "quadrants": labels(), "places": None},
+    "data.plant": lambda: {"digits": images()[:, 0], "labels": labels(), "quadrants": labels(), "places": None},
     "data.shortcut_versions": lambda: {
         "images": torch.rand(8, 1, 16, 16),
         "labels": labels(),
