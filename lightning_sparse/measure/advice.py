@@ -12,10 +12,8 @@ from contextvars import ContextVar
 
 _FUNCTION, COMMAND_LINE = "", "command line"
 _place = ContextVar("place", default=_FUNCTION)
-_INSIDE = {
-    _FUNCTION,
-    "VarianceOfGradients",
-}  # take pixels, and normalise them for the model; the others recover the pixels
+# These take pixels and normalise them for the model; the others recover the pixels from what the loader normalised.
+_INSIDE = (_FUNCTION, "VarianceOfGradients")
 
 
 @contextmanager

@@ -9,7 +9,13 @@ from typing import Any
 from lightning_sparse.app.signatures import UNKNOWN, Argument
 from lightning_sparse.errors import SparsityError
 
-_PLAIN = {"int", "float", "bool", "str", "None", "Optional", "Union", "Tensor"}
+_WORDS = {
+    "float": ("a number", 0.9),
+    "int": ("an integer", 1),
+    "str": ("text", "text"),
+    "bool": ("true or false", False),
+}
+_PLAIN = {*_WORDS, "None", "Optional", "Union", "Tensor"}
 
 
 def check_annotated(name: str, value: Any, argument: Argument) -> None:
@@ -21,24 +27,22 @@ def check_annotated(name: str, value: Any, argument: Argument) -> None:
         lightning_sparse.SparsityError: model.optimizer.momentum='much' is not a number: write model.optimizer.momentum=0
     """
     kinds = set(re.findall(r"\w+", argument.annotation))
-    if not kinds or not kinds <= _PLAIN or value is None or _is_built(value):
+    words = [said for kind, said in _WORDS.items() if kind in kinds]
+    is_built = isinstance(value, dict) and "_target_" in value
+    if not words or not kinds <= _PLAIN or value is None or is_built or _fits(value, kinds):
         return
-    numbers, isnt = kinds & {"int", "float"}, None
-    if isinstance(value, list | dict) or (isinstance(value, str) and "str" not in kinds):
-        isnt = "a number" if "float" in numbers else "an integer" if numbers else "text" if "str" in kinds else None
-        isnt = isnt or "true or false"
-    elif isinstance(value, bool) and "bool" not in kinds and numbers:
-        isnt = "a number" if "float" in numbers else "an integer"
-    elif isinstance(value, float) and (math.isnan(value) or (numbers == {"int"} and not value.is_integer())):
-        isnt = "a number" if math.isnan(value) else "an integer"
-    if isnt:
-        default = argument.default if argument.default is not UNKNOWN else None
-        example = {"a number": 0.9, "an integer": 1, "text": "text", "true or false": False} | (
-            {} if default is None else {isnt: default}
-        )
-        shown = str(example[isnt]).lower() if isinstance(example[isnt], bool) else example[isnt]
-        raise SparsityError(f"{name}={value!r} is not {isnt}: write {name}={shown}")
+    what, example = words[0]
+    example = example if argument.default in (UNKNOWN, None) else argument.default
+    shown = str(example).lower() if isinstance(example, bool) else example
+    raise SparsityError(f"{name}={value!r} is not {what}: write {name}={shown}")
 
 
-def _is_built(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value
+def _fits(value: Any, kinds: set[str]) -> bool:
+    numbers = kinds & {"int", "float"}
+    if isinstance(value, str):
+        return "str" in kinds
+    if isinstance(value, bool):
+        return "bool" in kinds or not numbers
+    if isinstance(value, float):
+        return not math.isnan(value) and (numbers != {"int"} or value.is_integer())
+    return not isinstance(value, list | dict)
