@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 
@@ -57,7 +58,9 @@ def check_count(
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         limits = f" in [{least}, {most}]" if most is not None else "" if least is None else f" of at least {least}"
-        if write is None:
+        if write is None and not isinstance(value, int) and isinstance(value, Integral) and low <= int(value) <= high:
+            write = int(value)  # of numpy, which a checkpoint or a JSON file could not hold
+        elif write is None:
             write = most if isinstance(value, int | float) and value > high else least
         raise SparsityError(f"{name}={value!r} is not an integer{limits}: write {write}")
     return value
@@ -84,10 +87,10 @@ def check_flag(name: str, value: object) -> bool:
     Example:
         >>> check_flag("controls", "no")
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: controls='no' is neither true nor false: write controls=false or controls=true
+        lightning_sparse.SparsityError: controls='no' is neither true nor false: write controls=False or controls=True
     """
     if not isinstance(value, bool):
-        raise SparsityError(f"{name}={value!r} is neither true nor false: write {name}=false or {name}=true")
+        raise SparsityError(f"{name}={value!r} is neither true nor false: write {name}=False or {name}=True")
     return value
 
 

@@ -22,7 +22,12 @@ from lightning_sparse.results.jobs import Job
 def build_model(config: DictConfig) -> LightningModule:
     """Build the model; under ``sparsity=small_dense`` with the width that :func:`width_of` finds."""
     width = {"net": {"width": width_of(config)}} if config.sparsity.get("small") else {}
-    model: LightningModule = instantiate(config.model, _convert_="all", **width)
+    try:
+        model: LightningModule = instantiate(config.model, _convert_="all", **width)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ImportError | AttributeError) or "locating target" in str(error):
+            raise SparsityError(f"model cannot be built: {str(error).splitlines()[0]}: correct the import path") from error
+        raise
     return model
 
 

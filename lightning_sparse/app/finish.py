@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from lightning_sparse.app.comparing.compare_jobs import update_comparisons
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import job_files, read_jobs
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def rebuild(folder: Path) -> Sweep:
         for torn in (folder / "figures").glob("*.part"):  # left by a kill
             torn.unlink(missing_ok=True)
         read = read_jobs(folder)
+        if all(job.status == "unreadable" for job in read[0]):  # a folder of something else, perhaps
+            raise SparsityError(f"no job.json in {str(folder)!r} can be read: launch its sweep again, or give another folder")
         update_comparisons(folder, read[0])
         sweep = collect(folder, read)
         for said in sweep.unreadable:
@@ -54,4 +57,9 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     said += [f"{counts['failed']} FAILED: see the report"] if counts["failed"] else []
     said += [f"{counts['running']} still running or cut off: launch again"] if counts["running"] else []
     print(", ".join(said))
+    if sweep.superseded:
+        print(
+            f"left out: {len(sweep.superseded)} jobs trained with other settings, of the same method, level and seed as newer "
+            "ones; to have all in one report, give each a name: label=..."
+        )
     print(f"report: {(folder / 'report.html').resolve()}", flush=True)

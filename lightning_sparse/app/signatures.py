@@ -105,7 +105,8 @@ def takes_anything(found: Definition) -> bool:
 
 
 def _init_of(node: ast.ClassDef) -> ast.FunctionDef | None:
-    return next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+    return made[-1] if made else None  # the last one is the real one, after those that are overloads
 
 
 def public_names(wing: str) -> list[str]:
@@ -137,6 +138,8 @@ def _look_up(module: str, name: str) -> Definition | None:
     for node in _statements(_source(module)):
         if _is_definition(node, name):
             found = Definition(module, name, node)
+        elif isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
+            found = None  # it is what only running the code could tell
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if name == (alias.asname or alias.name):

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
@@ -24,7 +25,7 @@ from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
 
 
-class AdversarialTraining(Callback):
+class AdversarialTraining(OneOfAKind):
     """Train on adversarial images in place of the clean ones, on any Trainer and beside any sparsity callback.
 
     Before each training step every image of the batch is moved, by at most eps and within [0, 1], to raise the
@@ -100,6 +101,7 @@ class AdversarialTraining(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a training whose batches cannot be attacked."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         if trainer.ckpt_path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from numbers import Integral, Real
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import wraps
@@ -12,6 +13,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
@@ -106,9 +109,9 @@ KINDS: dict[str, tuple[Any, str, str]] = {
     "monitor": (str, "a name", "'val_loss'"),
     "filename": (str, "a name", "'{epoch}'"),
     "dirpath": (str | os.PathLike, "a path", "'checkpoints'"),
-    "min_delta": (int | float, "a number", "0.01"),
-    "stopping_threshold": (int | float, "a number", "0.9"),
-    "divergence_threshold": (int | float, "a number", "5.0"),
+    "min_delta": (Real, "a number", "0.01"),
+    "stopping_threshold": (Real | Tensor, "a number", "0.9"),
+    "divergence_threshold": (Real | Tensor, "a number", "5.0"),
     "train_time_interval": (timedelta, "a timedelta", "timedelta(minutes=10)"),
 }
 LEAST = {"save_top_k": -1, "every_n_train_steps": 0, "every_n_epochs": 0, "patience": 0}
@@ -138,7 +141,8 @@ def _check_given(kind: type, callback: object, args: Any, named: Any) -> None:
             if isinstance(value, bool) or not isinstance(value, kinds) or value == "" or value != value:
                 raise SparsityError(f"{name}={value!r} of {who} is not {what}: write {name}={write}")
         elif name in LEAST:
-            check_count(f"{name} of {who}", value, LEAST[name], write=1)
+            whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+            check_count(f"{name} of {who}", whole, LEAST[name], write=1)
         elif name == "mode":
             check_choice(f"mode of {who}", value, ("min", "max"))
         elif name in FLAGS:
@@ -150,7 +154,7 @@ def _check_given(kind: type, callback: object, args: Any, named: Any) -> None:
 
 
 def _check_monitor(callback: Any, trainer: Trainer) -> None:
-    """Refuse a misspelt metric, and warn of one that a whole epoch has not logged: Lightning would do so at the target."""
+    """Warn of a metric that a whole epoch has not logged: Lightning would say so when the target is reached."""
     name, logged = callback.monitor, sorted(trainer.callback_metrics)
     if name is None or name in logged or name.startswith(LATE) or not getattr(callback, "strict", True):
         return
@@ -160,9 +164,8 @@ def _check_monitor(callback: Any, trainer: Trainer) -> None:
     said = (
         f"monitor={name!r} of {type(callback).__name__} was not logged in the first epoch (logged: {', '.join(logged)})"
     )
-    if close:
-        raise SparsityError(f"{said}: did you mean {close[0]!r}?")
-    warnings.warn(f"{said}: unless it comes later, the run ends when it is looked for", stacklevel=2)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    warnings.warn(f"{said}: {guess}Unless it comes later, the run ends when it is looked for", stacklevel=2)
 
 
 def _reached(trainer: Trainer) -> bool:

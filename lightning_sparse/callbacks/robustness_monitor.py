@@ -108,7 +108,8 @@ class RobustnessMonitor(OneOfAKind):
         if trainer.ckpt_path is None and trainer.global_step == 0:
             self._rows, self._updates = [], {}
         if self.data is not None:
-            images, labels = images_and_labels(self.data, self.images)
+            with advice_for("RobustnessMonitor"):
+                images, labels = images_and_labels(self.data, self.images)
         else:
             images, labels = images_of_split(trainer, "validation", self.images, argument="data")
         self.normalisation.check(images)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,7 @@ def apportion(
 
 
 def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
+    living = int(living) if isinstance(living, Integral) and not isinstance(living, bool) else living
     check_count("living", living, 0, write="how many connections are to be shared")
     for name, numbers in (("most", most), ("weights", weights), ("least", least)):
         if name == "least" and isinstance(least, int):
@@ -175,7 +177,7 @@ def _check_shares(living: Any, weights: Any, most: Any, least: Any) -> None:
             raise SparsityError(f"{name}={numbers!r} is not a mapping with a number for each layer: write {write}")
         for layer in most:
             number = numbers[layer]
-            if not isinstance(number, int | float | np.number) or not 0 <= number < inf:
+            if not (hasattr(number, "__float__") and 0 <= float(number) < inf):
                 raise SparsityError(f"{name}[{layer!r}]={number!r} is not a number of at least 0: write 1.0")
     fewest = sum(min(least if isinstance(least, int) else least[layer], most[layer]) for layer in most)
     if not fewest <= living <= sum(most.values()):

@@ -5,6 +5,7 @@ Both count from where the engine begins: in a training that is already under way
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from lightning_sparse.errors import SparsityError, check_count
 
 Time = int | float
@@ -24,6 +25,8 @@ def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time
         Traceback (most recent call last):
         lightning_sparse.SparsityError: end=1 is optimizer step 1: write 1.0 for the whole training, or 2 or more for a step
     """
+    if isinstance(value, Real) and not isinstance(value, bool):  # numpy's numbers could not be loaded from a checkpoint
+        value = int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SparsityError(
             f"{name}={value!r} is not a time: write an int for optimizer steps or a float in [0, 1] for a share of "
@@ -42,7 +45,7 @@ def check_time(name: str, value: Time, *, one_step_likely: bool = False) -> Time
         if steps == 1 and not one_step_likely:
             hint = "write 1.0 for the whole training, or 2 or more for a step"
         raise SparsityError(f"{name}={value!r} is not a share of the training in [0, 1]: {hint}")
-    return value if type(value) in (int, float) else float(value)  # numpy's float could not be loaded from a checkpoint
+    return value
 
 
 def check_total(name: str, value: int | None) -> int | None:

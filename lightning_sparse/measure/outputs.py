@@ -103,15 +103,15 @@ def check_scores(outputs: object) -> Tensor:
 
 def _padded(outputs: Tensor) -> str:
     """What to write for one number per image, so that the other class has the logit 0."""
-    one, said = "model(x)", ""
+    one, said, wide = "model(x)", "", ".unsqueeze(1)" if outputs.dim() == 1 else ""
     values = outputs.detach()
     if len(values) and bool(((values >= 0) & (values <= 1)).all()):
         one, said = (
             "torch.logit(model(x), 1e-6)",
-            " (these are in [0, 1]; without torch.logit if they are logits already)",
+            f" if they are probabilities (they lie in [0, 1]), or {with_forward('torch.nn.functional.pad(model(x)' + wide + ', (1, 0))')}"
+            " if they are logits",
         )
-    one += ".unsqueeze(1)" if outputs.dim() == 1 else ""
-    return with_forward(f"torch.nn.functional.pad({one}, (1, 0))") + said
+    return with_forward(f"torch.nn.functional.pad({one}{wide}, (1, 0))") + said
 
 
 def _describe(outputs: object) -> str:

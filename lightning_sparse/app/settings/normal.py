@@ -45,6 +45,9 @@ def _of_group(group: str, node: dict[str, Any]) -> dict[str, Any]:
         found |= {name: as_number(found[name]) for name in ("eps", "transfer_eps", "step_size") if name in found}
     if group == "attack" and "eps" in found:
         found["eps"] = _radii(found["eps"])
+    if group == "logger":  # as W&B takes a variable that is empty
+        found |= {name: None for name in ("entity", "notes") if found.get(name) == ""}
+        found |= {"project": "lightning-sparse"} if found.get("project") == "" else {}
     if group == "logger" and isinstance(found.get("mode"), str):
         found["mode"] = _MODES.get(found["mode"], found["mode"])
     return found

@@ -87,7 +87,7 @@ def _check_trainer(node: Mapping[str, Any]) -> None:
     for name, instead in _OURS.items():
         if node.get(name) is not None:
             raise SparsityError(f"trainer.{name}={node[name]!r} would not be read: write {instead} instead")
-    if node.get("enable_checkpointing", True) is not True:
+    if node.get("enable_checkpointing") not in (None, True):
         raise SparsityError(
             f"trainer.enable_checkpointing={node['enable_checkpointing']!r} cannot be: a killed training resumes from a "
             "checkpoint, and the measurements read the last one. Leave it out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -12,7 +13,7 @@ from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
-from lightning_sparse.errors import check_flag, check_share
+from lightning_sparse.errors import SparsityError, check_flag, check_share
 
 
 class LotteryTicket(SparseTraining):
@@ -72,5 +73,10 @@ def steps_of_one_training(trainer: Trainer) -> int:
     """
     ticket = min(callbacks_of(trainer, LotteryTicket), key=lambda ticket: ticket.one_training, default=None)
     share, total = (ticket.one_training, ticket.steps_of(trainer)) if ticket else (1.0, None)
-    total = total or optimizer_steps(trainer, trainer.max_epochs)
-    return round(share * (total or trainer.estimated_stepping_batches))
+    total = total or optimizer_steps(trainer, trainer.max_epochs) or trainer.estimated_stepping_batches
+    if total == math.inf:
+        raise SparsityError(
+            "the training has no end in steps, which a schedule of learning rates needs: give the Trainer max_epochs or "
+            "max_steps, or write schedule='constant' for our Classifier (model.schedule=constant on the command line)"
+        )
+    return round(share * total)
