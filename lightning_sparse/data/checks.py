@@ -93,8 +93,14 @@ def _write(argument: str, value: object) -> str:
     return f"write {argument}={value}, or in a command data.{argument}={value}"
 
 
-def check_root(kind: str, root: str | Path | None, download: bool) -> Path:
-    """Return the folder of a data set's files, ``~`` resolved, if it is there or torchvision may make it."""
+def check_root(kind: str, root: str | Path | None, download: bool, *, bundled: bool = False) -> Path | None:
+    """Return the folder of a data set's files, ``~`` resolved, if it is there or torchvision may make it; None if bundled."""
+    if bundled:
+        if not (root is None or isinstance(root, str | Path)):
+            raise SparsityError(
+                f"root={root!r} is not a path: leave it out, the images of {kind} come with the library"
+            )
+        return None
     folder = f"write data.root=/path/to/the/folder that holds {'train/ and test/' if kind == 'folder' else kind}"
     if root is not None and not (isinstance(root, str | Path) and str(root)):
         raise SparsityError(f"root={root!r} is not a path: {folder}")

@@ -96,7 +96,7 @@ class ImageData(LightningDataModule):
         if shortcut and name != "planted":
             raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
         self.download = check_flag("download", download)
-        self.root = None if name in _BUNDLED else check_root(name, root, self.download)
+        self.root = check_root(name, root, self.download, bundled=name in _BUNDLED)
         self.batch_size = check_count("batch_size", as_integer(batch_size), write=128)
         self.split_seed = check_seed(as_integer(split_seed), "split_seed")
         self.shuffle_seed = check_seed(as_integer(shuffle_seed), "shuffle_seed")

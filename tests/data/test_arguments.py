@@ -46,6 +46,8 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("shuffle_seed", "a", "shuffle_seed='a' is not an integer in"),
         ("num_workers", -1, "num_workers=-1 is not an integer in"),
         ("num_workers", 10**9, "num_workers=1000000000 is not an integer in"),  # each would be a process
+        ("root", True, "root=True is not a path: leave it out"),
+        ("root", {}, "root={} is not a path: leave it out"),
         ("shortcut", math.nan, "shortcut=nan is not a share"),
         ("download", "no", "download='no' is neither true nor false"),
     ],
@@ -63,6 +65,7 @@ def test_odd_values_are_refused_at_once(argument, value, message):
         {"mean": torch.tensor([0.3]), "std": np.array([0.4])},
         {"mean": [np.float32(0.3)], "std": (1,)},
         {"batch_size": 10**6},
+        {"root": "/no/such/folder", "download": True},  # needs none, and a script may give it to each data set
         {"split_seed": None, "shuffle_seed": None},
         {"classes": np.arange(10).max() + 1, "batch_size": np.int64(8), "split_seed": np.int64(3)},
     ],
