@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning_sparse.data.datasets import Images
 from lightning_sparse.errors import SparsityError, check_count
 
 _LARGEST_SIDE = 16_384  # pixels; what is meant for a network is far smaller
+_LEAST_STD = 1e-6  # below what 16 bits tell apart; dividing by it leaves nothing of an image
 
 
 def check_shape(kind: str, shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
@@ -44,15 +47,15 @@ def check_statistics(mean: Sequence[float], std: Sequence[float], channels: int)
     """Return mean and standard deviation of each channel, or one for all, as lists, if pixels in [0, 1] can have them.
 
     Raises:
-        SparsityError: if a mean is not in [0, 1], a standard deviation not in (0, 1], or there are not as many as channels.
+        SparsityError: if a mean is not in [0, 1], a deviation not in [1e-6, 1], or there are not as many as channels.
 
     Example:
         >>> check_statistics([0.3], [0], 1)
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: std=[0] is not in (0, 1], as of pixels in [0, 1]: write std=[0.25], or ...
+        lightning_sparse.SparsityError: std=[0] is not in [1e-06, 1], as of pixels in [0, 1]: write std=[0.25], or ...
     """
     checked = []
-    for name, values, example, limits in (("mean", mean, 0.5, "[0, 1]"), ("std", std, 0.25, "(0, 1]")):
+    for name, values, example, least in (("mean", mean, 0.5, 0), ("std", std, 0.25, _LEAST_STD)):
         right = f"[{','.join([str(example)] * channels)}]"
         numbers = _numbers(name, values, right)
         if len(numbers) not in (1, channels):
@@ -62,11 +65,11 @@ def check_statistics(mean: Sequence[float], std: Sequence[float], channels: int)
         if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
             raise SparsityError(f"{name}={values!r} is not a list of numbers: {_write(name, right)}")
         for number in numbers:
-            if not 0 <= number <= 1 or (name == "std" and number == 0):
-                in_pixels = f"[{','.join(f'{n / 255:.4g}' for n in numbers)}]"
-                hint = in_pixels if all(1 < n <= 255 for n in numbers) else right
+            if not least <= number <= 1:
+                of_bytes = all(1 < n <= 255 for n in numbers)
+                hint = f"[{','.join(f'{n / 255:.4g}' for n in numbers)}]" if of_bytes else right
                 raise SparsityError(
-                    f"{name}={values!r} is not in {limits}, as of pixels in [0, 1]: {_write(name, hint)}"
+                    f"{name}={values!r} is not in [{least:g}, 1], as of pixels in [0, 1]: {_write(name, hint)}"
                 )
         checked.append(numbers)
     return checked[0], checked[1]
@@ -78,23 +81,38 @@ def _numbers(name: str, values: Any, right: str) -> list[Any]:
         values = values.tolist()
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise SparsityError(f"{name}={values!r} is not a list: {_write(name, right)}")
-    return [value.item() if hasattr(value, "item") else value for value in values]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+
+
+def as_integer(value: Any) -> Any:
+    """Return an integer of NumPy, such as ``labels.max() + 1``, as Python's; anything else as it is."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def _write(argument: str, value: object) -> str:
     return f"write {argument}={value}, or in a command data.{argument}={value}"
 
 
-def check_root(kind: str, root: str | Path | None, download: bool) -> Path:
-    """Return the folder of a data set's files, ``~`` resolved, if it is there or torchvision may make it."""
+def check_root(kind: str, root: str | Path | None, download: bool, *, bundled: bool = False) -> Path | None:
+    """Return the folder of a data set's files, ``~`` resolved, if it is there or torchvision may make it; None if bundled."""
+    if bundled:
+        if not (root is None or isinstance(root, str | Path)):
+            raise SparsityError(
+                f"root={root!r} is not a path: leave it out, the images of {kind} come with the library"
+            )
+        return None
     folder = f"write data.root=/path/to/the/folder that holds {'train/ and test/' if kind == 'folder' else kind}"
     if root is not None and not (isinstance(root, str | Path) and str(root)):
         raise SparsityError(f"root={root!r} is not a path: {folder}")
-    path = None if root is None else Path(root).expanduser()
-    if path is not None and path.exists() and not path.is_dir():
+    path = None if root is None else Path(os.path.expanduser(root))
+    try:
+        is_there, is_folder = path is not None and path.exists(), path is not None and path.is_dir()
+    except OSError as error:
+        raise SparsityError(f"root={str(root)!r} cannot be read ({error.strerror}): {folder}") from error
+    if is_there and not is_folder:
         raise SparsityError(f"root={str(root)!r} is a file: unpack it, and {folder}")
     fetched = download and kind != "folder"
-    if path is None or not (path.is_dir() or fetched):
+    if path is None or not (is_folder or fetched):
         raise SparsityError(
             f"data folder root={str(root)!r} does not exist: {folder}"
             + ("" if kind == "folder" else ", or data.download=true to fetch it there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,6 +41,8 @@ def read_image(path: str, shape: Sequence[int]) -> Tensor:
 
 def check_image(path: str, shape: Sequence[int]) -> None:
     """Raise the SparsityError of :func:`read_image`; what is whole by its checksums (PNG) or end (JPEG) is not decoded."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise SparsityError(f"{path!r} is a pipe or a device, which could be read for ever: remove it")
     with _opened(path) as image:
         _check_kind(image)
         if _is_whole(image):
@@ -79,6 +82,8 @@ def _why(path: str, error: Exception) -> str:
         found = f"is no image, it starts with {start!r}" if start else "is empty, 0 bytes"
     elif isinstance(error, Image.DecompressionBombError):
         return f"has more pixels than Pillow reads ({error}): make the picture smaller, or remove it"
+    elif isinstance(error, PermissionError):
+        return f"cannot be read ({error.strerror}): change its permissions"
     elif isinstance(error, OSError) and error.strerror:
         found = f"cannot be read ({error.strerror})"
     else:

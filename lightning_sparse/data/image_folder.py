@@ -57,14 +57,17 @@ def image_folder(root: Path, shape: tuple[int, ...]) -> tuple[OnDisk, OnDisk]:
 
 def _split(root: Path, name: str) -> Path:
     """Return the folder of a split, or raise a SparsityError that says what to rename or to move."""
-    if (root / name).is_dir():
-        return root / name
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(path.name))
+    try:
+        if (root / name).is_dir():
+            return root / name
+    except OSError as error:
+        _unreadable(error)
+    folders = [entry for entry in _sorted(root) if os.path.isdir(root / entry) and not _hidden(entry)]
     like = {"train": ("training",), "test": ("val", "valid", "validation", "testing")}[name]
     advice = _LAYOUT
     if renamed := [folder for folder in folders if folder.lower() in (name, *like)]:
         advice = f"rename {renamed[0]} to {name}"
-    elif inner := [folder for folder in folders if (root / folder / "train").is_dir()]:
+    elif inner := [folder for folder in folders if os.path.isdir(root / folder / "train")]:
         advice = f"write data.root={root / inner[0]}"
     elif root.name in ("train", "test") and (root.parent / name).is_dir():
         advice = f"write data.root={root.parent}"

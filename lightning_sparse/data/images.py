@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_sparse.data.checks import (
+    as_integer,
     check_images,
     check_labels,
     check_root,
@@ -41,7 +42,7 @@ class ImageData(LightningDataModule):
             (grey) or 3 (colour).
         classes: number of classes, at least 2; each needs images in every split.
         mean: mean of each channel, or one for all, in [0, 1], for a model that normalises.
-        std: standard deviation of each channel, or one for all, in (0, 1], likewise.
+        std: standard deviation of each channel, or one for all, in [1e-6, 1], likewise.
         shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
         root: folder of the files, in which ``~`` is the home folder; not read for digits and planted.
         download: whether torchvision may fetch what is missing in ``root``.
@@ -83,7 +84,10 @@ class ImageData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.kind = check_choice("data name", name, _LOADERS)
-        self.shape, self.classes = check_shape(name, shape, _CHANNELS[name]), check_count("classes", classes, 2)
+        self.shape, self.classes = (
+            check_shape(name, shape, _CHANNELS[name]),
+            check_count("classes", as_integer(classes), 2),
+        )
         self.mean, self.std = check_statistics(mean, std, self.shape[0])
         if not 0.0 < check_share("validation", validation) < 1.0:
             raise SparsityError(f"validation={validation} leaves an empty split: write a share such as 0.1")
@@ -92,10 +96,10 @@ class ImageData(LightningDataModule):
         if shortcut and name != "planted":
             raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
         self.download = check_flag("download", download)
-        self.root = None if name in _BUNDLED else check_root(name, root, self.download)
-        self.batch_size = check_count("batch_size", batch_size, write=128)
-        self.split_seed = check_seed(split_seed, "split_seed")
-        self.shuffle_seed = check_seed(shuffle_seed, "shuffle_seed")
+        self.root = check_root(name, root, self.download, bundled=name in _BUNDLED)
+        self.batch_size = check_count("batch_size", as_integer(batch_size), write=128)
+        self.split_seed = check_seed(as_integer(split_seed), "split_seed")
+        self.shuffle_seed = check_seed(as_integer(shuffle_seed), "shuffle_seed")
         self.num_workers = check_count("num_workers", num_workers, 0, most=_MOST_WORKERS)
         self._splits: dict[str, Images] = {}
 

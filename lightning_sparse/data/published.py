@@ -17,6 +17,7 @@ from lightning_sparse.extras import need
 _SILENCE = 30.0  # seconds without a byte, after which a download has failed
 _FETCH = "write data.root=/path/to/the/folder that torchvision downloaded to, or data.download=true to fetch it there"
 _AGAIN = "remove it, and write data.download=true to fetch it again"
+_PERMISSIONS = "change its permissions"
 
 
 def published(kind: str, root: Path, *, download: bool) -> tuple[InMemory, InMemory]:
@@ -33,8 +34,11 @@ def published(kind: str, root: Path, *, download: bool) -> tuple[InMemory, InMem
             with _patience():
                 files = source(root=root, train=train, download=download)
         except Exception as error:  # what a broken file becomes in torchvision, struct, pickle and torch has many types
-            found, advice = _broken_cifar(source, root) if kind == "cifar10" else _broken_idx(source, root)
-            if download and advice != _AGAIN:
+            try:
+                found, advice = _broken_cifar(source, root) if kind == "cifar10" else _broken_idx(source, root)
+            except PermissionError as refused:
+                found, advice = f"{str(refused.filename)!r} cannot be read ({refused.strerror})", _PERMISSIONS
+            if download and advice not in (_AGAIN, _PERMISSIONS):
                 found += f", and could not be fetched ({' '.join(str(error).split())})"
                 advice = f"look at the network, or copy the files of {kind} to {str(root)!r}"
             raise SparsityError(f"root={str(root)!r} holds no {kind} to read: {found or error}: {advice}") from error
@@ -77,6 +81,8 @@ def _broken_idx(source: Any, root: Path) -> tuple[str, str]:
         what = "images" if "images" in packed else "labels"
         try:
             (mnist.read_image_file if what == "images" else mnist.read_label_file)(path)
+        except PermissionError:
+            raise
         except Exception as error:
             return f"{str(path)!r} is no whole IDX file of {what} ({_start(path, error)})", _AGAIN
     # A version of torchvision from long ago kept its own copy, which is read where there is one.
@@ -91,11 +97,8 @@ def _broken_cifar(source: Any, root: Path) -> tuple[str, str]:
         path = root / source.base_folder / name
         if not path.is_file():
             return f"{str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}", _FETCH
-        try:
-            if not utils.check_integrity(path, checksum):
-                return f"{str(path)!r} is not the published file, by its checksum ({_start(path)})", _FETCH
-        except OSError as error:
-            return f"{str(path)!r} cannot be read ({error.strerror})", _FETCH
+        if not utils.check_integrity(path, checksum):
+            return f"{str(path)!r} is not the published file, by its checksum ({_start(path)})", _FETCH
     return "", _FETCH
 
 

@@ -18,6 +18,7 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("shape", (8, 8), r"write shape=\[1,28,28\], or in a command data\.shape=\[1,28,28\]"),
         ("shape", 0, "is not a list"),
         ("shape", "1,8,8", "is not a list"),
+        ("shape", [1, 8, np.zeros(3)], r"width=\[0.0, 0.0, 0.0\] is not an integer"),
         ("shape", [1, 8.0, 8], "height=8.0 is not an integer"),
         ("shape", [1, -8, 8], "height=-8 is not an integer"),
         ("shape", [3, 8, 8], r"has 3 channels, digits has 1: write shape=\[1,8,8\]"),
@@ -30,8 +31,11 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("mean", ["0.3"], "is not a list of numbers"),
         ("mean", [math.nan], r"is not in \[0, 1\]"),
         ("mean", [127.5], r"write mean=\[0.5\]"),
-        ("std", [0], r"std=\[0\] is not in \(0, 1\]"),
-        ("std", [-1], r"is not in \(0, 1\].*write std=\[0.25\]"),
+        ("mean", [10**400], r"is not in \[0, 1\].*write mean=\[0.5\]"),
+        ("mean", [torch.zeros(2)], "is not a list of numbers"),
+        ("std", [0], r"std=\[0\] is not in \[1e-06, 1\]"),
+        ("std", [1e-50], r"std=\[1e-50\] is not in"),  # 0 in single precision
+        ("std", [-1], r"is not in \[1e-06, 1\].*write std=\[0.25\]"),
         ("std", [63.75], r"write std=\[0.25\]"),
         ("batch_size", 0, "batch_size=0 is not an integer of at least 1: write 128"),
         ("batch_size", 1.5, "batch_size=1.5 is not an integer"),
@@ -42,6 +46,8 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("shuffle_seed", "a", "shuffle_seed='a' is not an integer in"),
         ("num_workers", -1, "num_workers=-1 is not an integer in"),
         ("num_workers", 10**9, "num_workers=1000000000 is not an integer in"),  # each would be a process
+        ("root", True, "root=True is not a path: leave it out"),
+        ("root", {}, "root={} is not a path: leave it out"),
         ("shortcut", math.nan, "shortcut=nan is not a share"),
         ("download", "no", "download='no' is neither true nor false"),
     ],
@@ -59,7 +65,9 @@ def test_odd_values_are_refused_at_once(argument, value, message):
         {"mean": torch.tensor([0.3]), "std": np.array([0.4])},
         {"mean": [np.float32(0.3)], "std": (1,)},
         {"batch_size": 10**6},
+        {"root": "/no/such/folder", "download": True},  # needs none, and a script may give it to each data set
         {"split_seed": None, "shuffle_seed": None},
+        {"classes": np.arange(10).max() + 1, "batch_size": np.int64(8), "split_seed": np.int64(3)},
     ],
 )
 def test_what_is_right_in_another_type_is_taken(changes):
@@ -77,6 +85,8 @@ def test_one_mean_does_for_all_channels(tmp_path):
     [
         ("folder", None, "holds train/ and test/"),
         ("folder", "", "root='' is not a path"),
+        ("folder", "~nobody_of_this_name/d", "does not exist: write data.root="),
+        ("folder", "d" * 5000, "cannot be read .File name too long.: write data.root="),
         ("mnist", 5, "root=5 is not a path"),
         ("mnist", __file__, "is a file: unpack it"),
     ],

@@ -1,5 +1,7 @@
 """One file of each kind: grey levels as they are, alpha on white, turned upright; what has no right reading is refused."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,14 @@ def test_a_png_that_is_damaged_within_and_a_file_that_is_gone_are_refused(tmp_pa
         check_image(str(path), (3, 8, 8))
     with pytest.raises(SparsityError, match=r"gone\.png' cannot be read"):
         read_image(str(tmp_path / "gone.png"), (3, 8, 8))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_would_be_read_for_ever_is_refused(kind, tmp_path):
+    path = tmp_path / "a.png"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(SparsityError, match=r"a\.png' is a pipe or a device.*: remove it"):
+        check_image(str(path), (3, 8, 8))
 
 
 def test_more_pixels_than_pillow_reads_are_refused(tmp_path, monkeypatch):
