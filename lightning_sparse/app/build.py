@@ -25,8 +25,9 @@ def build_model(config: DictConfig) -> LightningModule:
     try:
         model: LightningModule = instantiate(config.model, _convert_="all", **width)
     except InstantiationException as error:
-        if isinstance(error.__cause__, ImportError | AttributeError) or "locating target" in str(error):
-            raise SparsityError(f"model cannot be built: {str(error).splitlines()[0]}: correct the import path") from error
+        what, found, _ = str(error).partition(", set env var")
+        if found and "locating target" in what:
+            raise SparsityError(f"model cannot be built ({what}): correct the import path") from error
         raise
     return model
 

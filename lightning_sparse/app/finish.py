@@ -32,7 +32,9 @@ def rebuild(folder: Path) -> Sweep:
             torn.unlink(missing_ok=True)
         read = read_jobs(folder)
         if all(job.status == "unreadable" for job in read[0]):  # a folder of something else, perhaps
-            raise SparsityError(f"no job.json in {str(folder)!r} can be read: launch its sweep again, or give another folder")
+            raise SparsityError(
+                f"no job.json in {str(folder)!r} can be read: launch its sweep again, or give another folder"
+            )
         update_comparisons(folder, read[0])
         sweep = collect(folder, read)
         for said in sweep.unreadable:
@@ -59,7 +61,7 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     print(", ".join(said))
     if sweep.superseded:
         print(
-            f"left out: {len(sweep.superseded)} jobs trained with other settings, of the same method, level and seed as newer "
-            "ones; to have all in one report, give each a name: label=..."
+            f"left out: {len(sweep.superseded)} older jobs of the same method, level and seed, trained with other "
+            "settings; to have all in one report, name the variants: label=..."
         )
     print(f"report: {(folder / 'report.html').resolve()}", flush=True)

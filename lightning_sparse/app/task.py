@@ -25,7 +25,6 @@ from lightning_sparse.app.settings.normal import normal_config
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
 from lightning_sparse.results.jobs import Job, since
-from lightning_sparse.results.unreadable import make_room
 
 Tell = Callable[..., None]
 
@@ -82,6 +81,8 @@ def task(config: DictConfig) -> float | None:
     with _locked(job, tell):
         measurements = [] if problem else measurements_of(plain(config))
         job = replace(job, keys=tuple(measurement.key for measurement in measurements))
+        from lightning_sparse.results.unreadable import make_room  # brings numpy
+
         make_room(job)
         stored = job.stored()
         whole = stored and stored.status == "done" and set(job.keys) <= job.measured() and not job.lost("model.ckpt")

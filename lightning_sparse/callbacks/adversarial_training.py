@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
+from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.errors import SparsityError, check_count, check_seed

@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from numbers import Integral, Real
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import wraps
+from numbers import Integral, Real
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-
 from torch import Tensor
 
 from lightning_sparse.callbacks.sparse_training import SparseTraining

@@ -17,7 +17,6 @@ from math import inf
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lightning_sparse.anatomy.modules import check_tensors

@@ -97,8 +97,8 @@ def _check_kinds(optimizer: object, model: object, state: object, batches: objec
         raise SparsityError(
             f"optimizer={optimizer!r} is not an optimizer: give torch.optim.SGD(model.parameters(), lr=0.1)"
         )
-    if not (state is None or isinstance(state, Mapping)):
-        raise SparsityError(f"state={state!r} is not a state: give engine.state_dict() of an earlier run, or None")
+    if not (state is None or (isinstance(state, Mapping) and "recipe" in state)):
+        raise SparsityError("state= is no state of an engine: give engine.state_dict() of an earlier run, or None")
     if isinstance(batches, str | bytes | Mapping) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise SparsityError(f"batches={batches!r} is not a list of batches: write batches=[batch]")
 

@@ -6,6 +6,7 @@ Both count from where the engine begins: in a training that is already under way
 from __future__ import annotations
 
 from numbers import Integral, Real
+
 from lightning_sparse.errors import SparsityError, check_count
 
 Time = int | float

@@ -103,15 +103,12 @@ def check_scores(outputs: object) -> Tensor:
 
 def _padded(outputs: Tensor) -> str:
     """What to write for one number per image, so that the other class has the logit 0."""
-    one, said, wide = "model(x)", "", ".unsqueeze(1)" if outputs.dim() == 1 else ""
-    values = outputs.detach()
+    wide, values = ".unsqueeze(1)" if outputs.dim() == 1 else "", outputs.detach()
+    of_logit = with_forward(f"torch.nn.functional.pad(model(x){wide}, (1, 0))")
     if len(values) and bool(((values >= 0) & (values <= 1)).all()):
-        one, said = (
-            "torch.logit(model(x), 1e-6)",
-            f" if they are probabilities (they lie in [0, 1]), or {with_forward('torch.nn.functional.pad(model(x)' + wide + ', (1, 0))')}"
-            " if they are logits",
-        )
-    return with_forward(f"torch.nn.functional.pad({one}{wide}, (1, 0))") + said
+        of_probability = with_forward(f"torch.nn.functional.pad(torch.logit(model(x), 1e-6){wide}, (1, 0))")
+        return f"{of_probability} if it is a probability (these lie in [0, 1]), or {of_logit} if it is a logit"
+    return of_logit
 
 
 def _describe(outputs: object) -> str:

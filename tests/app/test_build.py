@@ -7,6 +7,8 @@ from omegaconf import OmegaConf
 
 import lightning_sparse.app  # noqa: F401  registers the resolvers that configurations use
 from lightning_sparse.app import build
+from lightning_sparse.app.build import build_model
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.jobs import Job
 
 
@@ -51,3 +53,11 @@ def test_a_model_is_put_where_its_trainer_would_put_it(job, monkeypatch):
     model, _ = build.stored_model_as_measured(job)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert asked == ["auto"]
+
+
+@pytest.mark.parametrize("at", ["model", "model.optimizer"])
+def test_an_import_path_that_leads_nowhere_is_said_in_a_sentence(at):
+    with initialize_config_module("lightning_sparse.conf", version_base="1.3"):
+        config = compose("config", [f"{at}._target_=torch.optim.SDG"])
+    with pytest.raises(SparsityError, match=r"model cannot be built .*torch.optim.SDG.*: correct the import path"):
+        build_model(config)

@@ -79,3 +79,14 @@ def test_a_user_may_write_classes_as_python_lets_them(tmp_path, monkeypatch):
     assert definition("my_package.Model")[:2] == ("my_package.inner", "Net")
     assert arguments(definition("my_package.inner.Settings"))["at"] == ("int | float", -0.5)
     assert definition("broken.Net") is None
+
+
+def test_a_name_that_is_made_anew_and_an_init_with_overloads(tmp_path, monkeypatch):
+    (tmp_path / "made_anew.py").write_text(
+        "from typing import overload\n\ndef build(width): ...\n\nbuild = print\n\n"
+        "class Over:\n    @overload\n    def __init__(self, width: int): ...\n    @overload\n"
+        "    def __init__(self, deep: bool): ...\n    def __init__(self, width=1, deep=True, hidden=3): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert definition("made_anew.build") is None
+    assert set(arguments(definition("made_anew.Over"))) == {"self", "width", "deep", "hidden"}

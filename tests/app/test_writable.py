@@ -22,8 +22,9 @@ except ValueError as error:
 
 
 def said_to_nobody(tmp_path, *folders):
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
-        above.chmod(0o755)
+    for above in (tmp_path, *tmp_path.parents):
+        if above.name.startswith(("pytest", "popen", "test")):
+            above.chmod(0o755)
     command = [sys.executable, "-c", AS_NOBODY, *map(str, folders)]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout.strip()
 

@@ -427,6 +427,8 @@ def test_a_step_that_reads_the_loader_itself_is_refused(loader, make_trainer):
 
 def test_sharded_strategies_are_refused(module):
     callback = AdversarialTraining(0.1)
-    trainer = type("Trainer", (), {"ckpt_path": None, "strategy": type("FSDPStrategy", (), {})()})()
+    trainer = type(
+        "Trainer", (), {"ckpt_path": None, "callbacks": [callback], "strategy": type("FSDPStrategy", (), {})()}
+    )()
     with pytest.raises(SparsityError, match="strategy=FSDPStrategy keeps a shard"):
         callback.setup(trainer, module(), "fit")

@@ -202,7 +202,7 @@ ADVICE = [
     ),
     (
         lambda: attach(sgd(), NET, Recipe(Curve(0.5)), state={}),
-        "no state of an engine .*: give engine.state_dict",
+        "no state of an engine: give engine.state_dict",
         lambda: attach(sgd(), NET, Recipe(Curve(0.5)), state=attach(sgd(), NET, Recipe(Curve(0.5))).state_dict()),
     ),
     (

@@ -143,3 +143,12 @@ def test_a_learning_rate_that_is_a_tensor_is_the_same_at_the_start_of_every_trai
     quiet(LotteryTicket(0.8, trainings=4), seen, max_epochs=4).fit(TensorRate(), batches())
     assert seen.rates[:10] == seen.rates[10:20] == seen.rates[20:30] == seen.rates[30:]
     assert seen.rates[0] == pytest.approx(0.1)
+
+
+def test_a_training_without_an_end_has_no_length():
+    class Asks(Module):
+        def on_fit_start(self):
+            steps_of_one_training(self.trainer)
+
+    with pytest.raises(SparsityError, match=r"has no end in steps, .*: give the Trainer max_epochs or max_steps"):
+        quiet(max_epochs=-1, max_time="00:00:00:01").fit(Asks(), batches())

@@ -126,9 +126,11 @@ def test_wandb(tmp_path, monkeypatch):
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()  # a service that other tests have started knows their settings
     logger = WandbLogger(name="curves", save_dir=tmp_path, offline=True)
     fit(logger)
     wandb.finish()
+    wandb.teardown()  # and other tests' processes would find this one in the environment
     assert set().union(*history(lines(tmp_path))) >= EXPECTED
 
 

@@ -126,7 +126,7 @@ def test_a_model_of_one_output_is_measured_by_what_the_message_says(digits, shap
     found = measure_accuracy(as_advised(error, model, ""), data)
     assert found.arrays["prediction"].tolist() == digits.model.eval()(digits.images)[:, :2].argmax(dim=1).tolist()
     if probabilities:
-        assert "without torch.logit if they are logits already" in str(error.value)
+        assert "if it is a probability (these lie in [0, 1]), or" in str(error.value)
 
 
 @pytest.mark.parametrize("pads", [(1, 0), (0, 1)])

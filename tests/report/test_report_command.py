@@ -118,3 +118,14 @@ def test_help_is_fast():
     code = f"import sys, lightning_sparse.app.report_command; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, monkeypatch, capsys):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.json").write_text("[1, 2]")
+    (tmp_path / "records.jsonl").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["lightning-sparse-report", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "no job.json in" in capsys.readouterr().err
+    assert (tmp_path / "records.jsonl").read_text() == "mine"

@@ -76,7 +76,8 @@ def _check_top(config: Mapping[str, Any], added: Collection[str], raw: str | Non
         if raw is None or name in known or re.search(rf"\$\{{[^}}]*\b{re.escape(str(name))}\b", raw):
             continue
         close = get_close_matches(str(name), known, n=1, cutoff=0.6 if name in added else 0.8)
-        if name in added or (close and str(name) != f"{close[0]}s"):  # a file of the user's own may keep anything else at hand
+        # A file of the user's own may keep anything else at hand, also the plural of a setting.
+        if name in added or (close and str(name) != f"{close[0]}s"):
             guess = f"did you mean {close[0]}?" if close else "leave it out"
             raise SparsityError(f"{name}={value!r} is no setting: {guess}")
     for name, check in TOP.items():

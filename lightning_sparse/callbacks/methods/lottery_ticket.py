@@ -73,10 +73,10 @@ def steps_of_one_training(trainer: Trainer) -> int:
     """
     ticket = min(callbacks_of(trainer, LotteryTicket), key=lambda ticket: ticket.one_training, default=None)
     share, total = (ticket.one_training, ticket.steps_of(trainer)) if ticket else (1.0, None)
-    total = total or optimizer_steps(trainer, trainer.max_epochs) or trainer.estimated_stepping_batches
-    if total == math.inf:
+    steps: float = total or optimizer_steps(trainer, trainer.max_epochs) or trainer.estimated_stepping_batches
+    if steps == math.inf:
         raise SparsityError(
             "the training has no end in steps, which a schedule of learning rates needs: give the Trainer max_epochs or "
             "max_steps, or write schedule='constant' for our Classifier (model.schedule=constant on the command line)"
         )
-    return round(share * total)
+    return round(share * steps)

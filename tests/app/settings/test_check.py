@@ -233,3 +233,8 @@ def test_what_does_not_go_together_is_refused(checked, changes, overrides, messa
     with pytest.raises(SparsityError) as error:
         checked(changes, *overrides)
     assert message in str(error.value)
+
+
+def test_what_lightning_and_a_users_own_file_may_hold_is_taken(checked):
+    checked({"trainer.enable_checkpointing": None})
+    checked({"seeds": [0, 1], "labels": ["a"]}, raw="")  # the plural of a setting, in a file of one's own

@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_module
 
 from lightning_sparse.app import hydra_parts
 from lightning_sparse.app.measuring.measurements import measurements_of
+from lightning_sparse.app.settings.normal import normal
 from lightning_sparse.errors import SparsityError
 
 EIGHT = 0.03137254901960784
@@ -65,3 +66,9 @@ def test_a_seed_of_null_is_0_for_all_that_has_one(checked):
 def test_the_older_words_of_wandb_mean_todays(checked):
     for written, means in (("dryrun", "offline"), ("", "offline"), ("run", "online"), ("disabled", "disabled")):
         assert checked({"logger.mode": written}, "logger=wandb")["logger"]["mode"] == means
+
+
+def test_a_variable_of_wandb_that_is_empty_is_one_that_is_not_set():
+    empty = {"kind": "wandb", "entity": "", "notes": "", "project": "", "mode": ""}
+    unset = {"kind": "wandb", "entity": None, "notes": None, "project": "lightning-sparse", "mode": "offline"}
+    assert normal({"logger": empty})["logger"] == unset
