@@ -64,7 +64,7 @@ test-mlflow: .venv-mlflow/.ready ## the monitors with a real MLflow, whose reque
 		mlflow-skinny
 	touch $@
 
-fuzz: setup ## odd arguments, commands and files at random, for half an hour: what is neither refused clearly nor rightly taken
+fuzz: setup ## thousands of odd arguments, commands and files at random: what is neither refused clearly nor rightly taken
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist load -q tests/fuzz
 
 test-oldest: .venv-oldest/.ready ## the core with the oldest torch and lightning it promises (about 6 GB more, once)

@@ -18,8 +18,9 @@ from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochChec
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
 from lightning_sparse.data.images import ImageData
-from lightning_sparse.engine.checkpoints import check_same_recipe, check_state, read_checkpoint
+from lightning_sparse.engine.checkpoints import check_state, read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
+from lightning_sparse.engine.recipe import check_same_recipe
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
 from lightning_sparse.measure.checks import check_images

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sparse.engine.choices import without_our_paths
 from lightning_sparse.errors import SparsityError
 
 STATE: dict[str, type] = {"recipe": Mapping, "plan": Mapping, "clock": int, "masks": Mapping, "history": list}
@@ -124,18 +123,6 @@ def check_state(state: Any) -> None:
         if not isinstance(state.get(name), kind):
             raise damaged(f"its {name!r} is {state.get(name)!r:.60}" if name in state else f"it has no {name!r}")
     check_masks(state)
-
-
-def check_same_recipe(asked: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    """Raise a SparsityError unless a state's recipe is the one asked for, both as :meth:`Recipe.plain` gives them."""
-    # Earlier versions wrote the paths of functions within this library.
-    saved = {name: without_our_paths(said) if isinstance(said, str) else said for name, said in recipe.items()}
-    changed = [f"{name}: {saved.get(name)!r} -> {asked[name]!r}" for name in asked if asked[name] != saved.get(name)]
-    if changed:
-        raise SparsityError(
-            f"the checkpoint was made with other arguments ({'; '.join(changed)}): resume with the same ones, or start "
-            "a new training from its weights (without ckpt_path)"
-        )
 
 
 def check_masks(state: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
-from lightning_sparse.engine.checkpoints import check_same_recipe, check_state, damaged
+from lightning_sparse.engine.checkpoints import check_state, damaged
 from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.optimizers import forget_history, refuse_orphans, start_newborns
-from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.recipe import Recipe, check_same_recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
 from lightning_sparse.engine.selection import count_true

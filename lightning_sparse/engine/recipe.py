@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_sparse.anatomy.parameters import outputs_first
 from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.allocation import ALLOCATIONS, TAKES, Allocation, check_allocation
-from lightning_sparse.engine.choices import find, name_of
+from lightning_sparse.engine.choices import find, name_of, without_our_paths
 from lightning_sparse.engine.granularity import Granularity, parse_granularity
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve, from_plain
@@ -262,4 +262,16 @@ def _check_curve(name: str, curve: object) -> None:
         raise SparsityError(
             f"{name} is a {type(curve).__qualname__}, whose own __call__ would never be asked: a curve is made of segments; "
             "write one such as Curve(0.0).then(0.5, 0.9, 'cubic'), or Curve(0.0).stairs(0.5, 0.9, 100)"
+        )
+
+
+def check_same_recipe(asked: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Raise a SparsityError unless a state's recipe is the one asked for, both as :meth:`Recipe.plain` gives them."""
+    # Earlier versions wrote the paths of functions within this library.
+    saved = {name: without_our_paths(said) if isinstance(said, str) else said for name, said in recipe.items()}
+    changed = [f"{name}: {saved.get(name)!r} -> {asked[name]!r}" for name in asked if asked[name] != saved.get(name)]
+    if changed:
+        raise SparsityError(
+            f"the checkpoint was made with other arguments ({'; '.join(changed)}): resume with the same ones, or start "
+            "a new training from its weights (without ckpt_path)"
         )

@@ -12,7 +12,7 @@ import pytest
         (["trainer.precision=12"], "trainer cannot be built: Precision 12 is invalid"),
         (["-m", "seed=0,-1"], "seed=-1 is not an integer in [0, 4294967295]: write 0 (in the job seed=-1)"),
         (["-m", "sparsity=dense,rigl", "+saliency.foo=1"], "saliency.foo=1 is no setting"),
-        (["-cn", "quick", "controls=maybe"], "write controls=false or controls=true"),
+        (["-cn", "quick", "controls=maybe"], "write controls=False or controls=True"),
     ],
 )
 def test_a_wrong_setting_is_one_line_before_anything_is_trained(command, tmp_path, arguments, message):

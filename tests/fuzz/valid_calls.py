@@ -75,6 +75,15 @@ COMMON = {
     "loss_fn": None,
 }
 
+REPLACING = {
+    "final_sparsity": 0.5,
+    "turnover": 0.3,
+    "turnover_until": 0.7,
+    "every": 4,
+    "birth": "random",
+    "allocation": "erk",
+}
+
 # Callbacks, with everything that they take; a real Trainer of twenty steps runs those that are taken.
 CALLBACKS = {
     "ACDC": {"final_sparsity": 0.5, "warmup": 0.1, "phase": 0.2, "dense_from": 0.7, "sparse_from": 0.8},
@@ -124,30 +133,9 @@ CALLBACKS = {
     "IterativePruning": {"final_sparsity": 0.5, "trainings": 2, "criterion": "magnitude"},
     "LotteryTicket": {"final_sparsity": 0.5, "trainings": 2, "rewind_to": 0.0, "reinit": False},
     "OneShot": {"final_sparsity": 0.5, "at": 0.5, "criterion": "magnitude"},
-    "RigL": {
-        "final_sparsity": 0.5,
-        "turnover": 0.3,
-        "turnover_until": 0.7,
-        "every": 4,
-        "birth": "random",
-        "allocation": "erk",
-    },
-    "SET": {
-        "final_sparsity": 0.5,
-        "turnover": 0.3,
-        "turnover_until": 0.7,
-        "every": 4,
-        "birth": "random",
-        "allocation": "erk",
-    },
-    "SNFS": {
-        "final_sparsity": 0.5,
-        "turnover": 0.3,
-        "turnover_until": 0.7,
-        "every": 4,
-        "birth": "random",
-        "allocation": "erk",
-    },
+    "RigL": REPLACING,
+    "SET": REPLACING,
+    "SNFS": REPLACING,
     "SNIP": {"final_sparsity": 0.5, "rounds": 1, "score_batches": 1},
     "SparseTraining": {
         "sparsity": 0.5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.app.values import count, or_null
 from lightning_sparse.results.records import Measured
 
 
@@ -15,4 +16,10 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return merged([measure.measure_cost(trained.model, sample, masks=trained.masks), bits])
 
 
-COST = Kind("cost", settings=in_group("cost"), train_images="images", measure=at_once(_measure))
+COST = Kind(
+    "cost",
+    settings=in_group("cost"),
+    values={"images": or_null(count(0, write=1000))},
+    train_images="images",
+    measure=at_once(_measure),
+)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.app.values import Check
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Measured
 
@@ -20,7 +21,7 @@ Settings = Mapping[str, Any]
 Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Measured]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """One kind of measurement. To add one, write a file beside this one, its settings in ``conf/``, and list it in ``KINDS``.
 
@@ -32,7 +33,10 @@ class Kind:
         settings: takes a whole configuration, and returns the settings that it asks for, or None if it asks for none.
         measure: takes a trained model, the settings, the job and the missing keys, and yields each key with what was
             measured; :func:`at_once` makes it from a function of the first two.
-        check: refuses settings, with a SparsityError, before the training.
+        values: what each setting of its group in ``conf/`` may be; no other key is one of them.
+        switch: the setting that turns it on, unless it is 0 or empty; then all the others have to be there,
+        optional: but for these.
+        check: refuses settings that do not go together, with a SparsityError, before the training.
         try_on: takes the untrained model, a few images and labels and the settings, and measures as little as shows whether
             the model can be measured; it raises a SparsityError before the training if not.
         train_images: the setting with the number of training images. Like ``images``, the number of test images, it is
@@ -46,6 +50,9 @@ class Kind:
     name: str
     settings: Callable[[Settings], Settings | None]
     measure: Measure
+    values: Mapping[str, Check] = field(default_factory=dict)
+    switch: str = "images"
+    optional: tuple[str, ...] = ()
     check: Callable[[Settings], object] | None = None
     try_on: Callable[[nn.Module, tuple[Tensor, Tensor], Settings], object] | None = None
     train_images: str = ""

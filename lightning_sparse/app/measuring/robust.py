@@ -8,13 +8,32 @@ from typing import TYPE_CHECKING
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.trained import Trained
-from lightning_sparse.errors import check_choice, check_choices, check_count, check_seed
+from lightning_sparse.app.values import anything, choice, count, names, or_null, seed
+from lightning_sparse.errors import check_flag
+from lightning_sparse.measure.robustness.tiers import TIERS
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+_VALUES = {
+    "eps": anything,  # depends on the norm
+    "transfer_eps": anything,
+    "norm": choice("Linf", "L2"),
+    "tier": choice(*TIERS),
+    "attacks": or_null(
+        names({attack for tier in TIERS.values() for attack in tier.attacks}, "lightning_sparse.measure.ATTACKS")
+    ),
+    "steps": or_null(count(write=20)),
+    "restarts": or_null(count()),
+    "batch_size": count(write=256),
+    "first": check_flag,
+    "images": or_null(count(write=512)),
+    "seed": seed,
+}
 
 
 def robust_keys(settings: Settings) -> dict[str | float, str]:
@@ -43,21 +62,6 @@ def robust_keys(settings: Settings) -> dict[str | float, str]:
 def _settings(config: Settings) -> Settings | None:
     attack = config["attack"]
     return {name: value for name, value in attack.items() if name != "transfer_eps"} if attack["eps"] else None
-
-
-def _check(settings: Settings) -> None:
-    from lightning_sparse.measure.robustness.balls import NORMS
-    from lightning_sparse.measure.robustness.robust_accuracy import check_radii
-    from lightning_sparse.measure.robustness.tiers import check_tier
-
-    check_radii(settings["eps"], check_choice("attack.norm", settings["norm"], NORMS), "attack.eps")
-    check_tier(settings["tier"], "attack.tier")
-    if settings["attacks"] is not None:
-        check_choices("attack.attacks", settings["attacks"], measure.ATTACKS)
-    for name, write in (("steps", 20), ("restarts", 1), ("batch_size", 256)):
-        if settings.get(name) is not None:
-            check_count(f"attack.{name}", settings[name], write=write)
-    check_seed(settings.get("seed"), "attack.seed")
 
 
 def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
@@ -118,5 +122,13 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
 
 
 ROBUST = Kind(
-    "robust", settings=_settings, check=_check, try_on=_try, measure=_measure, keys=robust_keys, group="attack"
+    "robust",
+    settings=_settings,
+    values=_VALUES,
+    switch="eps",
+    optional=("transfer_eps", "batch_size", "seed"),
+    try_on=_try,
+    measure=_measure,
+    keys=robust_keys,
+    group="attack",
 )

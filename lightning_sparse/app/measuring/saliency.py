@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained, places
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.app.values import count, names, or_null, seed, text
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def _check(settings: Settings) -> None:
-    from lightning_sparse.measure.explanations.map_numbers import MEASURES
+_MAPS = names(
+    ("gradient", "integrated_gradients", "smoothgrad", "grad_cam"), "lightning_sparse.measure.ATTRIBUTIONS", empty=True
+)
+_NUMBERS = names(
+    ("gini", "insertion_deletion_gap", "convergence_delta", "localisation", "randomisation", "max_sensitivity"),
+    "lightning_sparse.measure.explanations.map_numbers.MEASURES",
+    empty=True,
+)
+_VALUES = {
+    "methods": _MAPS,
+    "measures": _NUMBERS,
+    "max_sensitivity": _MAPS,
+    "layer": or_null(text("net.0")),
+    "images": or_null(count(write=128)),
+    "seed": seed,
+}
 
-    methods = measure.ATTRIBUTIONS
+
+def _check(settings: Settings) -> None:
     layer = settings.get("layer")
-    if layer is not None and not isinstance(layer, str):
-        raise SparsityError(f"saliency.layer={layer!r} is not the name of a layer: write one such as blocks.3.norm1")
     if layer is not None and "grad_cam" not in settings["methods"]:
         raise SparsityError(f"saliency.layer={layer} is for grad_cam: write saliency.methods=[grad_cam] too")
-    for name, allowed in (("methods", methods), ("max_sensitivity", methods), ("measures", MEASURES)):
-        for chosen in settings[name]:
-            check_choice(f"saliency.{name}", chosen, allowed)
 
 
 def _settings(config: Settings) -> Settings | None:
@@ -62,4 +73,13 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return replace(together, records=list({row.chart: row for row in together.records}.values()))
 
 
-SALIENCY = Kind("saliency", settings=_settings, check=_check, try_on=_try, measure=at_once(_measure))
+SALIENCY = Kind(
+    "saliency",
+    settings=_settings,
+    values=_VALUES,
+    switch="methods",
+    optional=("images", "layer"),
+    check=_check,
+    try_on=_try,
+    measure=at_once(_measure),
+)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group, merged
 from lightning_sparse.app.measuring.trained import Trained
+from lightning_sparse.app.values import count, counts, or_null, seed
+from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def _severities(name: str, value: Any) -> None:
+    counts(None, "[1,2,3]")(name, value)
+    if max(value) > 3:
+        raise SparsityError(f"{name}={value!r} are not from 1, 2, 3: write {name}=[1,2,3]")
 
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
@@ -31,6 +39,13 @@ def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> No
 STABILITY = Kind(
     "stability",
     settings=in_group("stability"),
+    values={
+        "images": or_null(count(0, write=256)),
+        "severities": _severities,
+        "hessian_images": or_null(count(write=500)),
+        "shift": count(write=2),
+        "seed": seed,
+    },
     try_on=_try,
     train_images="hessian_images",
     measure=at_once(_measure),

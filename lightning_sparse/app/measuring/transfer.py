@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
-from lightning_sparse.errors import check_count
+from lightning_sparse.app.values import anything, count, or_null, seed
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ def _settings(config: Settings) -> Settings | None:
         transfer["eps"] = fixed if fixed in sizes else sizes[(len(sizes) - 1) // 2]
     # The first of the images that robust accuracy attacks, so that the two can be compared.
     return transfer | {name: attack[name] for name in ("norm", "first")} | {"of": attack["images"]}
-
-
-def _check(settings: Settings) -> None:
-    from lightning_sparse.measure.robustness.balls import check_eps
-
-    check_eps("transfer.eps", settings["eps"], settings["norm"])
-    check_count("transfer.steps", settings["steps"], write=20)
 
 
 def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
@@ -50,4 +43,10 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return Measured([], kept | {name: np.array(chosen[name]) for name in ("eps", "norm")})
 
 
-TRANSFER = Kind("transfer", settings=_settings, check=_check, try_on=_try, measure=at_once(_measure))
+_VALUES = {
+    "images": or_null(count(0, write=128)),
+    "eps": anything,  # depends on the norm of the attack
+    "steps": count(write=20),
+    "seed": seed,
+}
+TRANSFER = Kind("transfer", settings=_settings, values=_VALUES, try_on=_try, measure=at_once(_measure))

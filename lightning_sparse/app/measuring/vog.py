@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_group
 from lightning_sparse.app.measuring.trained import Trained, places
+from lightning_sparse.app.values import count, or_null
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
@@ -33,4 +34,10 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     return replace(found, arrays=found.arrays | {"places": np.array(places(trained.data, settings))})
 
 
-VOG = Kind("vog", settings=in_group("vog"), callback=_callback, measure=at_once(_measure))
+VOG = Kind(
+    "vog",
+    settings=in_group("vog"),
+    values={"images": or_null(count(0, write=512))},
+    callback=_callback,
+    measure=at_once(_measure),
+)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from lightning_sparse.app.settings.groups import HAVE_DEFAULTS, OF_TARGETS, ON, PLAIN, SHARES, TOP
-from lightning_sparse.app.settings.kinds import Check
+from lightning_sparse.app.settings.groups import MEASURED, OF_TARGETS, PLAIN, SHARES, TOP
 from lightning_sparse.app.settings.targets import check_targets, known_to, target_of
 from lightning_sparse.app.settings.together import check_together
+from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
@@ -39,11 +39,10 @@ def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), 
         if node := config.get(group):
             refuse_unknown(group, node, checks)
             check_values(group, node, checks)
-    for group, switch in ON.items():
+    for group, kind in MEASURED.items():
         node = config.get(group, {})
-        optional = (switch, *HAVE_DEFAULTS.get(group, ()))
-        missing = [name for name in PLAIN[group] if name not in node and name not in optional]
-        if node.get(switch) and missing:
+        missing = [name for name in kind.values if name not in node and name not in (kind.switch, *kind.optional)]
+        if node.get(kind.switch) and missing:
             choose = f"{group}={config['data'].get('name', 'digits')}" if group == "attack" else f"{group}=default"
             raise SparsityError(f"{group}.{missing[0]} is missing: write {choose}, and change its settings")
     _check_sparsity(config["sparsity"])

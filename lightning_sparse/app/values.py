@@ -1,4 +1,4 @@
-"""Kinds of values: each makes a check, which takes a setting's name and value and raises a SparsityError."""
+"""Kinds of values that a setting may have: a check takes a setting's name and value, and raises a SparsityError."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any
 
-from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_count
+from lightning_sparse.errors import SparsityError, check_choice, check_choices, check_count, check_seed
 
 Check = Callable[[str, Any], object]
+
+
+def seed(name: str, value: Any) -> None:
+    """A seed; null is 0."""
+    check_seed(value, name)
+
+
+def anything(name: str, value: Any) -> None:
+    """Whatever it is: it is checked together with another setting."""
 
 
 def or_null(check: Check) -> Check:
