@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -20,6 +21,8 @@ from lightning_sparse.engine.returned import check_loss_fn
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError
+
+_engines: WeakSet[Engine] = WeakSet()
 
 
 def attach(
@@ -45,6 +48,10 @@ def attach(
         batches: training batches on the model's device, for a score of the whole network (``"snip"``, ``"grasp"``,
             ``"synflow"``), which reads as many as the recipe's ``score_batches``.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor, for such a score.
+
+    Raises:
+        SparsityError: if something else is given, or if an engine that was attached to the optimizer before, and not detached
+            since, prunes one of the parameters.
 
     Returns:
         The engine: its ``masks``, ``sparsity``, ``history`` and ``state_dict()``. Call ``detach()`` to stop.
@@ -80,6 +87,8 @@ def attach(
 
     engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
     engine.install([optimizer])
+    _refuse_second(engine)
+    _engines.add(engine)
     engine.watch(model)
     if state is None:
         engine.birth()
@@ -89,6 +98,19 @@ def attach(
     else:
         engine.load_state_dict(state)
     return engine
+
+
+def _refuse_second(engine: Engine) -> None:
+    """Detach an engine and refuse it if another one prunes a parameter in the same optimizer: each would undo the other."""
+    for other in _engines:
+        theirs = {id(parameter) for parameter in other.parameters.values()}
+        shared = [name for name, parameter in engine.parameters.items() if id(parameter) in theirs]
+        if shared and not {*map(id, engine.optimizers)}.isdisjoint(map(id, other.optimizers)):
+            engine.detach()
+            raise SparsityError(
+                f"an engine that was attached to this optimizer before prunes {shared[0]!r}: call that engine's detach(), or "
+                f"leave the parameter to one of the two, such as by exclude=[{shared[0]!r}]"
+            )
 
 
 def _check_kinds(optimizer: object, model: object, state: object, batches: object) -> None:

@@ -109,6 +109,11 @@ class Engine:
         return self._stepping.installed
 
     @property
+    def optimizers(self) -> list[Optimizer]:
+        """The optimizers that it is hooked into and that train its parameters."""
+        return self._stepping.optimizers
+
+    @property
     def updates_to_come(self) -> bool:
         """Whether the masks may still change."""
         return self._next_due is not None
@@ -180,7 +185,7 @@ class Engine:
         if found:
             reached = {name for name, parameter in self.parameters.items() if parameter.grad is not None}
             left_out = bool(reached) and next(iter(found)) not in reached
-            refuse_leaks(found, self.clock, self._verified, self._stepping.optimizers, no_gradient=left_out)
+            refuse_leaks(found, self.clock, self._verified, self.optimizers, no_gradient=left_out)
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
@@ -222,7 +227,7 @@ class Engine:
             died = self.update().died
             self._waiting = None
             if died and self._rewinding:
-                self._rewinding.go_back(self._stepping.optimizers, last=self.at_target)
+                self._rewinding.go_back(self.optimizers, last=self.at_target)
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
@@ -308,7 +313,7 @@ class Engine:
             born += count_true(mask & ~before[name]) if moves else max(change, 0)
             died += count_true(before[name] & ~mask) if moves else max(-change, 0)
         if died or born:
-            for optimizer in self._stepping.optimizers:
+            for optimizer in self.optimizers:
                 forget_history(optimizer)
         return died, born
 

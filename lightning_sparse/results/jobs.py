@@ -15,8 +15,8 @@ from typing import Any
 from lightning_sparse import __version__
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import records
+from lightning_sparse.results.fields import wrong_kind
 from lightning_sparse.results.files import write_whole
-from lightning_sparse.results.kinds import wrong_kind
 from lightning_sparse.results.records import Record
 
 ASIDE = ".unreadable"

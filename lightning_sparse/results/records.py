@@ -14,8 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.results.fields import wrong_kind
 from lightning_sparse.results.files import write_whole
-from lightning_sparse.results.kinds import wrong_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -111,3 +111,21 @@ def test_data_without_a_length_refuse_shares_and_say_what_to_write(share, make_t
     make_trainer(share, max_steps=30).fit(Module(), DataLoader(Endless(), batch_size=64))
     assert share.engine.clock == 30
     assert exact(share.masks, 0.9)
+
+
+def test_a_second_engine_in_an_optimizer_is_refused_and_what_is_said_to_write_works():
+    model = Module()
+    optimizer = model.configure_optimizers()
+    first = attach(optimizer, model, GradualPruning(0.9), total_steps=40)
+    with pytest.raises(SparsityError, match=r"prunes 'body.0.weight': call that engine's detach.*exclude=\['body"):
+        attach(optimizer, model, GradualPruning(0.5), total_steps=40)
+    rest = {"exclude": ["body.0.weight", "body.3.weight"]}
+    second = attach(
+        model.configure_optimizers(), model, GradualPruning(0.5, **rest), total_steps=40
+    )  # another optimizer
+    second.detach()
+    first.detach()
+    engine = attach(optimizer, model, GradualPruning(0.5), total_steps=40)
+    loop(model, optimizer, lambda loss: loss.backward())
+    assert exact(engine.masks, 0.5)
+    assert dead_are_zero(model, engine.masks)
