@@ -86,27 +86,30 @@ def attach(
         return looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss)
 
     engine = Engine(parameters, recipe, total_steps, bare, look if batches else None)
-    engine.install([optimizer])
-    _refuse_second(engine)
+    try:
+        engine.install([optimizer])
+        _refuse_second(engine)
+        engine.watch(model)
+        if state is None:
+            engine.birth()
+        else:
+            engine.load_state_dict(state)
+    except BaseException:
+        engine.detach()  # nothing of what was refused stays in the optimizer
+        raise
     _engines.add(engine)
-    engine.watch(model)
-    if state is None:
-        engine.birth()
-        foreseen = foresee(recipe, engine.plan, engine.masks, total_steps) if total_steps else None
-        if foreseen:
-            warnings.warn(foreseen, stacklevel=2)
-    else:
-        engine.load_state_dict(state)
+    foreseen = foresee(recipe, engine.plan, engine.masks, total_steps) if total_steps and state is None else None
+    if foreseen:
+        warnings.warn(foreseen, stacklevel=2)
     return engine
 
 
 def _refuse_second(engine: Engine) -> None:
-    """Detach an engine and refuse it if another one prunes a parameter in the same optimizer: each would undo the other."""
+    """Refuse an engine if another one prunes a parameter in the same optimizer: each would undo what the other does."""
     for other in _engines:
         theirs = {id(parameter) for parameter in other.parameters.values()}
         shared = [name for name, parameter in engine.parameters.items() if id(parameter) in theirs]
         if shared and not {*map(id, engine.optimizers)}.isdisjoint(map(id, other.optimizers)):
-            engine.detach()
             raise SparsityError(
                 f"an engine that was attached to this optimizer before prunes {shared[0]!r}: call that engine's detach(), or "
                 f"leave the parameter to one of the two, such as by exclude=[{shared[0]!r}]"

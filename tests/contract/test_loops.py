@@ -7,7 +7,7 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_sparse import BrainDevelopment, Curve, GradualPruning, SparseTraining, SparsityError, attach
+from lightning_sparse import SNIP, BrainDevelopment, Curve, GradualPruning, SparseTraining, SparsityError, attach
 from settings import Module, batches, dead_are_zero, digits, exact, same_state
 
 
@@ -111,6 +111,15 @@ def test_data_without_a_length_refuse_shares_and_say_what_to_write(share, make_t
     make_trainer(share, max_steps=30).fit(Module(), DataLoader(Endless(), batch_size=64))
     assert share.engine.clock == 30
     assert exact(share.masks, 0.9)
+
+
+def test_what_was_refused_leaves_no_hook_in_the_optimizer():
+    model = Module()
+    optimizer = model.configure_optimizers()
+    before = len(optimizer._optimizer_step_post_hooks)
+    with pytest.raises(SparsityError, match="loss_fn="):
+        attach(optimizer, model, SNIP(0.9), total_steps=40, batches=list(batches())[:1])
+    assert len(optimizer._optimizer_step_post_hooks) == before
 
 
 def test_a_second_engine_in_an_optimizer_is_refused_and_what_is_said_to_write_works():
