@@ -1,6 +1,7 @@
 """Read W&B's offline files back, with its own reader."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ def inspect(folder: Path, *arguments: str) -> str:
 
 
 def told_by(*arguments: str) -> str:
-    return subprocess.run([*WANDB, *arguments], capture_output=True, text=True, check=True).stdout
+    """What W&B's command prints. It is kept from the network, to which its reader too sends how it is used."""
+    kept = {**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run([*WANDB, *arguments], capture_output=True, text=True, check=False, env=kept)
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout} {done.stderr}"
+    return done.stdout
 
 
 def lines(folder: Path) -> list[dict]:

@@ -1,8 +1,6 @@
 """A sweep end to end, in real processes: what it leaves, what a failure costs, and what a second launch redoes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 
 from lightning_sparse import load_masks
 from lightning_sparse.results import records
+from offline_runs import told_by
 
 AXES = ["sparsity=dense,gradual_pruning,brain_development", "sparsity.final_sparsity=0.5,0.9,0.99999", "seed=0,1"]
 
@@ -131,9 +130,7 @@ def test_each_job_is_an_offline_wandb_run_and_the_sweep_has_a_summary_run(sweep)
     folder, _ = sweep
 
     def inspect(run):
-        wandb = Path(sys.executable).with_name("wandb")
-        read = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
-        return json.loads(subprocess.run(read, capture_output=True, text=True, check=True).stdout)
+        return json.loads(told_by("leet", "inspect", "--summary", "--json", str(run)))
 
     def run_of(name):
         found = [file for file in folder.glob("wandb/offline-run-*/*.wandb") if name.encode() in file.read_bytes()]

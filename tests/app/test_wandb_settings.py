@@ -1,10 +1,10 @@
 """The settings of W&B reach the runs of the jobs and of the sweep, and the shell's WANDB_MODE counts."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+
+from offline_runs import started, told_by
 
 OFF = [f"{group}=none" for group in ("attack", "saliency", "stability", "transfer", "cost")]
 
@@ -16,9 +16,8 @@ def test_team_tags_and_notes_are_in_every_run_of_a_sweep(command, tmp_path):
     runs = list((tmp_path / "outputs" / "runs" / "wandb").glob("offline-run-*"))
     assert len(runs) == 2  # of the job and of the sweep
     for run in runs:
-        read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
-        lines = subprocess.run(read, capture_output=True, text=True, check=True).stdout.splitlines()
-        (about,) = [told["run"] for line in lines if (told := json.loads(line))["type"] == "run"]
+        lines = told_by("leet", "inspect", "--json", str(run)).splitlines()
+        about = started([json.loads(line) for line in lines])
         assert (about["entity"], about["notes"]) == ("our-team", "why")
         assert "paper" in about["tags"]
 
