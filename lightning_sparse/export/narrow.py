@@ -1,0 +1,189 @@
+"""Remove inputs and outputs of layers, in place: parameters keep their names and identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_sparse.anatomy.attention_heads import is_attention
+from lightning_sparse.anatomy.channel_group import ChannelGroup
+
+
+@dataclass
+class Kept:
+    """Which inputs and outputs of a layer stay, as boolean tensors; None keeps all."""
+
+    inputs: Tensor | None = None
+    outputs: Tensor | None = None
+
+    @property
+    def narrower(self) -> bool:
+        """Whether anything goes."""
+        return any(keep is not None and not bool(keep.all()) for keep in (self.inputs, self.outputs))
+
+
+def kept(groups: Iterable[tuple[ChannelGroup, Tensor]], model: nn.Module) -> dict[str, Kept]:
+    """Return what stays of each layer when slots of groups go.
+
+    Args:
+        groups: groups, each with a boolean tensor that is True for a slot that goes.
+        model: the model of the groups.
+    """
+    found: dict[str, Kept] = {}
+    for group, gone in groups:
+        for member in group.members:
+            layer = found.setdefault(member.name, Kept())
+            side = "inputs" if member.role == "reads" else "outputs"
+            if getattr(layer, side) is None:
+                setattr(layer, side, torch.ones(width(model, member.name, side), dtype=torch.bool))
+            getattr(layer, side)[member.channels[gone[member.slots]]] = False
+    return found
+
+
+def width(model: nn.Module, name: str, side: str) -> int:
+    """How many inputs or outputs a layer has, or a parameter that stands by itself."""
+    module: Any = _find(model, name)
+    if isinstance(module, nn.Parameter):
+        return module.shape[_axis(module)]
+    if isinstance(module, _BatchNorm):
+        return module.num_features
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim
+    if isinstance(module, nn.LSTM):
+        return module.input_size
+    if is_attention(module):
+        return int(module.num_heads)
+    if isinstance(module, _ConvNd):
+        return module.in_channels if side == "inputs" else module.out_channels
+    return int(module.in_features if side == "inputs" else module.out_features)
+
+
+def narrow(model: nn.Module, keep: Mapping[str, Kept]) -> dict[str, Any]:
+    """Keep only these inputs and outputs, in place.
+
+    Returns:
+        For each parameter and buffer that was narrowed, by name, the function that narrows a tensor of its old shape, as an
+        optimizer's state has.
+    """
+    how: dict[str, Any] = {}
+    for name, layer in keep.items():
+        module: Any = _find(model, name)
+        if isinstance(module, nn.Parameter):
+            how[name] = _Select(_axis(module), _indices(layer.outputs))
+        elif is_attention(module):
+            module.num_heads = len(_indices(layer.outputs))
+            module.attn_dim = module.num_heads * module.head_dim
+        else:
+            how |= {f"{name}.{leaf}".lstrip("."): cut for leaf, cut in _cuts(module, layer).items()}
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    with torch.no_grad():
+        for name, cut in how.items():
+            if name in parameters:
+                parameters[name].data = cut(parameters[name].data)
+                parameters[name].grad = None
+            else:
+                buffers[name].data = cut(buffers[name].data)
+    return how
+
+
+def _find(model: nn.Module, name: str) -> Any:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return model.get_parameter(name)
+
+
+def _axis(parameter: Tensor) -> int:
+    """The axis of the channels of a parameter that stands by itself: the last one with more than one entry."""
+    return max(axis for axis, size in enumerate(parameter.shape) if size > 1)
+
+
+def _indices(keep: Any) -> Tensor:
+    found: Tensor = keep.nonzero().flatten()
+    return found
+
+
+@dataclass(frozen=True)
+class _Select:
+    axis: int
+    indices: Tensor
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        return tensor.index_select(self.axis, self.indices.to(tensor.device)).contiguous()
+
+
+@dataclass(frozen=True)
+class _SelectInGroups:
+    """Of a grouped convolution: rows and columns of each group."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        parts = tensor.view(len(self.rows), -1, *tensor.shape[1:])
+        kept = [part[rows][:, columns] for part, rows, columns in zip(parts, self.rows, self.columns, strict=True)]
+        return torch.cat(kept).contiguous()
+
+
+@dataclass(frozen=True)
+class _Both:
+    first: Any
+    second: Any
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        cut: Tensor = self.second(self.first(tensor))
+        return cut
+
+
+def _cuts(module: Any, layer: Kept) -> dict[str, Any]:
+    """How each tensor of a layer is cut; its attributes are set."""
+    if isinstance(module, nn.LSTM):
+        assert layer.inputs is not None
+        module.input_size = int(layer.inputs.sum())
+        return {
+            n: _Select(1, _indices(layer.inputs)) for n in module._flat_weights_names if n.startswith("weight_ih_l0")
+        }
+    vectors = {}
+    if layer.outputs is not None:
+        indices = _indices(layer.outputs)
+        leaves = ("bias", "weight", "running_mean", "running_var")
+        if isinstance(module, _BatchNorm | nn.PReLU):
+            vectors = {leaf: _Select(0, indices) for leaf in leaves if getattr(module, leaf, None) is not None}
+            setattr(module, "num_features" if isinstance(module, _BatchNorm) else "num_parameters", len(indices))
+            return vectors
+        if isinstance(module, nn.Embedding):
+            module.embedding_dim = len(indices)
+            return {"weight": _Select(1, indices)}
+        if module.bias is not None:
+            vectors["bias"] = _Select(0, indices)
+    if isinstance(module, _ConvNd):
+        return vectors | {"weight": _cut_of_conv(module, layer)}
+    cuts = []
+    for axis, keep, attribute in ((0, layer.outputs, "out_features"), (1, layer.inputs, "in_features")):
+        if keep is not None:
+            cuts.append(_Select(axis, _indices(keep)))
+            setattr(module, attribute, int(keep.sum()))
+    return vectors | {"weight": cuts[0] if len(cuts) == 1 else _Both(*cuts)}
+
+
+def _cut_of_conv(conv: _ConvNd, layer: Kept) -> Any:
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+    outputs = torch.ones(conv.out_channels, dtype=torch.bool) if layer.outputs is None else layer.outputs
+    inputs = torch.ones(conv.in_channels, dtype=torch.bool) if layer.inputs is None else layer.inputs
+    if depthwise:
+        conv.in_channels = conv.out_channels = conv.groups = int(outputs.sum())
+        return _Select(0, _indices(outputs))
+    first, second = (inputs, outputs) if conv.transposed else (outputs, inputs)
+    conv.in_channels, conv.out_channels = int(inputs.sum()), int(outputs.sum())
+    if conv.groups == 1:
+        return _Both(_Select(0, _indices(first)), _Select(1, _indices(second)))
+    rows, columns = (torch.stack([_indices(part) for part in kept.view(conv.groups, -1)]) for kept in (first, second))
+    return _SelectInGroups(rows, columns)
