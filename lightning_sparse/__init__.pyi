@@ -25,6 +25,7 @@ from .callbacks.methods.lottery_ticket import steps_of_one_training as steps_of_
 from .callbacks.methods.one_shot import OneShot as OneShot
 from .callbacks.random_state import RandomState as RandomState
 from .callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor
+from .callbacks.shrink import Shrink as Shrink
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients

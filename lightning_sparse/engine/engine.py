@@ -68,7 +68,6 @@ class Engine:
         recipe.check(parameters)
         if isinstance(recipe.units, TiedChannels):
             recipe = replace(recipe, granularity=tied(recipe.units, parameters, look))
-            recipe.check(parameters)
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
         self.masks = Masks.dense(
@@ -197,6 +196,21 @@ class Engine:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
         return self._stepping.moved()
 
+    def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+        """Go on with narrower parameters: what is cut off is dead for good, and counts so.
+
+        Args:
+            cuts: by name of a parameter that is narrower now: what makes a tensor of its old shape one of the new.
+        """
+        for name in [name for name in self.masks if name in cuts]:
+            before = self.masks[name]
+            self.masks.set(name, cuts[name](before))
+            self.masks.removed += before.numel() - self.parameters[name].numel()
+        if self.followers:
+            self.followers.narrow(cuts)
+        self._gradients.forget()
+        self.zero_dead()
+
     def leaks(self) -> dict[str, int]:
         """How many dead weights are not zero, by the name of their parameter, if there are any."""
         return leaks(self.parameters, self.masks)
@@ -215,6 +229,7 @@ class Engine:
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
+        self.recipe.check(self.parameters)  # of tied channels it is known only now how many can die
         if self.plan.due(0):
             self.update()
         self.zero_dead()
@@ -241,7 +256,7 @@ class Engine:
         """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
         step = self._due(self.clock)
         due = step is not None
-        if self._scoring.watching or due:
+        if self._watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._scoring.observe()
@@ -261,14 +276,19 @@ class Engine:
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
         latest = self._taken + self._unsure + ahead
-        if self._scoring.watching or (self._next_due is not None and latest >= self._next_due):
+        if self._watching or (self._next_due is not None and latest >= self._next_due):
             return True
         return self._rewinding is not None and self._rewinding.is_due(latest)
+
+    @property
+    def _watching(self) -> bool:
+        """Whether a score is still to be shown every step."""
+        return self._scoring.watching and self._next_due is not None
 
     def _gradients_wanted(self) -> bool:
         if not self._may_be_due(1):
             return False
-        if self._scoring.watching:
+        if self._watching:
             return True
         step = self.clock + 1
         due = self._due(step)
@@ -356,6 +376,7 @@ class Engine:
             "clock": self.clock,
             "waiting": self._waiting,
             "masks": self.masks.pack(),
+            "removed": self.masks.removed,
             **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "history": [asdict(update) for update in self.history],
@@ -386,6 +407,7 @@ class Engine:
         self._verified, self._waiting = self._taken, state.get("waiting")
         self._next_due = self._waiting or self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
+        self.masks.removed = int(state.get("removed", 0))
         if self.followers:
             self.followers.follow(self.masks, newborn=False)
         self._scoring.load_state_dict(state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,12 @@ class Followers:
         """Zero what is dead."""
         self.masks.apply(self.parameters)
         self._stepping.zero_dead()
+
+    def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+        """Go on with narrower parameters, whose masks are cut as they were."""
+        for name in [name for name in self.masks if name in cuts]:
+            self.masks.set(name, cuts[name](self.masks[name]))
+        self.zero_dead()
 
     def leaks(self) -> dict[str, int]:
         """How many dead entries are not zero, by the name of their parameter."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,12 @@ class Removable:
 
 
 def removable(
-    model: nn.Module, groups: Sequence[ChannelGroup], examples: Iterable[Any], *, fold: bool = True
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    examples: Iterable[Any],
+    *,
+    fold: bool = True,
+    forward: Callable[[Any, Any], Any] = call,
 ) -> Removable:
     """Find the slots that can be removed so that the outputs stay as they are.
 
@@ -46,12 +51,13 @@ def removable(
         groups: what goes together.
         examples: inputs to read constants from.
         fold: whether a constant that is not zero may go.
+        forward: how the model is run on an example.
     """
     modules, members = dict(model.named_modules()), [m for group in groups for m in group.members]
     layers = {m.name: modules[m.name] for m in members if m.role != "each" or is_depthwise(modules.get(m.name))}
     links = {name: _links(layer) for name, layer in layers.items() if not is_depthwise(layer)}
     constant = _constant(groups, links, layers)
-    values = _values(model, groups, constant, links, examples)
+    values = _values(model, groups, constant, links, examples, forward)
     foldable, why = [], []
     for group, slots in zip(groups, constant, strict=True):
         fits, reason = _foldable(group, slots, values, layers, fold)
@@ -106,6 +112,7 @@ def _values(
     constant: Sequence[Tensor],
     links: Mapping[str, Tensor],
     examples: Iterable[Any],
+    forward: Callable[[Any, Any], Any],
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """By layer that reads constants: the value of each input (nan where it varies), and whether it is zero exactly."""
     readers = {
@@ -131,9 +138,8 @@ def _values(
 
         handles.append(model.get_submodule(name).register_forward_pre_hook(see, with_kwargs=True))
     try:
-        with torch.no_grad():
-            for example in examples:
-                call(model, example)
+        for example in examples:
+            forward(model, example)
     finally:
         for handle in handles:
             handle.remove()
