@@ -409,7 +409,7 @@ class Engine:
         self.masks.unpack(state["masks"])
         self.masks.removed = int(state.get("removed", 0))
         if self.followers:
-            self.followers.follow(self.masks, newborn=False)
+            self.followers.follow(self.masks)
         self._scoring.load_state_dict(state)
         if self._rewinding:
             self._rewinding.load_state_dict(state["rewinding"])

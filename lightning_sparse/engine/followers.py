@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,8 +16,6 @@ from lightning_sparse.engine.tied_channels import TiedChannels
 
 class Followers:
     """Keeps biases and BatchNorms of dead channels at zero through every step, as the masks keep weights.
-
-    A BatchNorm's weight starts at 1 again where a channel is born, as in a new layer: at 0 it would get no gradient.
 
     Attributes:
         parameters: what follows, by name.
@@ -41,15 +38,10 @@ class Followers:
         """Remove every hook."""
         self._stepping.detach()
 
-    def follow(self, masks: Mapping[str, Tensor], *, newborn: bool = True) -> None:
-        """Die with the channels that are dead by these masks of the weights, and live with the others."""
-        found = self._ties.spread(self._ties.alive(masks), self.parameters)
-        with torch.no_grad():
-            for name, alive in found.items():
-                if newborn and name.endswith("weight"):
-                    parameter = self.parameters[name]
-                    parameter[(alive & ~self.masks[name]).to(parameter.device)] = 1.0
-                self.masks.set(name, alive)
+    def follow(self, masks: Mapping[str, Tensor]) -> None:
+        """Die with the channels that are dead by these masks of the weights."""
+        for name, alive in self._ties.spread(self._ties.alive(masks), self.parameters).items():
+            self.masks.set(name, alive)
         self.zero_dead()
 
     def zero_dead(self) -> None:

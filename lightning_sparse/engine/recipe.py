@@ -116,6 +116,11 @@ class Recipe:
                 f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
                 "start at sparsity 0"
             )
+        if isinstance(self.units, TiedChannels) and self.grows:
+            raise SparsityError(
+                "granularity='tied_channels', and connections that are born in training: a channel that is 0 everywhere gets "
+                "no gradient behind a ReLU; take a method that only prunes, such as GradualPruning, or granularity='channels'"
+            )
         if self.rewind is not None and not isinstance(self.rewind, Rewind):
             raise SparsityError(f"rewind={self.rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
         for name, most in (("rounds", 10_000), ("score_batches", 1_000_000)):

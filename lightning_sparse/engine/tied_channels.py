@@ -78,11 +78,6 @@ class TiedChannels(Granularity):
                 f"allocation={allocation!r} and granularity='tied_channels': a channel belongs to several layers, so that a "
                 "layer has no share of its own; write 'global' or 'uniform'"
             )
-        if redistribute:
-            raise SparsityError(
-                "redistribute=True and granularity='tied_channels': channels of different sizes cannot be exchanged one for "
-                "one; write redistribute=False, or granularity='weights'"
-            )
         if self.ties is None:
             return
         total, tied = sum(weight.numel() for weight in parameters.values()), sum(t.slots * t.size for t in self.ties)

@@ -145,6 +145,11 @@ def allocate(
     check_tensors("parameters", parameters)
     check_share("sparsity", sparsity, one_allowed=False)
     units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS, TAKES)
+    if isinstance(units, TiedChannels) and units.ties is None:
+        raise SparsityError(
+            "granularity='tied_channels' needs a network, through which a batch is followed: write 'channels' here, or look "
+            "at the masks of a callback or of attach() after its first update"
+        )
     units.check(parameters, [sparsity], allocation=allocation)
     check_allocation(share, outputs_first(parameters), [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
