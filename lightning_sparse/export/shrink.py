@@ -134,6 +134,11 @@ def _shrunk(model: nn.Module, example: Any, fold: bool) -> Shrunk:
             left.setdefault(name, f"{stays} of {group.size} channels are dead and stay: {why or 'one has to'}")
     for here, there in zip(model.modules(), small.modules(), strict=True):
         there.training = here.training
+        for name, parameter in there.named_parameters(recurse=False):
+            known = here._parameters.get(name)  # a bias that constants were folded into may be new
+            parameter.requires_grad_(
+                known.requires_grad if known is not None else next(here.parameters()).requires_grad
+            )
     return Shrunk(small, tuple(_layers(model, small, example)), left)
 
 
