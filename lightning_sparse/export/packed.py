@@ -116,7 +116,8 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
     check_module(model)
     path = check_path(path)
     need("constriction")
-    packed, state = read_packed(path), _named(model)
+    packed, (state, same) = read_packed(path), _state(model)
+    state |= {name: state[owner] for name, owner in same.items()}
     _check_fits(path, packed, state)
     tensors: dict[str, Tensor] = {}
     masks, check = {}, 0
@@ -136,7 +137,7 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
     if check != packed.check:
         raise undecodable(path, packed)
     tensors |= {name: tensors[owner] for name, owner in packed.same.items()}
-    _check_tied(tensors, _state(model)[1])
+    _check_tied(tensors, same)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -150,10 +151,7 @@ def _check_fits(path: Path, packed: Packed, state: Mapping[str, Tensor]) -> None
     This is where a network whose layers were narrowed is told from one of another architecture: whoever narrows the model
     to the shapes of the file does it before.
     """
-    there = {
-        name: (shape, part.dtype) for part in packed.parts for name, shape in zip(part.names, part.shapes, strict=True)
-    }
-    there |= {name: there[owner] for name, owner in packed.same.items() if owner in there}
+    there = packed.tensors()
     here = {name: (list(tensor.shape), name_of(tensor.dtype)) for name, tensor in state.items()}
     if there.keys() != here.keys():
         name = next(name for name in [*there, *here] if name not in there or name not in here)
@@ -186,16 +184,12 @@ def _check_tied(tensors: Mapping[str, Tensor], same: Mapping[str, str]) -> None:
             )
 
 
-def _named(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.state_dict(keep_vars=True))
-
-
 def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every tensor of a model's state once, by its first name, and which other names are which of these."""
     first: dict[int, str] = {}
     found, same = {}, {}
-    for name, tensor in _named(model).items():
-        odd = _odd(tensor)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        odd = _odd(name, tensor)
         if odd:
             raise SparsityError(f"{name!r} of the model's state is {odd}")
         owner = first.setdefault(id(tensor), name)
@@ -206,16 +200,23 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return found, same
 
 
-def _odd(tensor: object) -> str:
+def _odd(name: str, tensor: object) -> str:
+    """What is wrong with something in a state, and what to do; empty if it is a tensor that can be stored."""
     if not isinstance(tensor, Tensor):
-        return f"a {type(tensor).__name__}, no tensor, and is not stored: let get_extra_state() return a tensor"
+        extra = "let get_extra_state() return a tensor" if name.endswith("_extra_state") else "give it as it was before"
+        return f"a {type(tensor).__name__}, no tensor: {extra}"
     if isinstance(tensor, UninitializedParameter):
         return "without a shape yet (a lazy layer): run one batch through the model first"
     if tensor.is_meta:
         return "on the device meta, without values: write model.to_empty(device='cpu') and load into that"
-    if tensor.layout != torch.strided or tensor.is_quantized or type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+    if tensor.layout != torch.strided or tensor.is_quantized or _is_wrapped(tensor):
         return "no ordinary dense tensor (sparse, quantised or of another library): give the model as it was before"
     return ""
+
+
+def _is_wrapped(tensor: Tensor) -> bool:
+    """Whether it is a subclass that computes for itself, such as torchao's, whose values are in other tensors."""
+    return type(tensor).__torch_dispatch__ != Tensor.__torch_dispatch__
 
 
 def _sparse(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

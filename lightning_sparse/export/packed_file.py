@@ -74,6 +74,15 @@ class Packed:
     library: str = __version__
     bytes: int = 0
 
+    def tensors(self) -> dict[str, tuple[list[int], str]]:
+        """Shape and type of every tensor, by all of its names."""
+        found = {
+            name: (shape, part.dtype)
+            for part in self.parts
+            for name, shape in zip(part.names, part.shapes, strict=True)
+        }
+        return found | {name: found[owner] for name, owner in self.same.items()}
+
     def dense_bytes(self, itemsize: int) -> int:
         """Bytes of all tensors stored dense, with ``itemsize`` of them for each floating-point number."""
         return sum(part.size * (itemsize if "float" in part.dtype else _width(part.dtype)) for part in self.parts)
@@ -163,16 +172,17 @@ def _parsed(content: bytes, length: int) -> Packed:
 
 
 def _check(part: Part) -> None:
-    sizes = [size for shape in part.shapes for size in shape]
     texts: list[Any] = [*part.names, part.dtype]
-    right = 0 < len(part.names) == len(part.shapes) and all(type(size) is int and size >= 0 for size in sizes)
-    right = right and all(isinstance(text, str) for text in texts) and type(part.living) is int
-    if (
-        not right
-        or part.coded not in CODES
-        or not 0 <= part.living <= part.size
-        or part.sparse is not bool(part.sparse)
-    ):
+    sizes = [size for shape in part.shapes for size in shape]
+    right = [
+        0 < len(part.names) == len(part.shapes),
+        part.coded in CODES,
+        part.sparse in (False, len(part.names) == 1),
+        all(isinstance(text, str) for text in texts),
+        all(type(size) is int and size >= 0 for size in sizes),
+        type(part.living) is int,
+    ]
+    if not all(right) or not 0 <= part.living <= part.size:
         raise ValueError("a part that cannot be")
 
 

@@ -31,8 +31,8 @@ def packed_table(path: str | Path) -> str:
         ...     save_packed(net, None, f"{folder}/net.packed", values="int4")
         ...     print(packed_table(f"{folder}/net.packed").rpartition("total")[0])
         layer     shape       numbers  living  values    mask bytes  value bytes
-        0.weight  50 x 100       5000     500  int4              80           28
-        2.weight  10 x 50         500      50  int4              28           28
+        0.weight  50 x 100       5000     500  int4             100           28
+        2.weight  10 x 50         500      50  int4              24           28
         2 others  float32          60      60  bfloat16           0           36
         <BLANKLINE>
     """

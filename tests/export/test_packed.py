@@ -6,6 +6,7 @@ import math
 import pickle
 import random
 import struct
+import sys
 import tracemalloc
 import zlib
 
@@ -259,7 +260,7 @@ FORGERIES = {
     "size of a float": lambda h: h["parts"][0].update(shapes=[[5.0, 6.0]]),
     "negative bytes": lambda h: h["parts"][0].update(bytes=[-4, 4]),
     "other bytes": lambda h: h["parts"][0].update(bytes=[3, h["parts"][0]["bytes"][1]]),
-    "moved bytes": lambda h: h["parts"][0].update(bytes=[4, sum(h["parts"][0]["bytes"]) - 4]),
+    "moved bytes": lambda h: h["parts"][0].update(bytes=[0, sum(h["parts"][0]["bytes"])]),
     "other code": lambda h: h["parts"][0].update(coded="int3"),
     "no code": lambda h: h["parts"][0].update(coded="pickle"),
     "huge code": lambda h: h["parts"][0].update(coded="int9999999999"),
@@ -272,6 +273,7 @@ FORGERIES = {
     "new field": lambda h: h["parts"][0].update(more=1),
     "no check": lambda h: h.pop("check"),
     "other check": lambda h: h.update(check=1),
+    "two sparse in one": lambda h: h["parts"][1].update(sparse=True),
     "sparse by a word": lambda h: h["parts"][0].update(sparse="yes"),
 }
 
@@ -393,6 +395,17 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(SparsityError, match="cannot be written to"):
         save_packed(model, None, tmp_path / "file" / "net.packed")
     assert not path.exists()
+
+
+def test_without_the_library_nothing_is_written(tmp_path, monkeypatch):
+    save_packed(tiny(), None, tmp_path / "there.packed")
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    with pytest.raises(SparsityError, match=r'constriction could not .*pip install "lightning-sparse\[export\]"'):
+        save_packed(tiny(), None, tmp_path / "net.packed")
+    with pytest.raises(SparsityError, match="constriction could not"):
+        load_packed(tmp_path / "there.packed", tiny())
+    assert not (tmp_path / "net.packed").exists()
+    assert "0.weight" in packed_table(tmp_path / "there.packed")
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
