@@ -11,6 +11,7 @@ import io
 import lzma
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,13 +29,14 @@ from lightning_sparse.export.packed_file import read_packed
 from lightning_sparse.measure import storage_formats
 from lightning_sparse.models import Classifier, lenet_300_100, resnet20
 
+Make = Callable[[Sequence[int], int], nn.Module]
 BOUNDS = {(0.9, "bfloat16"): 0.11, (0.95, "bfloat16"): 0.06}  # of dense float32
 
 
-def pruned(net: nn.Module, x: torch.Tensor, y: torch.Tensor, sparsity: float, epochs: int) -> tuple[nn.Module, Masks]:
+def pruned(make: Make, x: torch.Tensor, y: torch.Tensor, sparsity: float, epochs: int) -> tuple[nn.Module, Masks]:
     """A network trained while it is pruned, and its masks."""
     seed_everything(0, verbose=False)
-    model, pruning = Classifier(net, mean=[0.2], std=[0.3]), GradualPruning(sparsity)
+    model, pruning = Classifier(make(x.shape[1:], 10), mean=[0.2], std=[0.3]), GradualPruning(sparsity)
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -86,9 +88,8 @@ if __name__ == "__main__":
     digits = load_digits()
     small = torch.tensor(digits.images / 16).float()[:, None], torch.tensor(digits.target)
     for sparsity in (0.8, 0.9, 0.95, 0.98):
-        net = lenet_300_100(x.shape[1:], 10)
-        model, masks = pruned(net, x, y, sparsity, epochs=5 if name == "MNIST" else 60)
+        model, masks = pruned(lenet_300_100, x, y, sparsity, epochs=5 if name == "MNIST" else 60)
         compare(f"LeNet-300-100 on {name}", model, masks, sparsity, (tx[:5000], ty[:5000]))
     for sparsity in (0.9, 0.95):
-        model, masks = pruned(resnet20((1, 8, 8), 10), small[0][:1200], small[1][:1200], sparsity, epochs=6)
+        model, masks = pruned(resnet20, small[0][:1200], small[1][:1200], sparsity, epochs=6)
         compare("ResNet-20 on digits", model, masks, sparsity, (small[0][1200:], small[1][1200:]))

@@ -1,7 +1,7 @@
 """Masks and numbers as few bytes: adaptive models, and constriction's range coder, which takes what they predict.
 
 The models learn from what has been coded so far, so no table of frequencies is stored. Measured on trained LeNet-300-100 at
-sparsities of .8 to .98, masks take .81 to .91 of log2 C(N, k) bits (1.02 to 1.05 of them in a ResNet-20 that was trained
+sparsities of .8 to .98, masks take .80 to .92 of log2 C(N, k) bits (.99 to 1.05 of them in a ResNet-20 that was trained
 briefly) and .79 to .93 of what lzma makes of them, bfloat16 values .89 to .95 of lzma's bytes, and 4-bit levels .81 to .96.
 That is worth an optional library: lzma and zstd look for repeated strings, and here there are none. constriction is small
 (it needs numpy alone) and exactly invertible; we add predictions.

@@ -32,7 +32,7 @@ def save_packed(
     Masks are predicted from the densities of rows and columns, and numbers from those before them; a range coder stores
     what is left. Of a LeNet-300-100 trained on MNIST a file takes .090 of dense float32 at a sparsity of .9 and .047 at
     .95, nearly all of it the last bits of float32, which nothing predicts; .039 and .021 with ``values="bfloat16"``, at
-    the same accuracy.
+    the same accuracy. Saving and loading take about a second each for a million living weights, on one core.
 
     Args:
         model: any module; it is not run. Everything in its ``state_dict`` is stored: weights, biases, norms, and buffers
