@@ -38,6 +38,13 @@ def measured():
     return measure_saliency(net(), pair(), methods=["gradient"], measures=["gini"]).arrays
 
 
+def packed():
+    from lightning_sparse.export import save_packed
+
+    save_packed(net(), None, "written.packed")
+    return "written.packed"
+
+
 def optimizer(model):
     return torch.optim.SGD(model.parameters(), 0.1)
 
@@ -388,6 +395,9 @@ FUNCTIONS = {
     "measure.top_agreement": lambda: {"maps_a": maps(), "maps_b": maps(seed=1), "seed": 0},
     "measure.true_class_gradients": lambda: {"model": net(), "images": images(), "labels": labels(), "batch_size": 8},
     "measure.vog_overlap": lambda: {"vog": np.random.default_rng(0).random(8), "forgotten": np.arange(8) < 3},
+    "export.load_packed": lambda: {"path": packed(), "model": net()},
+    "export.packed_table": lambda: {"path": packed()},
+    "export.save_packed": lambda: {"model": net(), "masks": None, "path": "net.packed", "values": "int4"},
     "statistics.holm": lambda: {"p_values": [0.1, 0.02]},
     "statistics.mcnemar": lambda: {"a_right": [True, False, True], "b_right": [True, True, False]},
     "statistics.mean_interval": lambda: {"values": [0.1, 0.2, 0.3]},
