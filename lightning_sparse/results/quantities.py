@@ -165,7 +165,7 @@ QUANTITIES = (
             ("peak_memory_training", "peak bytes, training"),
         )
     ),
-    Quantity("cost_bytes_", "bytes,",
+    Quantity("cost_size_", "bytes exported,",
         "Size of an exported network: of its file, or of the tensors that its module holds.",
         "lower", "count", POSITIVE, COST),
     Quantity("cost_latency_noise", "time of a second dense copy / dense",

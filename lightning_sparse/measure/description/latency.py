@@ -90,8 +90,8 @@ def measure_latency(
         for module in (*models.values(), *([] if baseline is None else [baseline])):
             stack.enter_context(untouched(module))
         stack.enter_context(torch.no_grad())
-        dense = _copy(next(iter(models.values()))) if baseline is None else baseline
-        everyone = {DENSE: dense, **models, NOISE: _copy(dense)}
+        dense = copy_of(next(iter(models.values()))) if baseline is None else baseline
+        everyone = {DENSE: dense, **models, NOISE: copy_of(dense)}
         for size in sizes:
             batch = tuple(_repeated(tensor, size).to(device) for tensor in inputs)
             rows += _of_batch(everyone, batch, device, seconds / len(sizes))
@@ -192,12 +192,11 @@ def _peak(name: str, module: nn.Module, batch: tuple[Tensor, ...], device: torch
     return peak if own else 0
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of a module, or the module itself if it cannot be copied: a tensor with a history, a session of a library."""
     try:
         return copy.deepcopy(module)
-    except (
-        Exception
-    ):  # what cannot be copied (a tensor with a history, a session of another library) takes two turns itself
+    except Exception:
         return module
 
 
