@@ -53,8 +53,8 @@ def bf16(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -
 FORMS: dict[str, Form] = {
     "bf16": bf16,
 }
-"""By the name that the setting ``export`` and the rows have. A form gets the model, its masks (None for a dense one), a
-few images and the job's folder, where its file is kept; it leaves the model as it was."""
+"""By the name that the setting ``export`` and the rows have. A form gets the model, its masks (None for a dense one), the
+largest batch that is timed and the job's folder, where its file is kept; it leaves the model as it was."""
 
 
 def bytes_of(module: nn.Module) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lightning_sparse.engine.masks import Masks
 
-FEW = 16  # images that an export is tried and checked on
+FEW = 16  # images that an export is tried and checked on where nothing is timed
 
 
 def _sizes(name: str, value: Any) -> None:
@@ -59,7 +59,8 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
 def _measured(model: nn.Module, masks: Masks | None, images: Tensor, settings: Settings, folder: Path) -> Measured:
     from lightning_sparse.measure.description.latency import copy_of
 
-    exported = {name: FORMS[name](model, masks, images[:FEW], folder) for name in settings["export"]}
+    example = images[: max(settings.get("batch_sizes") or [FEW])]
+    exported = {name: FORMS[name](model, masks, example, folder) for name in settings["export"]}
     sizes = (
         {"model": Exported(bytes_of(model), says="as trained: every weight and buffer")} | exported if exported else {}
     )
@@ -68,7 +69,7 @@ def _measured(model: nn.Module, masks: Masks | None, images: Tensor, settings: S
         modules = {name: form.module for name, form in exported.items() if form.module is not None}
         batches, seconds = settings["batch_sizes"], settings["seconds"]
         found = measure.measure_latency(
-            {"model": model, **modules}, images[: max(batches)], batches, baseline=copy_of(model), seconds=seconds
+            {"model": model, **modules}, example, batches, baseline=copy_of(model), seconds=seconds
         )
         beside = jobs_at_once()
         rows += [replace(row, detail=f"{row.detail}; {beside}") if beside else row for row in found.records]
