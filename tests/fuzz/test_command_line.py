@@ -18,6 +18,7 @@ GROUPS = {
     "transfer": "default",
     "cost": "default",
     "vog": "default",
+    "latency": "default",
     "adversarial": "pgd",
     "data": "digits",
     "trainer": "default",
@@ -50,6 +51,7 @@ ON = {
     },
     "cost": {"cost": "default", "cost.images": 40},
     "vog": {"vog": "default", "vog.images": 20},
+    "latency": {"latency": "default", "latency.batch_sizes": "[2]", "latency.seconds": 0.01, "export": "[bf16]"},
     "adversarial": {"adversarial": "pgd"},
 }
 ODD = [

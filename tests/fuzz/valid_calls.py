@@ -320,6 +320,13 @@ FUNCTIONS = {
         "batch_size": 8,
         "seed": 0,
     },
+    "measure.measure_latency": lambda: {
+        "model": {"same": net()},
+        "example": images(),
+        "batch_sizes": [1],
+        "baseline": net(),
+        "seconds": 0.01,
+    },
     "measure.measure_robustness": lambda: {
         "model": net(),
         "data": pair(),
