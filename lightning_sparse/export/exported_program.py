@@ -32,7 +32,7 @@ def to_exported_program(
     Args:
         model: any module whose outputs are tensors; it is left as it was.
         example: a batch (n, ...) as the model takes it, or a tuple of such tensors for several arguments.
-        path: of the file to write, usually named ``.pt2``; its folder must exist.
+        path: of the file to write, such as ``"net.pt2"``; its folder must exist. None writes none.
 
     Returns:
         The program. Its outputs were compared with the model's on the example and on a batch of one.
@@ -59,7 +59,7 @@ def to_exported_program(
                     "forward pass does what torch.export cannot follow; export the part of it that is a plain network"
                 )
         if file is not None:
-            part = file.with_name(f".{file.name}.part")
+            part = file.with_name(f".{file.stem}.part.pt2")
             try:
                 torch.export.save(program, part)
                 part.replace(file)
@@ -110,8 +110,8 @@ def check_path(path: Any, suffix: str) -> Path:
         Traceback (most recent call last):
         lightning_sparse.SparsityError: path='nowhere/net.onnx' is in a folder that does not exist: make 'nowhere' first
     """
-    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path) or Path(path).suffix == "":
-        raise SparsityError(f"path={path!r} is not the name of a file: write 'net{suffix}'")
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path) or Path(path).suffix != suffix:
+        raise SparsityError(f"path={path!r} is not the name of a {suffix} file: write 'net{suffix}'")
     file = Path(path)
     if not file.parent.is_dir():
         raise SparsityError(f"path={str(path)!r} is in a folder that does not exist: make {str(file.parent)!r} first")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.export.example import in_short
 from lightning_sparse.extras import need
 from lightning_sparse.measure.images_and_labels import images_and_labels
 
@@ -45,6 +46,8 @@ def calibration_of(data: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, Te
             f"int8 holds inputs of shape {tuple(inputs.shape)}, and the model takes (n, {', '.join(map(str, shape))}): give "
             "a few hundred of those"
         )
+    if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
+        raise SparsityError("int8 holds inputs that are not finite: give a few hundred that are")
     return inputs.detach().cpu().to(arguments[0].dtype), labels
 
 
@@ -54,17 +57,20 @@ def quantised(file: Path, inputs: Tensor) -> Path:
     name = need("onnx").load(str(file), load_external_data=False).graph.input[0].name
 
     ready, eight = file.with_suffix(".ready.onnx"), file.with_suffix(".int8.onnx")
-    with _quiet():
-        quantization.quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(ready),
-            str(eight),
-            _Reader(name, inputs),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
+    try:
+        with _quiet():
+            quantization.quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(ready),
+                str(eight),
+                _Reader(name, inputs),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+    except Exception as error:
+        raise SparsityError(f"ONNX Runtime cannot quantise the network ({in_short(error)}): write int8=None") from error
     return eight
 
 

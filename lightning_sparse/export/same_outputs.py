@@ -27,8 +27,8 @@ class Run:
                 return tree_leaves(model(*(tensor.clone() for tensor in self.batch)))
         except Exception as error:
             raise SparsityError(
-                f"model={type(model).__name__} cannot be called with the example ({in_short(error)}): give a batch, or a "
-                "tuple of what the model takes"
+                f"model={type(model).__name__} cannot be called with {len(self.batch[0])} rows of the example "
+                f"({in_short(error)}): give a batch, or a tuple of what the model takes"
             ) from error
 
     def gives_the_same(self, model: nn.Module) -> bool:

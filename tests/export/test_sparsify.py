@@ -344,7 +344,7 @@ def test_several_arguments_and_a_trainer_are_no_hindrance():
         ({"example": torch.tensor(1.0)}, r"example=\(\) is not a batch"),
         ({"example": ()}, r"example=\(\) is empty"),
         ({"example": (torch.ones(2, 4), torch.ones(3))}, r"example=\(3,\) is not a batch"),
-        ({"example": torch.ones(2, 5)}, "model=Sequential cannot be called with the example"),
+        ({"example": torch.ones(2, 5)}, "model=Sequential cannot be called with 2 rows of the example"),
         ({"batch_size": 0}, "batch_size=0 is not an integer of at least 1: write 128"),
         ({"seconds": 0}, "seconds=0 is not a number above 0 and up to 3600: write seconds=2"),
         ({"seconds": float("nan")}, "seconds=nan is not a number"),
