@@ -96,10 +96,10 @@ def sparsify(
     """Copy a network with each linear layer in the form that is fastest here, dense or sparse, its outputs equal.
 
     Every ``nn.Linear`` (and transformers' ``Conv1D``) of density 0.5 at most is timed in compressed sparse rows
-    (:class:`CSRLinear`) beside itself, on the input that it gets in the network. What is faster is put in, and the network is
-    timed as a whole beside two copies of the dense one; as long as it is slower, the half of the
-    sparse layers that gains least goes back to dense. On a CUDA device, a weight with two zeros in every group of four inputs
-    is tried as torch's semi-structured sparse tensor instead.
+    (:class:`CSRLinear`) beside itself, on the input that it gets in the network. The network is then timed as a whole beside
+    two copies of the dense one, with the layers that are faster alone and with all of them: in a chain of sparse layers none
+    has to turn its input. As long as it is slower than dense, the half of the sparse layers that gains least goes back. On a
+    CUDA device, a weight with two zeros in every group of four inputs is tried as torch's semi-structured sparse tensor.
 
     On a CPU, compressed sparse rows begin to pay at a sparsity of about 0.8 to 0.9 for 128 examples, later for narrow layers.
     Convolutions, recurrent layers and whatever reads a weight without calling its layer stay as they are. So do weights in
@@ -147,49 +147,63 @@ def sparsify(
         candidates = [name for name, layer in layers.items() if layer.form != "dense"]
         timed = _timed(sparse, dense, batch, candidates, 0.5 * seconds / max(1, len(candidates)))
         for name in candidates:
-            times = timed.get(name)
-            if times is None:
+            if name not in timed:
                 layers[name] = replace(layers[name], form="dense", why="not called")
                 continue
-            first, second = (1e3 * _median(times[form]) for form in ("dense", "sparse"))
-            slow = speedup(times, "sparse", "dense") < _GAIN
+            first, second = (1e3 * _median(timed[name][form]) for form in ("dense", "sparse"))
             layers[name] = replace(layers[name], dense_ms=first, sparse_ms=second)
-            if slow:
-                layers[name] = replace(layers[name], form="dense", why="dense is as fast")
-        return _fast_as_a_whole(model, sparse, layers, {"dense": dense, "again": again}, batch, seconds / 2)
+        faster = {name for name, times in timed.items() if speedup(times, "sparse", "dense") >= _GAIN}
+        return _fast_as_a_whole(model, sparse, layers, faster, {"dense": dense, "again": again}, batch, seconds / 2)
 
 
 def _fast_as_a_whole(
     model: nn.Module,
     sparse: nn.Module,
     layers: dict[str, SparsifiedLayer],
+    faster: set[str],
     copies: Mapping[str, nn.Module],
     batch: tuple[Tensor, ...],
     seconds: float,
 ) -> Sparsified:
-    """Time the network with the chosen layers; put layers back until it is fast and equal."""
+    """Time the network with the layers that are faster alone, and with all; put some back until it is fast and equal."""
     reference = Run(copies["dense"], batch)
+    why = dict.fromkeys(layers, "dense is as fast")
+    choices = {"faster": faster, "all": {name for name, layer in layers.items() if layer.form != "dense"}}
     while True:
-        kept = {name for name, layer in layers.items() if layer.form != "dense"}
-        made = _with_layers(copied(model), {name: sparse.get_submodule(name) for name in kept})
-        calls = {name: _call(net, batch) for name, net in (*copies.items(), ("sparse", made))}
-        equal = reference.gives_the_same(made)
-        times = race(calls, seconds, batch[0].device)
-        faster = speedup(times, "sparse", "dense")
-        if not kept or (equal and faster >= SLOWEST):
-            return Sparsified(
-                _with_layers(copied(model), {name: sparse.get_submodule(name) for name in kept}).eval(),
-                tuple(layers.values()),
-                len(batch[0]),
-                torch.get_num_threads(),
-                1e3 * _median(times["dense"]),
-                faster if kept else 1.0,
-                speedup(times, "again", "dense"),
-            )
-        gains = sorted(kept, key=lambda name: layers[name].dense_ms - layers[name].sparse_ms)
-        why = "the whole is slower with it" if equal else "the outputs differ with it"
-        for name in gains[: (len(gains) + 1) // 2] if equal else gains:
-            layers[name] = replace(layers[name], form="dense", why=why)
+        made = {label: _put_in(copied(model), sparse, names) for label, names in choices.items()}
+        equal = [label for label, net in made.items() if reference.gives_the_same(net)]
+        times = race({name: _call(net, batch) for name, net in {**copies, **made}.items()}, seconds, batch[0].device)
+        gains = {label: speedup(times, label, "dense") * (1.0 if label == "faster" else 1 / _GAIN) for label in equal}
+        best = max(gains, key=gains.__getitem__, default=None)
+        if best is not None and (gains[best] >= SLOWEST or not choices[best]):
+            break
+        # Only the layers that are faster alone are left to try, and fewer of them each time.
+        least = sorted(faster, key=lambda name: layers[name].dense_ms - layers[name].sparse_ms)
+        dropped = least[: (len(least) + 1) // 2] if "faster" in equal else least
+        why |= dict.fromkeys(
+            dropped, "the whole is slower with it" if "faster" in equal else "the outputs differ with it"
+        )
+        faster = faster.difference(dropped)
+        choices = {"faster": faster}
+    kept = choices[best]
+    table = (
+        layer if layer.form == "dense" or name in kept else replace(layer, form="dense", why=why[name])
+        for name, layer in layers.items()
+    )
+    return Sparsified(
+        _put_in(copied(model), sparse, kept).eval(),
+        tuple(table),
+        len(batch[0]),
+        torch.get_num_threads(),
+        1e3 * _median(times["dense"]),
+        speedup(times, best, "dense") if kept else 1.0,
+        speedup(times, "again", "dense"),
+    )
+
+
+def _put_in(model: nn.Module, sparse: nn.Module, names: Collection[str]) -> nn.Module:
+    """Put the sparse layers of these names into a dense model."""
+    return _with_layers(model, {name: sparse.get_submodule(name) for name in names})
 
 
 def _made_sparse(model: nn.Module, plain: Run) -> tuple[nn.Module, dict[str, SparsifiedLayer]]:
