@@ -36,8 +36,11 @@ def calibration_of(data: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, Te
         raise SparsityError(f"int8 is for models of one input, and the example has {len(arguments)}: write int8=None")
     if isinstance(data, np.ndarray) and data.dtype.kind in "fiu":
         data = torch.from_numpy(data)
+    labels: Tensor | None
     if isinstance(data, Tensor):
         inputs, labels = data, None
+    elif _are_inputs_and_labels(data):
+        inputs, labels = data  # of any shape; a loader has to give images
     else:
         inputs, labels = images_and_labels(data, name="int8")
     shape = tuple(arguments[0].shape[1:])
@@ -49,6 +52,11 @@ def calibration_of(data: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, Te
     if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
         raise SparsityError("int8 holds inputs that are not finite: give a few hundred that are")
     return inputs.detach().cpu().to(arguments[0].dtype), labels
+
+
+def _are_inputs_and_labels(data: Any) -> bool:
+    pair = isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    return pair and data[1].dim() == 1 and data[0].dim() > 0 and len(data[0]) == len(data[1])
 
 
 def quantised(file: Path, inputs: Tensor) -> Path:

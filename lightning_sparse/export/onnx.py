@@ -107,8 +107,7 @@ def to_onnx(
     arguments = as_arguments(example)
     file = check_path(path, ".onnx")
     calibration = None if int8 is None else calibration_of(int8, arguments)
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        need(library)
+    need("onnx"), need("onnxscript"), need("onnxruntime")  # torch's exporter needs the second
     # In the same folder, so that putting the file in its place is one rename.
     with TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder, untouched(model), torch.no_grad():
         part = Path(folder) / file.name

@@ -218,7 +218,7 @@ def _made_sparse(model: nn.Module, plain: Run) -> tuple[nn.Module, dict[str, Spa
         density = torch.count_nonzero(weight).item() / weight.numel()
         layer = SparsifiedLayer(name, (weight.shape[0], weight.shape[1]), density)
         forms = _forms(module, weight, density)
-        why = forms if isinstance(forms, str) else "the network does not work with it, or not equally"
+        why = forms if isinstance(forms, str) else "the network reads its weight, or gives other outputs"
         for form, make in () if isinstance(forms, str) else forms:
             try:
                 model = _with_layers(model, {name: make()})

@@ -17,8 +17,8 @@ from lightning_sparse.models import lenet5, lenet_300_100
 from networks import Lstm, Tokens, Transformer
 
 
-def pruned(model, density=0.02, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def pruned(model, density=0.02):
+    generator = torch.Generator().manual_seed(1)  # not that of the weights: only the negative ones would live
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() >= 2:
@@ -260,6 +260,10 @@ def test_what_a_network_does_not_let_go_of_stays_dense_and_says_why():
     why = {layer.name: layer.why for layer in found.layers}
     assert why["read"] == "not called"
     assert why["never"] == "not called"
+    encoder = nn.TransformerEncoderLayer(64, 2, 128, batch_first=True)  # whose fast path reads weights
+    why = {layer.name: layer.why for layer in sparsify(pruned(encoder), torch.rand(2, 3, 64), seconds=0.1).layers}
+    assert why["linear1"] == "the network reads its weight, or gives other outputs"
+    assert why["self_attn.out_proj"] == "a class of its own"
     half = sparsify(pruned(mlp(256, 256)).bfloat16(), torch.randn(4, 256).bfloat16(), seconds=0.05)
     assert half.layers[0].why == "no sparse kernel for bfloat16"
     hooked = pruned(mlp(256, 256))
