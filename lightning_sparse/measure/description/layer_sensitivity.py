@@ -267,10 +267,12 @@ def _scores(
                     norms_of(place)
                     outputs[place] = passes.run(point.names, forward) if changed else logits
                 bar.update()
-            table = torch.stack([outputs[place] for place in range(len(outputs))], 1)  # (images, networks, classes)
-            right.append((table.argmax(2) == truth[:, None]).cpu())
-            wide, several = table.double().movedim(2, 1), truth[:, None].expand(table.shape[:2])
-            losses.append(F.cross_entropy(wide, several, reduction="none").cpu())
+            table = torch.stack(
+                [outputs[place] for place in range(len(outputs))], 2
+            ).cpu()  # (images, classes, networks)
+            several = truth.cpu()[:, None].expand(len(truth), len(outputs))
+            right.append(table.argmax(1) == several)
+            losses.append(F.cross_entropy(table, several, reduction="none").double())
     return torch.cat(right).numpy(), torch.cat(losses).numpy()
 
 
