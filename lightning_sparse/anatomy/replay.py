@@ -37,6 +37,10 @@ class Replay:
     (``torch.compiler.set_stance("force_eager")``) and from equal random states. All results of a batch are held in memory
     until the next.
 
+    Attributes:
+        draws: whether the recorded pass has drawn random numbers; if not, the others need no equal random states. True
+            while it is recorded.
+
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).requires_grad_(False)
         >>> batch = torch.rand(3, 4)
@@ -54,6 +58,7 @@ class Replay:
         self._calls: list[_Call] = []
         self._first: dict[str, int] = {}
         self._next = self._until = 0
+        self.draws = True
 
     def latest_first(self) -> list[str]:
         """The names of the weights, that which was first used last in front.
@@ -65,13 +70,15 @@ class Replay:
 
     def record(self, forward: Callable[[], Tensor]) -> Tensor:
         """Run the whole pass, and keep what its calls give."""
-        self._calls, self._first = [], {}
+        self._calls, self._first, self.draws = [], {}, True
+        device = device_of(self._model)
+        before = _random_states(device)
         with _Recorder(self._model, self._weights, self._calls) as self._recorder:
             try:
                 result = forward()
             finally:
                 recorder, self._recorder = self._recorder, None
-        self._first = recorder.first
+        self._first, self.draws = recorder.first, before != _random_states(device)
         return result
 
     def run(self, changed: Collection[str], forward: Callable[[], Tensor]) -> Tensor:

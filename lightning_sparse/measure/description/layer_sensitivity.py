@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.paired import bonett_price
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+MOST_SPARSITIES = 255  # counted in a byte for each connection
 TOGETHER = "all layers"  # no parameter has a blank in its name
 UNPRUNED = "no layer"
 
@@ -164,6 +165,7 @@ class _Pruning(NamedTuple):
     """All networks to be scored; ``outlives`` says of how many of the ascending sparsities each connection is alive at."""
 
     targets: Targets
+    originals: dict[str, Tensor]
     outlives: dict[str, Tensor]
     points: list[_Point]
 
@@ -172,7 +174,8 @@ class _Pruning(NamedTuple):
         points = [_Point(UNPRUNED, (), 0.0, 0)]
         points += [_Point(name, (name,), level, i) for name in targets for i, level in enumerate(levels)]
         points += [_Point(TOGETHER, tuple(targets), level, i) for i, level in enumerate(levels)]
-        return cls(targets, {name: _outlives(targets, name, levels, units) for name in targets}, points)
+        originals = {name: weight.detach().clone() for name, weight in targets.items()}
+        return cls(targets, originals, {name: _outlives(targets, name, levels, units) for name in targets}, points)
 
     def in_order(self, names: Sequence[str]) -> list[int]:
         """The places of the points, those of single layers in the order of ``names``, and those of all layers last."""
@@ -180,16 +183,20 @@ class _Pruning(NamedTuple):
         return sorted(range(1, len(self.points)), key=lambda i: rank.get(self.points[i].names, len(rank)))
 
     @contextmanager
-    def at(self, point: _Point) -> Iterator[bool]:
-        """Prune the network, restored bit for bit afterwards; whether that changed anything."""
-        saved = {name: self.targets[name].detach().clone() for name in point.names}
+    def at(self, point: _Point) -> Iterator[None]:
+        """Prune the network, restored bit for bit afterwards."""
         try:
-            for name in saved:
-                self.targets[name].data.masked_fill_(self.outlives[name] <= point.place, 0.0)
-            yield any(not torch.equal(self.targets[name], before) for name, before in saved.items())
+            for name in point.names:
+                alive = self.outlives[name] > point.place
+                torch.mul(self.originals[name], alive, out=self.targets[name].data)
+            yield
         finally:
-            for name, before in saved.items():
-                self.targets[name].data.copy_(before)
+            for name in point.names:
+                self.targets[name].data.copy_(self.originals[name])
+
+    def changes(self, point: _Point) -> bool:
+        """Whether any connection that dies is not zero already."""
+        return any(bool(self.originals[name][self.outlives[name] <= point.place].any()) for name in point.names)
 
     def sparsity(self, point: _Point) -> float:
         """The share of the connections of these layers that is dead."""
@@ -204,7 +211,7 @@ def _outlives(targets: Targets, name: str, levels: Sequence[float], units: Granu
     alone.inputs_first = targets.inputs_first & {name}
     (shape,) = (weight.shape for weight in outputs_first(alone).values())
     most = 1 - units.size(shape) / shape.numel()  # one connection, block or channel lives
-    found = torch.zeros(targets[name].shape, dtype=torch.int16, device=targets[name].device)
+    found = torch.zeros(targets[name].shape, dtype=torch.uint8, device=targets[name].device)
     for level in levels:
         found += allocate(alone, max(0.0, min(level, most)), "uniform", units)[name]
     return found
@@ -243,15 +250,16 @@ def _scores(
     """Whether each network is right on each image, and its cross-entropy there: (n, networks)."""
     right: list[Tensor] = []
     losses: list[Tensor] = []
+    changes = [pruning.changes(point) for point in pruning.points]
     with replay(classifier, pruning.targets) as passes:
         for pixels, truth in batches(batch_size, device_of(classifier), images, labels):
 
             def forward(pixels: Tensor = pixels) -> Tensor:
-                with fork_random_states(seed):
+                with fork_random_states(seed) if passes.draws else nullcontext():
                     return classifier(pixels.clone())  # type: ignore[no-any-return]
 
             def norms_of(place: int) -> None:
-                for buffer, average in zip(norms, averages[place] if averages else norms, strict=True):
+                for buffer, average in zip(norms, averages[place], strict=True) if averages else ():
                     buffer.copy_(average)
 
             norms_of(0)
@@ -263,9 +271,12 @@ def _scores(
             bar.update()
             for place in pruning.in_order(passes.latest_first()):
                 point = pruning.points[place]
-                with pruning.at(point) as changed:
-                    norms_of(place)
-                    outputs[place] = passes.run(point.names, forward) if changed else logits
+                if changes[place]:
+                    with pruning.at(point):
+                        norms_of(place)
+                        outputs[place] = passes.run(point.names, forward)
+                else:
+                    outputs[place] = logits
                 bar.update()
             table = torch.stack(
                 [outputs[place] for place in range(len(outputs))], 2
@@ -309,6 +320,8 @@ def _check_sparsities(sparsities: Sequence[float]) -> list[float]:
             f"sparsities={sparsities!r} is not a list of shares in (0, 1): write sparsities=[{example}]"
         )
     found = sorted({check_share(f"sparsities[{i}]", value, one_allowed=False) for i, value in enumerate(listed)})
+    if len(found) > MOST_SPARSITIES:
+        raise SparsityError(f"sparsities hold {len(found)} numbers: write at most {MOST_SPARSITIES}")
     if not found[0]:
         raise SparsityError(
             f"sparsities={sparsities!r} hold 0, the network as it is, which is measured in any case: leave it out"

@@ -121,7 +121,7 @@ def suggest_layer_rules(measured: Measured, tolerance: float | str = 0.01) -> Su
 
 def _slack(tolerance: float | str, whole: Record | None) -> float:
     """The tolerance as a number."""
-    if tolerance == "1se":
+    if isinstance(tolerance, str) and tolerance == "1se":
         if whole is None:
             raise SparsityError(
                 f"tolerance='1se' needs the accuracy of the unpruned network ({UNPRUNED} 0), which measured does not hold: "
