@@ -18,6 +18,7 @@ GROUPS = {
     "transfer": "default",
     "cost": "default",
     "vog": "default",
+    "layer_sensitivity": "default",
     "adversarial": "pgd",
     "data": "digits",
     "trainer": "default",
@@ -50,6 +51,7 @@ ON = {
     },
     "cost": {"cost": "default", "cost.images": 40},
     "vog": {"vog": "default", "vog.images": 20},
+    "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
     "adversarial": {"adversarial": "pgd"},
 }
 ODD = [
