@@ -124,17 +124,20 @@ def test_equal_to_pruning_a_copy(digits, granularity, how, batch_size):
     assert len(set(values(found, "accuracy").values())) > 3
 
 
-def test_a_residual_network_is_equal_to_masking_a_copy():
+@pytest.mark.parametrize("train_data", [None, some(16)], ids=["as trained", "anew"])
+def test_a_residual_network_is_equal_to_masking_a_copy(train_data):
     torch.manual_seed(0)
     net, data = resnet20((1, 8, 8), 4), some()
     recalibrate_batchnorm(net, data)
-    found = measure_sensitivity_of_layers(net, data, sparsities=[0.6], batch_size=5)
+    found = measure_sensitivity_of_layers(net, data, sparsities=[0.6], batch_size=5, train_data=train_data)
     differ = 0
     for name, weight in [*sparsifiable(net).items(), ("all layers", None)]:
         pruned = copy.deepcopy(net)
         weights = sparsifiable(pruned)
         for each in weights if weight is None else [name]:
             weights[each].data.mul_(allocate({each: weights[each]}, 0.6)[each])
+        if train_data is not None:
+            recalibrate_batchnorm(pruned, train_data)
         entropy = measure_accuracy(pruned, data, batch_size=5).records[1].value
         assert values(found, "cross_entropy")[f"{name} 0.6"] == pytest.approx(entropy, rel=1e-6)
         differ += entropy != values(found, "cross_entropy")["no layer 0"]
