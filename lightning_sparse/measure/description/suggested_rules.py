@@ -59,8 +59,8 @@ def suggest_layer_rules(measured: Measured, tolerance: float | str = 0.01) -> Su
     left evenly, which is what they bear.
 
     It is a starting point and no promise: all layers together lose more than any of them alone, and training repairs much of
-    it. As measured (docs/measurement.md), a network pruned in one go does better with such rules than with ``"uniform"``, and
-    worse than with ``"global"`` or ``"erk"``; after gradual pruning they were no better than any of these. Compare.
+    it. As measured (docs/measurement.md), such rules are better than ``"uniform"`` where that fails, and no better than
+    ``"global"`` or ``"erk"`` at the same sparsity. Compare.
 
     Args:
         measured: what :func:`~lightning_sparse.measure.measure_sensitivity_of_layers` returned.
