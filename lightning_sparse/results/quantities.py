@@ -140,6 +140,15 @@ QUANTITIES = (
     Quantity("vog_rank_stability", limits=EITHER),
     Quantity("transfer_accuracy", "", "", "higher", "", SHARE, same_images=True),
     Quantity("trust_"),
+    Quantity("sensitivity_accuracy", "accuracy, one layer pruned", "", "higher", "%", SHARE, same_images=True),
+    Quantity("sensitivity_accuracy_change", "accuracy, one layer pruned, less unpruned",
+        "Accuracy when one layer alone is pruned, without training, less that of the unpruned network on the same images. "
+        "What several layers lose together is another number.",
+        "higher", "points", EITHER, same_images=True),
+    Quantity("sensitivity_cross_entropy", "cross-entropy, one layer pruned", "", "lower", "", POSITIVE, same_images=True),
+    Quantity("sensitivity_cross_entropy_change", "cross-entropy, one layer pruned, less unpruned", "", "lower",
+        same_images=True),
+    Quantity("sensitivity_connections", "connections of the layer", "", "", "count", POSITIVE),
     Quantity("cost_bits", "bits, all",
         "Length of a code of the network and of the training labels given the network, in bits. It ranks networks of one "
         "architecture.",

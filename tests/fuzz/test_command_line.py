@@ -19,6 +19,7 @@ GROUPS = {
     "cost": "default",
     "vog": "default",
     "latency": "default",
+    "layer_sensitivity": "default",
     "adversarial": "pgd",
     "data": "digits",
     "trainer": "default",
@@ -52,6 +53,7 @@ ON = {
     "cost": {"cost": "default", "cost.images": 40},
     "vog": {"vog": "default", "vog.images": 20},
     "latency": {"latency": "default", "latency.batch_sizes": "[2]", "latency.seconds": 0.01, "export": "[bf16]"},
+    "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
     "adversarial": {"adversarial": "pgd"},
 }
 ODD = [

@@ -45,6 +45,12 @@ def packed():
     return "written.packed"
 
 
+def sensitivity():
+    from lightning_sparse.measure import measure_sensitivity_of_layers
+
+    return measure_sensitivity_of_layers(net(), pair(), sparsities=[0.5])
+
+
 def optimizer(model):
     return torch.optim.SGD(model.parameters(), 0.1)
 
@@ -229,6 +235,7 @@ FUNCTIONS = {
     },
     "needs_gradient": lambda: {"score": lambda layer: layer.weight},
     "of_network": lambda: {"score": lambda network: network},
+    "plot_layer_sensitivity": lambda: {"measured": sensitivity()},
     "plot_schedule": lambda: {"schedule": Curve(0.5), "total_steps": 100},
     "schedule_table": lambda: {"schedule": Recipe(Curve(0.5)), "total_steps": 100, "most": 5},
     "sparsifiable": lambda: {"model": net(), "include": None, "exclude": None},
@@ -350,6 +357,17 @@ FUNCTIONS = {
         "batch_size": 8,
         "seed": 0,
     },
+    "measure.measure_sensitivity_of_layers": lambda: {
+        "model": net(),
+        "data": pair(),
+        "sparsities": [0.5],
+        "granularity": "weights",
+        "include": None,
+        "exclude": None,
+        "train_data": pair(),
+        "batch_size": 8,
+        "seed": 0,
+    },
     "measure.measure_shift_consistency": lambda: {
         "model": net(),
         "data": pair(),
@@ -399,6 +417,7 @@ FUNCTIONS = {
     "measure.records_over": lambda: {"arrays": measured(), "keep": None, "models": 1},
     "measure.same_images": lambda: {"several": [measured(), measured()]},
     "measure.storage_formats": lambda: {"model": net(), "masks": None},
+    "measure.suggest_layer_rules": lambda: {"measured": sensitivity(), "tolerance": 1.0},
     "measure.top_agreement": lambda: {"maps_a": maps(), "maps_b": maps(seed=1), "seed": 0},
     "measure.true_class_gradients": lambda: {"model": net(), "images": images(), "labels": labels(), "batch_size": 8},
     "measure.vog_overlap": lambda: {"vog": np.random.default_rng(0).random(8), "forgotten": np.arange(8) < 3},

@@ -14,7 +14,7 @@ from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
-_MAY_MISS = ("saliency", "stability", "cost", "latency")  # then they are off
+_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity")  # then they are off
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
 
 
