@@ -50,8 +50,51 @@ def bf16(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -
     return Exported(bytes_of(rounded), rounded, "dense, weights and activations in bfloat16")
 
 
+def onnx(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -> Exported:
+    """An ONNX file, which ONNX Runtime runs on as many threads as torch has."""
+    from torch import nn
+
+    from lightning_sparse import export
+    from lightning_sparse.export.onnx import run_of
+
+    file = export.to_onnx(model, example, folder / "model.onnx")
+    session = nn.Module()
+    session.forward = run_of(file.path)
+    return Exported(file.bytes, session, f"ONNX file, outputs within {file.difference:.1e} of the largest")
+
+
+def packed(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -> Exported:
+    """A file of masks and values, entropy coded, exact to the bit."""
+    from lightning_sparse import export
+
+    path = folder / "model.packed"
+    export.save_packed(model, masks, path)
+    return Exported(path.stat().st_size, says="packed file, exact to the bit")
+
+
+def shrink(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -> Exported:
+    """Without the units that carry nothing."""
+    from lightning_sparse import export
+
+    shrunk = export.shrink(model, example)
+    return Exported(bytes_of(shrunk.model), shrunk.model, "units that carry nothing removed")
+
+
+def sparsify(model: nn.Module, masks: Masks | None, example: Tensor, folder: Path) -> Exported:
+    """Linear layers sparse where that is faster on the largest batch."""
+    from lightning_sparse import export
+
+    found = export.sparsify(model, example)
+    forms = ", ".join(f"{layer.name} {layer.form}" for layer in found.layers)
+    return Exported(bytes_of(found.model), found.model, f"linear layers by timing: {forms}")
+
+
 FORMS: dict[str, Form] = {
     "bf16": bf16,
+    "onnx": onnx,
+    "packed": packed,
+    "shrink": shrink,
+    "sparsify": sparsify,
 }
 """By the name that the setting ``export`` and the rows have. A form gets the model, its masks (None for a dense one), the
 largest batch that is timed and the job's folder, where its file is kept; it leaves the model as it was."""

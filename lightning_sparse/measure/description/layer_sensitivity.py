@@ -17,7 +17,8 @@ from tqdm import tqdm
 from lightning_sparse.anatomy.isolation import device_of, fork_random_states, untouched
 from lightning_sparse.anatomy.parameters import Targets, outputs_first, sparsifiable
 from lightning_sparse.anatomy.replay import replay
-from lightning_sparse.engine.granularity import Granularity, parse_granularity
+from lightning_sparse.engine.granularities import parse_granularity
+from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.engine.update import allocate
 from lightning_sparse.errors import SparsityError, as_list, check_count, check_seed, check_share
 from lightning_sparse.measure.batchnorm import batchnorm_in_words, recalibrate_batchnorm
