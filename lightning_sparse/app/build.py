@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.checkpoints import read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.results.jobs import Job
 
 
@@ -74,8 +76,15 @@ def stored_model(job: Job, checkpoint: Path | None = None) -> LightningModule:
     """
     model = build_model(_stored_config(job))
     # We wrote it ourselves, and a module's hyperparameters may be of any type.
-    model.load_state_dict(read_checkpoint(checkpoint or job.checkpoint, trusted=True)["state_dict"])
+    load_weights(model, read_checkpoint(checkpoint or job.checkpoint, trusted=True)["state_dict"])
     return model
+
+
+def load_weights(model: LightningModule, state: Mapping[str, Any]) -> None:
+    """Load a state dict, that of a narrower network too, which the callback Shrink has left."""
+    with suppress(SparsityError):  # torch says what does not fit
+        narrow_to(model, state)
+    model.load_state_dict(state)
 
 
 def stored_masks(checkpoint: Path) -> Masks | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
 
+BATCH = 128
+
 if TYPE_CHECKING:
     from lightning_sparse.engine.masks import Masks
     from lightning_sparse.results.jobs import Job
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trained = _trained(Path(given.checkpoint))
         folder = Path(given.to) if given.to else trained.job.folder
         print(_table(list(_rows(trained, folder, given))))
+        if given.time:
+            print(_times(trained))
     except (SparsityError, OSError) as error:
         print(f"lightning-sparse-export: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND",
         help="how numbers are kept: float32 (exactly, the default), bfloat16, or int8 to int2 for the weights",
     )
+    parser.add_argument("--shrink", action="store_true", help="also without the units that carry nothing, packed")
+    parser.add_argument("--onnx", action="store_true", help="also network.onnx, checked against the network")
+    parser.add_argument("--time", action="store_true", help="also time every form beside the dense network")
     return parser
 
 
@@ -75,6 +82,28 @@ def _rows(trained: _Trained, folder: Path, given: argparse.Namespace) -> Iterato
     yield _dense(trained)
     yield _checkpoint(trained)
     yield _packed(trained, folder, given.values)
+    if given.shrink:
+        yield _shrunk(trained, folder, given.values)
+    if given.onnx:
+        yield _onnx(trained, folder)
+
+
+def _times(trained: _Trained) -> str:
+    from lightning_sparse.export import finalise
+
+    found = finalise(trained.model, None, _example(trained))
+    return f"\nbatches of {BATCH}, on this machine:\n{found.table()}"
+
+
+def _example(trained: _Trained) -> Any:
+    """Noise in the shape of the data: what is fastest does not depend on the pixels."""
+    import torch
+
+    from lightning_sparse.anatomy.isolation import fork_random_states
+    from lightning_sparse.app.build import stored_data
+
+    with fork_random_states(0):
+        return torch.rand(BATCH, *stored_data(trained.job).shape)
 
 
 def _dense(trained: _Trained) -> _Row:
@@ -94,6 +123,21 @@ def _packed(trained: _Trained, folder: Path, values: str) -> _Row:
     path = folder / "network.packed"
     save_packed(trained.model, trained.masks, path, values=values)
     return _Row(f"packed, {values}", path.stat().st_size, path)
+
+
+def _shrunk(trained: _Trained, folder: Path, values: str) -> _Row:
+    from lightning_sparse.export import save_packed, shrink
+
+    path, small = folder / "shrunk.packed", shrink(trained.model, _example(trained)[:2], fold=False)
+    save_packed(small.model, None, path, values=values)
+    return _Row(f"shrunk and packed, {values}", path.stat().st_size, path)
+
+
+def _onnx(trained: _Trained, folder: Path) -> _Row:
+    from lightning_sparse.export import to_onnx
+
+    file = to_onnx(trained.model, _example(trained)[:2], folder / "network.onnx")
+    return _Row("ONNX, dense", file.bytes, file.path)
 
 
 def _table(rows: list[_Row]) -> str:

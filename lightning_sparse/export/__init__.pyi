@@ -1,4 +1,6 @@
 from .exported_program import to_exported_program as to_exported_program
+from .finalise import Finalised as Finalised
+from .finalise import finalise as finalise
 from .narrow import narrow_to as narrow_to
 from .onnx import OnnxFile as OnnxFile
 from .onnx import to_onnx as to_onnx

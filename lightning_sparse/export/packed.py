@@ -16,6 +16,8 @@ from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.parameters import names_of
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.export.example import copied
+from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.export.packed_file import CODES, Packed, check_path, read_packed, undecodable, write_packed
 from lightning_sparse.export.packed_parts import decode_part, encode_part, name_of, tensor_of, words_of
 from lightning_sparse.extras import need
@@ -99,7 +101,9 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
 
     Args:
         path: of the file.
-        model: a module with the same names, shapes and types in its ``state_dict``.
+        model: a module with the same names, shapes and types in its ``state_dict``. The file of a network that
+            :func:`~lightning_sparse.export.shrink` made (with ``fold=False``, which adds no bias) or the callback
+            :class:`~lightning_sparse.Shrink` makes the layers of a wider model as narrow.
 
     Returns:
         The masks of the sparse weights.
@@ -116,7 +120,13 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
     check_module(model)
     path = check_path(path)
     need("constriction")
-    packed, (state, same) = read_packed(path), _state(model)
+    packed = read_packed(path)
+    narrower = _narrower(packed, _state(model)[0])
+    like = model
+    if narrower:
+        like = copied(model)  # the model changes only when everything has been read
+        narrow_to(like, narrower)
+    state, same = _state(like)
     state |= {name: state[owner] for name, owner in same.items()}
     _check_fits(path, packed, state)
     tensors: dict[str, Tensor] = {}
@@ -138,6 +148,8 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
         raise undecodable(path, packed)
     tensors |= {name: tensors[owner] for name, owner in packed.same.items()}
     _check_tied(tensors, same)
+    if narrower:
+        narrow_to(model, narrower)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -145,12 +157,17 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
     return Masks(masks, {name: state[name].element_size() for name in masks})
 
 
-def _check_fits(path: Path, packed: Packed, state: Mapping[str, Tensor]) -> None:
-    """Raise a SparsityError unless a file has the names, shapes and types of a model's state.
+def _narrower(packed: Packed, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The shapes of a file whose layers are narrower than the model's, as tensors without content; otherwise nothing."""
+    there = {name: torch.empty(shape, device="meta") for name, (shape, _) in packed.tensors().items()}
+    if there.keys() != state.keys() or any(value.dim() != state[name].dim() for name, value in there.items()):
+        return {}
+    pairs = [(a, b) for name, value in there.items() for a, b in zip(value.shape, state[name].shape, strict=True)]
+    return there if all(a <= b for a, b in pairs) and any(a < b for a, b in pairs) else {}
 
-    This is where a network whose layers were narrowed is told from one of another architecture: whoever narrows the model
-    to the shapes of the file does it before.
-    """
+
+def _check_fits(path: Path, packed: Packed, state: Mapping[str, Tensor]) -> None:
+    """Raise a SparsityError unless a file has the names, shapes and types of a model's state."""
     there = packed.tensors()
     here = {name: (list(tensor.shape), name_of(tensor.dtype)) for name, tensor in state.items()}
     if there.keys() != here.keys():
@@ -162,11 +179,9 @@ def _check_fits(path: Path, packed: Packed, state: Mapping[str, Tensor]) -> None
     for name, (shape, dtype) in there.items():
         mine, kind = here[name]
         if shape != mine:
-            narrower = len(shape) == len(mine) and all(a <= b for a, b in zip(shape, mine, strict=True))
-            what = "of a narrower network, such as a shrunk one" if narrower else "of another architecture"
             raise SparsityError(
-                f"path={str(path)!r} is {what}: {name!r} has shape {shape} in the file and {mine} in the model; give a "
-                "model with the layers of the one that was saved"
+                f"path={str(path)!r} is of another architecture: {name!r} has shape {shape} in the file and {mine} in the "
+                "model; give a model with the layers of the one that was saved"
             )
         if dtype != kind:
             raise SparsityError(

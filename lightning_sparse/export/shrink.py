@@ -18,7 +18,7 @@ from lightning_sparse.anatomy.channel_groups import call, channel_groups
 from lightning_sparse.anatomy.isolation import as_it_was, untouched
 from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, check_flag
 from lightning_sparse.export.narrow import kept, narrow
 from lightning_sparse.export.removable import Removable, removable
 from lightning_sparse.export.text_table import text_table
@@ -74,7 +74,7 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
     weights are zero), through Linear layers, convolutions (grouped, depthwise and transposed ones too), BatchNorm, sums,
     concatenations, embeddings and timm's attention. Constants, such as a BatchNorm's shift behind a dead channel, are folded
     into the biases of what reads them. Channels that a sum ties together go only together: train with
-    ``granularity="tied channels"`` to make them die so.
+    ``granularity="tied_channels"`` to make them die so.
 
     The inputs and outputs of the network keep their number. What is zero but in no dead unit stays: for the speed of single
     zeros see :func:`~lightning_sparse.export.sparsify`.
@@ -109,6 +109,7 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
         total     60             20             0.000  0.000
     """
     check_module(model)
+    check_flag("fold", fold)
     return _shrunk(model, example, fold)
 
 

@@ -19,7 +19,7 @@ from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.export.example import as_arguments, copied, of_size, works
 from lightning_sparse.export.same_outputs import Run
 from lightning_sparse.export.sparse_linear import DTYPES, CSRLinear
-from lightning_sparse.export.timing import race, speedup
+from lightning_sparse.export.timing import check_seconds, race, speedup
 
 SLOWEST = 1.0  # times as fast as dense: below that, layers go back to dense
 _GAIN = 1.03  # what a layer must gain on its own: less is within the noise
@@ -134,8 +134,7 @@ def sparsify(
     check_module(model)
     arguments = as_arguments(example)
     size = len(arguments[0]) if batch_size is None else check_count("batch_size", batch_size, write=128)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
-        raise SparsityError(f"seconds={seconds!r} is not a number above 0 and up to 3600: write seconds=2")
+    check_seconds(seconds)
     if is_compiled(model):
         raise SparsityError("model is compiled, and its layers cannot be replaced: give the module that was compiled")
     device = device_of(model)

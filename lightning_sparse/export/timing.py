@@ -9,8 +9,22 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from lightning_sparse.errors import SparsityError
+
 _SHORTEST = 2e-4  # seconds: what takes less is called several times between two looks at the clock
 _FEWEST = 7  # rounds, however long they take
+
+
+def check_seconds(seconds: object) -> None:
+    """Raise a SparsityError unless it is a time, in seconds, that timing may take.
+
+    Example:
+        >>> check_seconds(0)
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: seconds=0 is not a number above 0 and up to 3600: write seconds=2
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
+        raise SparsityError(f"seconds={seconds!r} is not a number above 0 and up to 3600: write seconds=2")
 
 
 def race(

@@ -125,3 +125,20 @@ def test_help_is_fast():
 def test_the_command_is_installed(root):
     scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["lightning-sparse-export"] == "lightning_sparse.app.export_command:main"
+
+
+def test_all_forms_are_written_checked_and_timed(sweep, capsys):
+    folder = one(sweep, "gradual_pruning*")
+    main([str(folder), "--shrink", "--onnx", "--time", "--values", "bfloat16"])
+    said = capsys.readouterr().out
+    for what, name in (("shrunk and packed, bfloat16", "shrunk.packed"), ("ONNX, dense", "network.onnx")):
+        assert re.search(rf"{what} +{(folder / name).stat().st_size:,} ", said)
+    assert re.search(r"(?m)^(dense|shrunk|sparse|shrunk and sparse) +[\d.]+ +[\d.]+  chosen$", said)
+    assert "dense again (noise)" in said
+    job = read_job(folder / "job.json")
+    trained, small = stored_model(job), stored_model(job)
+    load_packed(folder / "shrunk.packed", small)
+    images = torch.rand(5, 1, 8, 8)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in trained.parameters())
+    trained.eval(), small.eval()
+    assert torch.allclose(trained(images), small(images), atol=0.05)  # values of eight bits
