@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.attention_heads import head_groups, is_attention
 from lightning_sparse.anatomy.channel_group import ChannelGroup, Member, Role
+from lightning_sparse.anatomy.channel_width import width
+from lightning_sparse.anatomy.first_tensor import tensors_in
 from lightning_sparse.anatomy.isolation import as_it_was
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
@@ -62,26 +66,101 @@ def channel_groups(model: nn.Module, example: Any, forward: Callable[[Any, Any],
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)  # it follows gradients, also through frozen layers
         try:
-            graph = pruning.DependencyGraph().build_dependency(model, example, forward_fn=forward, verbose=False)
-            found = list(graph.get_all_groups(root_module_types=_ROOTS))
+            graph = pruning.DependencyGraph().build_dependency(
+                model, example, forward_fn=forward, output_transform=_followed, verbose=False
+            )
+            found = list(_all_groups(graph))
         except Exception as error:
             raise SparsityError(
-                f"torch-pruning could not follow the channels of {type(model).__name__} ({type(error).__name__}: {error}): "
-                "check that the model runs on the example with gradients; channels cannot be removed from it otherwise"
+                f"torch-pruning could not follow the channels of {type(model).__name__}{_near(model, error)} "
+                f"({type(error).__name__}: {error}): give a child of the model that it can follow"
             ) from error
     # torch-pruning takes the product of queries and keys for elementwise.
     heads, attentions = list(head_groups(model)), [f"{n}.qkv" for n, m in model.named_modules() if is_attention(m)]
     order = {id(module): index for index, module in enumerate(model.modules())}
-    found.sort(key=lambda items: order.get(id(items[0].dep.target.module), 0))  # it goes from the output to the input
-    groups = [_group(model, graph, items) for items in found]
+    found.sort(key=lambda pair: order.get(id(pair[0]), 0))  # it goes from the output to the input
+    groups = [
+        _lost(model, root, items) if isinstance(items, Exception) else _group(model, graph, items)
+        for root, items in found
+    ]
     others = [group for group in groups if not any(m.name in attentions and m.role != "reads" for m in group.members)]
     return _apart(others) + heads
+
+
+def _followed(outputs: Any) -> list[Any]:
+    """The outputs that depend on a parameter."""
+    return [output for output in tensors_in(outputs) if output.grad_fn is not None]
+
+
+def _all_groups(graph: Any) -> Iterator[tuple[Any, Any]]:
+    """Its ``get_all_groups``, with the exception in place of a group that it cannot follow."""
+    done: set[int] = set()
+    steps = _Countdown()
+    for node in graph.module2node.values():
+        node.dependencies = _Counted(node.dependencies, steps)
+    for root in list(graph.module2node):
+        if isinstance(root, _ROOTS) and id(root) not in done:
+            pruner = graph.get_pruner_of_module(root)
+            steps.left = 50 * len(graph.module2node)  # DenseNet needs 3 a node
+            try:
+                channels = list(range(pruner.get_out_channels(root)))
+                items = graph.get_pruning_group(root, pruner.prune_out_channels, channels)
+            except Exception as error:
+                if isinstance(root, _WRITES):
+                    yield root, error
+                continue
+            done |= {id(item.dep.target.module) for item in items if graph.is_out_channel_pruning_fn(item.dep.handler)}
+            yield root, items
+
+
+@dataclass
+class _Countdown:
+    """Steps left to a search."""
+
+    left: int = 0
+
+
+class _Counted(list[Any]):
+    """What hangs on a node, for a search that ends where torch-pruning would go in circles for ever."""
+
+    def __init__(self, dependencies: Any, steps: _Countdown) -> None:
+        super().__init__(dependencies)
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        self.steps.left -= 1
+        if self.steps.left < 0:
+            raise RecursionError("it goes in circles")
+        return super().__iter__()
+
+
+def _lost(model: nn.Module, root: Any, error: Exception) -> ChannelGroup:
+    name = next(name for name, module in model.named_modules() if module is root)
+    every = torch.arange(width(model, name, "outputs"))
+    reason = f"torch-pruning cannot follow what {name!r} writes ({type(error).__name__}: {error})"
+    return ChannelGroup(len(every), (Member(name, "writes", every, every),), reason)
+
+
+def _near(model: nn.Module, error: Exception) -> str:
+    """The layer whose output torch-pruning was following when it failed, in words."""
+    names = {id(module): name for name, module in model.named_modules() if name}
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        nodes = [value for value in frame.f_locals.values() if hasattr(value, "grad_fn") and hasattr(value, "inputs")]
+        seen: set[int] = set()
+        while nodes:
+            node = nodes.pop(0)
+            if id(node.module) in names:
+                return f" behind {names[id(node.module)]!r}"
+            if id(node) not in seen:
+                nodes += node.inputs
+            seen.add(id(node))
+    return ""
 
 
 _ROOTS = (_ConvNd, nn.Linear, nn.Embedding, nn.LSTM)
 _WRITES = (_ConvNd, nn.Linear, nn.Embedding)
 _READS = (_ConvNd, nn.Linear, nn.LSTM)
-_EACH = (_BatchNorm, nn.PReLU, nn.Parameter)
+_EACH = (_NormBase, nn.PReLU, nn.Parameter)
 
 
 def _group(model: nn.Module, graph: Any, items: Any) -> ChannelGroup:
@@ -96,6 +175,8 @@ def _group(model: nn.Module, graph: Any, items: Any) -> ChannelGroup:
             if type(module).__name__ == "_OutputOp":
                 obstacles.append("the network gives it out")
             continue  # an operation without weights
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            continue  # one slope for all channels
         name, role = names[id(module)], _role(module, out)
         if role is None:
             obstacles.append(f"{name!r} ({type(module).__name__}) mixes its channels")
@@ -111,10 +192,17 @@ def _group(model: nn.Module, graph: Any, items: Any) -> ChannelGroup:
         for (name, role), pairs in found.items()
         if (places := sorted(set(pairs)))
     )
-    if not any(member.role == "reads" for member in members):
+    if misfits := [m.name for m in members if int(m.channels.max()) >= _width(model, m)]:
+        obstacles.insert(0, f"torch-pruning does not know how {misfits[0]!r} takes its channels")
+        members = tuple(member for member in members if member.role == "writes" and member.name not in misfits)
+    if not misfits and not any(member.role == "reads" for member in members):
         obstacles.append("nothing in the network reads it: it is an output")
     size = 1 + max((int(member.slots.max()) for member in members), default=-1)
     return ChannelGroup(size, members, "; ".join(dict.fromkeys(obstacles)))
+
+
+def _width(model: nn.Module, member: Member) -> int:
+    return width(model, member.name, "inputs" if member.role == "reads" else "outputs")
 
 
 def _role(module: Any, out: bool) -> Role | None:

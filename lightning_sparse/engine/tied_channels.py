@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
@@ -180,14 +180,14 @@ def _ties(model: nn.Module, group: ChannelGroup, parameters: Mapping[str, Tensor
             if value is not None
         }
         for name, value in kept.items():
-            if name.endswith("weight") and not isinstance(module, _BatchNorm | nn.PReLU):
+            if name.endswith("weight") and not isinstance(module, _NormBase | nn.PReLU):
                 if name not in parameters:
                     return  # it stays, and so must the others
                 axis = 1 if (isinstance(module, _ConvNd) and module.transposed and not is_depthwise(module)) else 0
                 axis = 1 if isinstance(module, nn.Embedding) else axis
                 weights.append(Place(name, axis, member.slots, member.channels))
                 sizes.index_add_(0, member.slots, torch.full_like(member.slots, value.numel() // value.shape[axis]))
-            elif isinstance(module, _BatchNorm) or name.endswith("bias"):
+            elif isinstance(module, _NormBase) or name.endswith("bias"):
                 vectors.append(Place(name, 0, member.slots, member.channels))
     for size in sorted(set(sizes.tolist())):
         chosen = sizes == size

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.attention_heads import is_attention
 from lightning_sparse.anatomy.channel_group import ChannelGroup
+from lightning_sparse.anatomy.channel_width import axis_of, find, width
 from lightning_sparse.anatomy.modules import check_module, check_tensors
 from lightning_sparse.errors import SparsityError
 
@@ -48,26 +49,6 @@ def kept(groups: Iterable[tuple[ChannelGroup, Tensor]], model: nn.Module) -> dic
     return found
 
 
-def width(model: nn.Module, name: str, side: str) -> int:
-    """How many inputs or outputs a layer has, or a parameter that stands by itself."""
-    module: Any = _find(model, name)
-    if isinstance(module, nn.Parameter):
-        return module.shape[_axis(module)]
-    if isinstance(module, _BatchNorm):
-        return module.num_features
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters
-    if isinstance(module, nn.Embedding):
-        return module.embedding_dim
-    if isinstance(module, nn.LSTM):
-        return module.input_size
-    if is_attention(module):
-        return int(module.num_heads)
-    if isinstance(module, _ConvNd):
-        return module.in_channels if side == "inputs" else module.out_channels
-    return int(module.in_features if side == "inputs" else module.out_features)
-
-
 def narrow(model: nn.Module, keep: Mapping[str, Kept]) -> dict[str, Any]:
     """Keep only these inputs and outputs, in place.
 
@@ -77,9 +58,9 @@ def narrow(model: nn.Module, keep: Mapping[str, Kept]) -> dict[str, Any]:
     """
     how: dict[str, Any] = {}
     for name, layer in keep.items():
-        module: Any = _find(model, name)
+        module: Any = find(model, name)
         if isinstance(module, nn.Parameter):
-            how[name] = _Select(_axis(module), _indices(layer.outputs))
+            how[name] = _Select(axis_of(module), _indices(layer.outputs))
         elif is_attention(module):
             module.num_heads = len(_indices(layer.outputs))
             module.attn_dim = module.num_heads * module.head_dim
@@ -141,7 +122,7 @@ def narrow_to(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _say_widths(module: Any) -> None:
     """Set the numbers of inputs and outputs that a layer keeps as attributes, from the shape of its weight."""
     weight = module._parameters.get("weight")
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _NormBase):
         known: list[Tensor] = [tensor for tensor in (weight, module.running_mean) if tensor is not None]
         module.num_features = len(known[0]) if known else module.num_features
     elif isinstance(module, nn.PReLU):
@@ -163,18 +144,6 @@ def _say_widths(module: Any) -> None:
             module.in_channels, module.out_channels = first, second * module.groups
         else:
             module.in_channels, module.out_channels = second * module.groups, first
-
-
-def _find(model: nn.Module, name: str) -> Any:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return model.get_parameter(name)
-
-
-def _axis(parameter: Tensor) -> int:
-    """The axis of the channels of a parameter that stands by itself: the last one with more than one entry."""
-    return max(axis for axis, size in enumerate(parameter.shape) if size > 1)
 
 
 def _indices(keep: Any) -> Tensor:
@@ -226,9 +195,9 @@ def _cuts(module: Any, layer: Kept) -> dict[str, Any]:
     if layer.outputs is not None:
         indices = _indices(layer.outputs)
         leaves = ("bias", "weight", "running_mean", "running_var")
-        if isinstance(module, _BatchNorm | nn.PReLU):
+        if isinstance(module, _NormBase | nn.PReLU):
             vectors = {leaf: _Select(0, indices) for leaf in leaves if getattr(module, leaf, None) is not None}
-            setattr(module, "num_features" if isinstance(module, _BatchNorm) else "num_parameters", len(indices))
+            setattr(module, "num_features" if isinstance(module, _NormBase) else "num_parameters", len(indices))
             return vectors
         if isinstance(module, nn.Embedding):
             module.embedding_dim = len(indices)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup, Member
 from lightning_sparse.anatomy.channel_groups import call, is_depthwise
+
+Slots = list[Tensor]  # by group, boolean
 
 
 @dataclass
@@ -23,12 +28,14 @@ class Removable:
         constants: by name of a layer that reads: the constant of each of its inputs, 0 where it is none.
         dead: by group, how many slots carry nothing, whether they can go or not.
         why: by group, why dead slots stay, where some do.
+        moved: by name of a layer that writes: which of its outputs depend on the input.
     """
 
-    gone: list[Tensor]
+    gone: Slots
     constants: dict[str, Tensor] = field(default_factory=dict)
     dead: list[int] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
+    moved: dict[str, Tensor] = field(default_factory=dict)
 
 
 def removable(
@@ -41,9 +48,10 @@ def removable(
 ) -> Removable:
     """Find the slots that can be removed so that the outputs stay as they are.
 
-    A slot is *constant* if whatever writes it has no weight on anything that depends on the input; its values are then read
-    off a forward pass, where BatchNorm's shift and activations have been at them, and can be folded into the biases of what
-    reads it. It is *unread* if whatever reads it has no weight on it. Both spread: a unit that reads only constants is
+    A slot is *constant* if whatever writes it has no weight on anything that depends on the input, or if a depthwise kernel
+    or a norm's weight of zero silences it and noise put into it does not come out anywhere else. Its values are then
+    read off a forward pass, where BatchNorm's shift and activations have been at them, and can be folded into the biases of
+    what reads it. It is *unread* if whatever reads it has no weight on it. Both spread: a unit that reads only constants is
     constant, and what only unread units read is unread.
 
     Args:
@@ -53,102 +61,178 @@ def removable(
         fold: whether a constant that is not zero may go.
         forward: how the model is run on an example.
     """
-    modules, members = dict(model.named_modules()), [m for group in groups for m in group.members]
-    layers = {m.name: modules[m.name] for m in members if m.role != "each" or is_depthwise(modules.get(m.name))}
-    links = {name: _links(layer) for name, layer in layers.items() if not is_depthwise(layer)}
-    constant = _constant(groups, links, layers)
-    values = _values(model, groups, constant, links, examples, forward)
-    foldable, why = [], []
-    for group, slots in zip(groups, constant, strict=True):
-        fits, reason = _foldable(group, slots, values, layers, fold)
-        foldable.append(fits & (not group.obstacle))
-        why.append(group.obstacle or reason)
+    modules = dict(model.named_modules())
+    layers = {m.name: modules[m.name] for group in groups for m in group.members if m.name in modules}
+    links = {m.name: _links(layers[m.name]) for group in groups for m in group.members if m.role != "each"}
+    silenced = _silenced(groups, layers)
+    constant, moved = _constant(groups, links, silenced)
+    with noise_in(model, groups, silenced, moved):
+        values = _values(model, groups, constant, partial(forward, model), examples)
+    _with_another_way(groups, constant, silenced, values)
+    reasons: list[list[str]] = [[group.obstacle] if group.obstacle else [] for group in groups]
+    foldable = [
+        _foldable(group, slots, values, layers, fold, why)
+        for group, slots, why in zip(groups, constant, reasons, strict=True)
+    ]
     unread = _unread(groups, links, foldable)
     dead = [int((slots | unheard).sum()) for slots, unheard in zip(constant, unread, strict=True)]
-    gone = _possible(layers, groups, links, foldable, unread)
-    return Removable(gone, {n: torch.nan_to_num(value) for n, (value, _) in values.items()}, dead, why)
+    gone = _possible(layers, groups, links, foldable, unread, reasons)
+    constants = {name: torch.nan_to_num(value) for name, (value, _) in values.items()}
+    return Removable(gone, constants, dead, ["; ".join(dict.fromkeys(why)) for why in reasons], moved)
 
 
-def _links(layer: Any) -> Any:
-    """Which input has a weight to which output: boolean, shape (outputs, inputs)."""
+@contextmanager
+def noise_in(
+    model: nn.Module, groups: Sequence[ChannelGroup], slots: Sequence[Tensor], moved: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Let what writes into these slots, and depends on the input, write noise instead, as large as its largest output."""
+    handles, source = [], torch.Generator().manual_seed(0)  # of its own: a model may draw random numbers
+
+    def disturb(channels: Tensor, module: Any, args: Any, given: Tensor) -> Tensor:
+        disturbed = given.clone()
+        rows = disturbed.movedim(channel_axis(module, given), 0)
+        noise = torch.randn(rows[channels].shape, generator=source).to(given)
+        rows[channels] = noise * (1 + given.detach().abs().max() if given.numel() else 1)
+        return disturbed
+
+    for group, noisy in zip(groups, slots, strict=True):
+        for member in group.having("writes"):
+            channels = member.channels[noisy[member.slots] & moved[member.name][member.channels]]
+            if len(channels):
+                hook = partial(disturb, channels)
+                handles.append(model.get_submodule(member.name).register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def channel_axis(module: Any, tensor: Tensor) -> int:
+    """The axis of the channels in what a layer reads or writes; a convolution takes one image without a batch too."""
+    if not isinstance(module, _ConvNd):
+        return -1
+    return 1 if tensor.dim() == module.weight.dim() else 0
+
+
+def _links(layer: Any) -> Tensor:
+    """Which input has a weight to which output: 0 or 1, shape (outputs, inputs)."""
     if isinstance(layer, nn.LSTM):
-        weights = [w.detach() for n, w in layer.named_parameters() if n.startswith("weight_ih_l0")]
-        return (torch.cat(weights) != 0).cpu()
-    weight = layer.weight.detach()
-    if isinstance(layer, nn.Embedding):
-        return (weight != 0).any(0)[:, None].cpu()
-    if not isinstance(layer, _ConvNd):
-        return (weight != 0).cpu()
-    parts = (weight != 0).flatten(2).any(2).unflatten(0, (layer.groups, -1))
-    blocks = [part.mT if layer.transposed else part for part in parts]
-    return torch.block_diag(*blocks).bool().cpu()  # type: ignore[no-untyped-call]
+        weight = torch.cat([w.detach() for n, w in layer.named_parameters() if n.startswith("weight_ih_l0")])
+    elif isinstance(layer, nn.Embedding):
+        weight = layer.weight.detach().mT.abs().amax(1, keepdim=True)
+    elif isinstance(layer, _ConvNd):
+        largest = layer.weight.detach().flatten(2).abs().amax(2)
+        parts = largest.view(layer.groups, -1, largest.shape[1])
+        blocks = [part.mT if layer.transposed else part for part in parts]
+        weight = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    else:
+        weight = layer.weight.detach()
+    return (weight != 0).cpu().view(torch.uint8)
 
 
-def _constant(groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], layers: Mapping[str, Any]) -> list[Tensor]:
+def _linked(links: Tensor, ends: Tensor, axis: int) -> Tensor:
+    """Which outputs (axis 1) or inputs (axis 0) have a weight to one of these ends on the other side."""
+    # The largest of bytes is found many times as fast as whether any truth value is true.
+    at_ends = links if bool(ends.all()) else links & ends.view(torch.uint8).unsqueeze(1 - axis)
+    return at_ends.amax(axis).bool() if at_ends.numel() else torch.zeros(links.shape[1 - axis], dtype=torch.bool)
+
+
+def _silences(layer: Any) -> Tensor | None:
+    """Channels of a layer that works on each alone whose output is the same whatever the input."""
+    if not (is_depthwise(layer) or isinstance(layer, _NormBase)) or layer.weight is None:
+        return None
+    weight: Tensor = layer.weight.detach().view(len(layer.weight), -1)
+    return (weight == 0).all(1).cpu()
+
+
+def _silenced(groups: Sequence[ChannelGroup], layers: Mapping[str, Any]) -> Slots:
+    """Slots that pass through a layer which gives the same whatever comes in."""
     found = [torch.zeros(group.size, dtype=torch.bool) for group in groups]
+    for group, slots in zip(groups, found, strict=True):
+        for member in group.having("each"):
+            channels = _silences(layers.get(member.name))
+            if channels is not None:
+                slots[member.slots[channels[member.channels]]] = True
+    return found
+
+
+def _with_another_way(
+    groups: Sequence[ChannelGroup], constant: Slots, silenced: Slots, values: Mapping[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Slots that are silenced in one place only, and reach a reader by another, are not constant."""
+    for group, slots, quiet in zip(groups, constant, silenced, strict=True):
+        for member in group.having("reads"):
+            if member.name in values:
+                varied = values[member.name][0][member.channels].isnan()
+                slots[member.slots[varied & quiet[member.slots]]] = False
+
+
+def _constant(
+    groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], silenced: Slots
+) -> tuple[Slots, dict[str, Tensor]]:
+    """Slots that are the same for every input, and which outputs of layers are not."""
     varies = {name: torch.ones(link.shape[1], dtype=torch.bool) for name, link in links.items()}
+    moved = {name: _linked(link, varies[name], 1) for name, link in links.items()}
     while True:
-        before = [slots.clone() for slots in found]
-        for group, slots in zip(groups, found, strict=True):
-            written = torch.ones(group.size, dtype=torch.bool)
-            silenced = torch.zeros(group.size, dtype=torch.bool)
-            for member in group.members:
-                if member.role == "writes":
-                    moved = (links[member.name] & varies[member.name]).any(1)
-                    written[member.slots[moved[member.channels]]] = False
-                elif member.role == "each" and is_depthwise(layers.get(member.name)):  # a kernel of zeros
-                    kernel = layers[member.name].weight.detach().flatten(1)
-                    silenced[member.slots[(kernel == 0).all(1).cpu()[member.channels]]] = True
-            slots |= (written & bool(group.having("writes"))) | silenced
+        before = {name: inputs.clone() for name, inputs in varies.items()}
+        written = [_written(group, moved) for group in groups]
+        for group, moves, quiet in zip(groups, written, silenced, strict=True):
             for member in group.having("reads"):
-                varies[member.name][member.channels[slots[member.slots]]] = False
-        if all(torch.equal(old, new) for old, new in zip(before, found, strict=True)):
-            return found
+                varies[member.name][member.channels[(~moves | quiet)[member.slots]]] = False
+        changed = [name for name, inputs in varies.items() if not torch.equal(inputs, before[name])]
+        if not changed:
+            return [~moves | quiet for moves, quiet in zip(written, silenced, strict=True)], moved
+        moved |= {name: _linked(links[name], varies[name], 1) for name in changed}
+
+
+def _written(group: ChannelGroup, moved: Mapping[str, Tensor]) -> Tensor:
+    """Slots into which something writes what depends on the input."""
+    writers = group.having("writes")
+    found = torch.full((group.size,), not writers)
+    for member in writers:
+        found[member.slots[moved[member.name][member.channels]]] = True
+    return found
 
 
 def _values(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
-    constant: Sequence[Tensor],
-    links: Mapping[str, Tensor],
+    constant: Slots,
+    run: Callable[[Any], Any],
     examples: Iterable[Any],
-    forward: Callable[[Any, Any], Any],
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """By layer that reads constants: the value of each input (nan where it varies), and whether it is zero exactly."""
     readers = {
         m.name
         for g, slots in zip(groups, constant, strict=True)
-        if slots.any()
+        if slots.any() and not g.obstacle
         for m in g.having("reads")
-        if not g.obstacle
     }
-    lowest = {name: torch.full((links[name].shape[1],), torch.inf) for name in readers}
-    highest = {name: -lowest[name] for name in readers}
-    handles = []
-    for name in readers:
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def see(module: Any, args: Any, kwargs: Any, name: str = name) -> None:
-            given = (args[0] if args else kwargs["input"]).detach()
-            axis = 1 if isinstance(module, _ConvNd) and given.dim() == module.weight.dim() else -1
-            if isinstance(module, _ConvNd) and axis == -1:
-                axis = 0  # a convolution takes one image without a batch too
-            rows = given.movedim(axis, 0).flatten(1).double().cpu()
-            lowest[name] = torch.minimum(lowest[name], rows.amin(1))
-            highest[name] = torch.maximum(highest[name], rows.amax(1))
+    def see(name: str, module: Any, args: Any, kwargs: Any) -> None:
+        given = args[0] if args else kwargs["input"]
+        given = given.data if isinstance(given, nn.utils.rnn.PackedSequence) else given.detach()
+        rows = given.movedim(channel_axis(module, given), 0).flatten(1).double().cpu()
+        if rows.shape[1]:
+            low, high = seen.get(name, (torch.tensor(torch.inf), torch.tensor(-torch.inf)))
+            seen[name] = torch.minimum(low, rows.amin(1)), torch.maximum(high, rows.amax(1))
 
-        handles.append(model.get_submodule(name).register_forward_pre_hook(see, with_kwargs=True))
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(partial(see, name), with_kwargs=True)
+        for name in sorted(readers)
+    ]
     try:
         for example in examples:
-            forward(model, example)
+            run(example)
     finally:
         for handle in handles:
             handle.remove()
     found = {}
-    for name in readers:
-        low, high = lowest[name], highest[name]
+    for name, (low, high) in seen.items():
         same = (high - low) <= 1e-6 * torch.maximum(high.abs(), torch.tensor(1.0))  # sums of equal values round
-        middle = torch.where(same, (low + high) / 2, torch.nan)
-        found[name] = (middle, (low == 0) & (high == 0))
+        found[name] = (torch.where(same, (low + high) / 2, torch.nan), (low == 0) & (high == 0))
     return found
 
 
@@ -158,53 +242,61 @@ def _foldable(
     values: Mapping[str, tuple[Tensor, Tensor]],
     layers: Mapping[str, Any],
     fold: bool,
-) -> tuple[Tensor, str]:
-    found, why = constant.clone(), ""
+    why: list[str],
+) -> Tensor:
+    """Constant slots that every reader can do without; ``why`` gets the reason of others."""
+    if group.obstacle:
+        return torch.zeros_like(constant)
+    found = constant.clone()
     for member in group.having("reads"):
         if member.name not in values:
-            continue
-        value, zero = values[member.name]
-        fits = zero[member.channels] | (
-            ~value[member.channels].isnan() & (fold and _takes_constants(layers[member.name]))
-        )
-        lost = member.slots[~fits]
-        if bool(found[lost].any()):
-            why = f"constants other than 0 cannot be folded into {member.name!r}" + (
-                "" if not fold else f" ({_border(layers[member.name])})"
-            )
-        found[lost] = False
-    return found, why
+            if bool(constant.any()):
+                why.append(f"{member.name!r} is not called, so that its inputs cannot be seen")
+            return torch.zeros_like(constant)
+        value, zero = (each[member.channels] for each in values[member.name])
+        obstacle, varied = _unfoldable(layers[member.name]), value.isnan()
+        lost = torch.zeros_like(constant)
+        lost[member.slots[~zero & (varied | bool(obstacle) | (not fold))]] = True
+        if bool((lost & constant).any()):
+            differ = "they differ from place to place" if bool(varied[constant[member.slots]].any()) else ""
+            reason = "fold=False" if not fold else obstacle or differ
+            why.append(f"constants other than 0 cannot be folded into {member.name!r} ({reason})")
+        found &= ~lost
+    return found
 
 
-def _takes_constants(layer: Any) -> bool:
+def _unfoldable(layer: Any) -> str:
+    """Why a constant input does not add the same in every place to what a layer gives; empty if it does."""
+    if isinstance(layer, nn.LSTM):
+        return "" if layer.bias else "it has no bias"
     if not isinstance(layer, _ConvNd):
-        return True
-    padded = layer.padding_mode == "zeros" and (isinstance(layer.padding, str) or any(layer.padding))
-    return not layer.transposed and not (padded and layer.padding != "valid")
+        return ""
+    borders = layer.padding != "valid" if isinstance(layer.padding, str) else any(layer.padding)
+    padded = "its padding is 0" if borders and layer.padding_mode == "zeros" else ""
+    return "it is a transposed convolution" if layer.transposed else padded
 
 
-def _border(layer: Any) -> str:
-    return "its padding is 0" if isinstance(layer, _ConvNd) else "they differ from place to place"
-
-
-def _unread(groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], gone: Sequence[Tensor]) -> list[Tensor]:
+def _unread(groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], gone: Slots) -> Slots:
     """Slots that only outputs without a reader read; ``gone`` are slots that go anyway."""
     found = [slots.clone() for slots in gone]
     alive = {name: torch.ones(link.shape[0], dtype=torch.bool) for name, link in links.items()}
+    heard: dict[str, Tensor] = {}
     while True:
-        before = [slots.clone() for slots in found]
+        before = {name: outputs.clone() for name, outputs in alive.items()}
         for group, slots in zip(groups, found, strict=True):
             for member in group.having("writes"):
                 alive[member.name][member.channels[slots[member.slots]]] = False
+        changed = [name for name, outputs in alive.items() if not torch.equal(outputs, before[name])]
+        if heard and not changed:
+            return found
+        heard |= {name: _linked(links[name], alive[name], 0) for name in (changed if heard else links)}
         for group, slots in zip(groups, found, strict=True):
-            if not group.having("reads") or group.obstacle:
-                continue
-            read = torch.zeros(group.size, dtype=torch.bool)
-            for member in group.having("reads"):
-                heard = (links[member.name] & alive[member.name][:, None]).any(0)
-                read[member.slots[heard[member.channels]]] = True
-            slots |= ~read
-        if all(torch.equal(old, new) for old, new in zip(before, found, strict=True)):
+            if not group.obstacle:
+                read = torch.zeros(group.size, dtype=torch.bool)
+                for member in group.having("reads"):
+                    read[member.slots[heard[member.name][member.channels]]] = True
+                slots |= ~read
+        if not links:
             return found
 
 
@@ -212,18 +304,25 @@ def _possible(
     layers: Mapping[str, Any],
     groups: Sequence[ChannelGroup],
     links: Mapping[str, Tensor],
-    foldable: Sequence[Tensor],
-    unread: Sequence[Tensor],
-) -> list[Tensor]:
+    foldable: Slots,
+    unread: Slots,
+    reasons: Sequence[list[str]],
+) -> Slots:
     """Leave each group a slot, and each grouped convolution as many channels in every one of its groups."""
     gone = [slots.clone() for slots in unread]
     while True:
         before = [slots.clone() for slots in gone]
-        for group, slots in zip(groups, gone, strict=True):
-            if bool(slots.all()):
-                slots[0] = False
+        for group, slots, why in zip(groups, gone, reasons, strict=True):
             for member in group.members:
-                _even(layers.get(member.name), member, slots)
+                layer = layers.get(member.name)
+                if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
+                    stay = _uneven(layer, member, slots)
+                    if bool(slots[stay].any()):
+                        slots[stay] = False
+                        why.append(f"every group of {member.name!r} has to keep as many")
+            if bool(slots.all()) and len(slots):
+                slots[0] = False
+                why.append("one has to")
         # What stays reads what it reads: an unread slot stays if a reader of its stays after all.
         alive = _unread(groups, links, [f & g for f, g in zip(foldable, gone, strict=True)])
         gone = [slots & (heard | f) for slots, heard, f in zip(gone, alive, foldable, strict=True)]
@@ -231,16 +330,12 @@ def _possible(
             return gone
 
 
-def _even(layer: Any, member: Member, gone: Tensor) -> None:
-    if not isinstance(layer, _ConvNd) or layer.groups == 1 or is_depthwise(layer):
-        return
-    channels = layer.in_channels if member.role == "reads" else layer.out_channels
-    of_slot = {int(slot): int(channel) for slot, channel in zip(member.slots, member.channels, strict=True)}
-    width = channels // layer.groups
-    by_group: list[list[int]] = [[] for _ in range(layer.groups)]
-    for slot in gone.nonzero().flatten().tolist():
-        if slot in of_slot:
-            by_group[of_slot[slot] // width].append(slot)
-    least = min(len(slots) for slots in by_group)
-    for slots in by_group:
-        gone[slots[min(least, width - 1) :]] = False
+def _uneven(conv: _ConvNd, member: Member, gone: Tensor) -> Tensor:
+    """Slots to keep so that every group of a grouped convolution loses as many channels, and not all."""
+    channels = conv.in_channels if member.role == "reads" else conv.out_channels
+    lost = torch.zeros(channels, dtype=torch.int64)
+    lost[member.channels] = gone[member.slots].long()
+    by_group = lost.view(conv.groups, -1)
+    least = min(int(by_group.sum(1).min()), by_group.shape[1] - 1)
+    too_many = ((by_group == 1) & (by_group.cumsum(1) > least)).flatten()
+    return member.slots[too_many[member.channels]]
