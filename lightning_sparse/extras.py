@@ -13,6 +13,11 @@ EXTRAS = {
     "torchattacks": "measure",
     "torchvision": "measure",
     "wandb": "wandb",
+    "constriction": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "torch_pruning": "export",
     "matplotlib": "app",
     "sklearn": "app",
 }

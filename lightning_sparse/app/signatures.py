@@ -10,7 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-PUBLIC = ("lightning_sparse", *(f"lightning_sparse.{wing}" for wing in ("data", "models", "measure", "statistics")))
+PUBLIC = (
+    "lightning_sparse",
+    *(f"lightning_sparse.{wing}" for wing in ("data", "models", "export", "measure", "statistics")),
+)
 UNKNOWN = object()  # the default of an argument that has none, or one that is not a literal
 
 

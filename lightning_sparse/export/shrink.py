@@ -1,0 +1,387 @@
+"""Remove the units and channels that carry nothing, so that a network is smaller and faster on any machine."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from lightning_sparse.anatomy.channel_group import ChannelGroup
+from lightning_sparse.anatomy.channel_groups import call, channel_groups
+from lightning_sparse.anatomy.first_tensor import tensors_in
+from lightning_sparse.anatomy.isolation import as_it_was, untouched
+from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
+from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.errors import SparsityError, check_flag
+from lightning_sparse.export.narrow import kept, narrow
+from lightning_sparse.export.removable import Removable, noise_in, removable
+from lightning_sparse.export.text_table import text_table
+
+
+@dataclass(frozen=True)
+class ShrunkLayer:
+    """A layer before and after.
+
+    Attributes:
+        name: of its weight.
+        before: shape of the weight.
+        after: the same, of the smaller network.
+        flops_before: of one forward pass on the example, two a multiply-add.
+        flops_after: the same, of the smaller network.
+    """
+
+    name: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    flops_before: int
+    flops_after: int
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller network, and what is smaller in it.
+
+    Attributes:
+        model: an ordinary module of the same class, trainable.
+        layers: its layers with a weight, in the order of its parameters.
+        left: by a layer's name, how many of its dead units are still there, and why.
+    """
+
+    model: nn.Module
+    layers: tuple[ShrunkLayer, ...]
+    left: Mapping[str, str]
+
+    def table(self) -> str:
+        """The layers as a table in text, and what was left."""
+        cells = [("layer", "weight before", "after", "MFLOPs before", "after")]
+        rows = [*self.layers, _total(self.layers)]
+        cells += [
+            (r.name, _shape(r.before), _shape(r.after), _mega(r.flops_before), _mega(r.flops_after)) for r in rows
+        ]
+        return "\n".join([text_table(cells, "<<<>>"), *(f"left: {name}: {why}" for name, why in self.left.items())])
+
+
+def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
+    """Remove the units, channels and attention heads that carry nothing; the outputs stay as they are.
+
+    Removed is what is constant, whatever the input (its incoming weights are zero), and what nothing reads (its outgoing
+    weights are zero), through Linear layers, convolutions (grouped, depthwise and transposed ones too), BatchNorm, sums,
+    concatenations, embeddings and timm's attention. Constants, such as a BatchNorm's shift behind a dead channel, are folded
+    into the biases of what reads them. Channels that a sum ties together go only together: train with
+    ``granularity="tied_channels"`` to make them die so.
+
+    The inputs and outputs of the network keep their number. What is zero but in no dead unit stays: for the speed of single
+    zeros see :func:`~lightning_sparse.export.sparsify`.
+
+    Args:
+        model: any module, sparse or not. It is run on the example in eval mode, and left as it was.
+        example: an input, a tuple of inputs, or a mapping of them by name.
+        fold: whether constants other than 0 may be folded. A reader without a bias is given one.
+
+    Returns:
+        A :class:`Shrunk`: its ``model`` is a smaller copy, of the same class and trainable, in the same modes.
+
+    Raises:
+        SparsityError: if the model does not run on the example, cannot be copied or is compiled, if torch-pruning cannot
+            follow it, or if the outputs of the smaller network are not those of the model, to 1e-5 of the largest (in half
+            precision 1e-2), on the example and on noise.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> with torch.no_grad():
+        ...     _ = net[0].weight[:4].zero_()
+        >>> small = shrink(net, torch.rand(1, 8))
+        >>> small.model
+        Sequential(
+          (0): Linear(in_features=8, out_features=2, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=2, out_features=2, bias=True)
+        )
+        >>> print(small.table())
+        layer     weight before  after  MFLOPs before  after
+        0.weight  6 x 8          2 x 8          0.000  0.000
+        2.weight  2 x 6          2 x 2          0.000  0.000
+        total     60             20             0.000  0.000
+    """
+    check_module(model)
+    check_flag("fold", fold)
+    model = _with_values(model)
+    with untouched(model):
+        examples = _examples(model, example)
+    groups = channel_groups(model, copied(example))
+    with untouched(model), torch.no_grad():
+        found = removable(model, groups, map(copied, examples), fold=fold)
+        outputs = [run(model, each) for each in examples]
+        gap = partial(_gap, model, groups, found, examples, outputs)
+        left: dict[str, str] = {}
+        small = without(model, groups, found.gone, found)
+        if gap(small, found.gone) > 1:
+            found.gone, left = _one_by_one(model, groups, found, gap)
+            small = without(model, groups, found.gone, found)
+            if gap(small, found.gone) > 1:
+                raise SparsityError(
+                    f"the outputs of {type(model).__name__} without its dead units are not the same: they are random in eval "
+                    "mode, or lose more than 1e-5 by rounding: leave it as it is, or shrink model.double()"
+                )
+    for group, gone, dead, why in zip(groups, found.gone, found.dead, found.why, strict=True):
+        stays = dead - int(gone.sum())
+        if stays > 0:
+            left.setdefault(_name(group), f"{stays} of {group.size} channels are dead and stay: {why}")
+    for here, there in zip(model.modules(), small.modules(), strict=True):
+        there.training = here.training
+        for name, parameter in there._parameters.items():
+            if parameter is not None:  # a bias that constants were folded into is new
+                like = here._parameters[name] if here._parameters[name] is not None else here._parameters["weight"]
+                parameter.requires_grad_(like.requires_grad)  # type: ignore[union-attr]
+    return Shrunk(small, tuple(_layers(model, small, example)), left)
+
+
+def _with_values(model: nn.Module) -> nn.Module:
+    """The model itself, without ``torch.compile`` around it; refused if it cannot be looked into."""
+    inner = getattr(model, "_orig_mod", model)
+    kind = type(inner).__name__
+    if is_compiled(inner) or any(getattr(module, "_compiled_call_impl", None) for module in inner.modules()):
+        raise SparsityError(f"a part of {kind} is compiled: give the model as it was before it was compiled")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in inner.modules()):
+        raise SparsityError(f"{kind} is scripted, and cannot be changed: give the module that torch.jit was given")
+    for name, parameter in inner.named_parameters():
+        if is_lazy(parameter) or parameter.is_meta:
+            raise SparsityError(
+                f"{name!r} of {kind} has no values yet: run the model once, or load its weights, on a real device"
+            )
+    return inner
+
+
+def _examples(model: nn.Module, example: Any) -> list[Any]:
+    """The example, and noise like it if the model takes that."""
+    try:
+        outputs = run(model, example)
+    except Exception as error:
+        raise SparsityError(
+            f"{type(model).__name__} does not run on example= ({type(error).__name__}: {error}): give an input, a tuple of "
+            "inputs, or a mapping of them by name"
+        ) from error
+    if not outputs:
+        raise SparsityError(
+            f"{type(model).__name__} gives no tensors that could be compared: give a module whose outputs are a tensor, or "
+            "tensors in lists, tuples, mappings and dataclasses"
+        )
+    if not all(bool(output.isfinite().any()) for output in outputs if output.numel()):
+        raise SparsityError(f"the outputs of {type(model).__name__} on example= are not finite: give another example")
+    found = [example]
+    for _ in range(2):
+        noise = random_like(example)
+        with suppress(Exception):  # it may take whole numbers or pixels in [0, 1] alone
+            if all(bool(output.isfinite().any()) for output in run(model, noise) if output.numel()):
+                found.append(noise)
+    return found
+
+
+def without(model: nn.Module, groups: Sequence[ChannelGroup], gone: Sequence[Tensor], found: Removable) -> nn.Module:
+    """A copy of the model without the slots that are gone, their constants folded."""
+    small = _copy(model)
+    keep = {name: layer for name, layer in kept(zip(groups, gone, strict=True), small).items() if layer.narrower}
+    for name, layer in keep.items():
+        if layer.inputs is not None and name in found.constants:
+            fold_into(small.get_submodule(name), torch.where(layer.inputs, 0.0, found.constants[name]))
+    narrow(small, keep)
+    return small
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy that knows no Trainer."""
+    links = {id(vars(model)[name]): None for name in ("_trainer", "_fabric") if vars(model).get(name) is not None}
+    try:
+        return copy.deepcopy(model, links)
+    except Exception as error:
+        where = type(model).__name__
+        for name, module in model.named_modules():
+            for attribute, value in vars(module).items():
+                if attribute not in ("_modules", "_trainer", "_fabric") and not _copies(value):
+                    where = ".".join(filter(None, (name, attribute)))
+        raise SparsityError(
+            f"{where!r} of {type(model).__name__} cannot be copied ({type(error).__name__}: {error}): set it to None, or "
+            "give a module without it"
+        ) from error
+
+
+def _copies(value: Any) -> bool:
+    with suppress(Exception):
+        copy.deepcopy(value)
+        return True
+    return False
+
+
+def fold_into(layer: Any, constants: Tensor) -> None:
+    """Add what these inputs, constant and 0 elsewhere, give in a layer to its bias."""
+    if not bool(constants.any()) or getattr(layer, "transposed", False):  # of those only zeros go
+        return
+    ends = ("_ih_l0", "_ih_l0_reverse")[: 1 + layer.bidirectional] if isinstance(layer, nn.LSTM) else ("",)
+    for end in ends:
+        _fold(layer, f"weight{end}", f"bias{end}", constants)
+
+
+def _fold(layer: Any, leaf: str, name: str, constants: Tensor) -> None:
+    weight: Any = getattr(layer, leaf)
+    with torch.no_grad():
+        matrix: Tensor = weight.double()
+        constants = constants.to(weight.device).double()
+        if isinstance(layer, _ConvNd):
+            grouped = matrix.flatten(2).sum(2).view(layer.groups, -1, matrix.shape[1])
+            added = torch.einsum("goi,gi->go", grouped, constants.view(layer.groups, -1)).flatten()
+        else:
+            added = matrix @ constants
+        if getattr(layer, name) is None:
+            layer.register_parameter(name, nn.Parameter(weight.new_zeros(len(weight))))
+        bias = getattr(layer, name)
+        bias.copy_(bias.double() + added)
+
+
+def run(model: nn.Module, example: Any) -> list[Tensor]:
+    """The tensors that a model gives on a copy of the example, with the same random numbers each time."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return [output.detach() for output in tensors_in(call(model, copied(example)))]
+
+
+def _gap(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    found: Removable,
+    examples: Sequence[Any],
+    outputs: Sequence[list[Tensor]],
+    small: nn.Module,
+    gone: Sequence[Tensor],
+) -> float:
+    """How far the outputs are from the model's, in units of what is allowed; what is gone there may write any noise."""
+    try:
+        given = [run(small, example) for example in examples]
+    except Exception:  # a view or a split of a size that is written in the forward pass
+        return math.inf
+    gaps = [difference(*pair) for pair in zip(outputs, given, strict=True)]
+    with noise_in(model, groups, gone, found.moved):
+        gaps.append(difference(run(model, examples[0]), given[0]))
+    return max(gaps)
+
+
+def difference(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    """The largest difference of tensors, in units of what is allowed: 1e-5 of a tensor's largest value (in half precision 1e-2).
+
+    Example:
+        >>> round(difference([torch.tensor([4.0, -2.0])], [torch.tensor([4.0, -2.0001])]), 1)
+        2.5
+    """  # noqa: E501
+    if [one.shape for one in wanted] != [other.shape for other in given]:
+        return math.inf
+    worst = 0.0
+    for one, other in zip(wanted, given, strict=True):
+        allowed = 1e-2 if one.dtype in (torch.float16, torch.bfloat16) else 1e-5
+        wide = torch.complex128 if one.is_complex() else torch.float64
+        one, other = one.to(wide), other.to(wide)
+        finite = one.isfinite()
+        if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()):
+            return math.inf
+        gap = (one - other)[finite].abs()
+        if bool(gap.any()):
+            worst = max(worst, float(gap.max() / (allowed * one[finite].abs().max())))
+            if math.isnan(worst):
+                return math.inf
+    return worst
+
+
+def mapped(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """The same nested lists, tuples and mappings, with what a function makes of each tensor."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if isinstance(values, Mapping):
+        return {name: mapped(function, part) for name, part in values.items()}
+    if not isinstance(values, list | tuple):
+        return values
+    parts = [mapped(function, part) for part in values]
+    return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+
+
+def copied(example: Any) -> Any:
+    """A copy, because a model may write into what it is given."""
+    return mapped(lambda tensor: tensor.detach().clone(), example)
+
+
+def random_like(example: Any) -> Any:
+    """Noise of the mean and spread of the example; of numbers that are whole or infinite, another order of them."""
+
+    def noise(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()) or not tensor.numel():
+            return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].view_as(tensor)
+        spread = tensor.std() if tensor.numel() > 1 else tensor.new_ones(())
+        return tensor.mean() + (spread + 1e-3) * torch.randn_like(tensor)
+
+    return mapped(noise, example)
+
+
+def _one_by_one(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    found: Removable,
+    gap: Callable[[nn.Module, Sequence[Tensor]], float],
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Take the groups one after another, and leave those that change the outputs."""
+    gone = [torch.zeros_like(slots) for slots in found.gone]
+    left: dict[str, str] = {}
+    for index, slots in enumerate(found.gone):
+        if not slots.any():
+            continue
+        tried = [*gone[:index], slots, *gone[index + 1 :]]
+        if gap(without(model, groups, tried, found), tried) <= 1:
+            gone = tried
+        else:
+            left[_name(groups[index])] = (
+                f"{int(slots.sum())} of {groups[index].size} channels look dead, and without them the outputs change or the "
+                "forward pass fails"
+            )
+    return gone, left
+
+
+def _name(group: ChannelGroup) -> str:
+    return (group.having("writes") or group.members)[0].name
+
+
+def _layers(model: nn.Module, small: nn.Module, example: Any) -> Iterator[ShrunkLayer]:
+    flops = []
+    for net in (model, small):
+        with as_it_was(net), CallRecorder(net) as recorder:
+            net.eval()
+            call(net, copied(example))
+        counted: Counter[str] = Counter()
+        for made in recorder.calls:
+            counted[made.name] += made.flops
+        flops.append(counted)
+    after = dict(small.named_parameters())
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            yield ShrunkLayer(name, tuple(weight.shape), tuple(after[name].shape), flops[0][name], flops[1][name])
+
+
+def _total(layers: Sequence[ShrunkLayer]) -> ShrunkLayer:
+    before, after = (sum(prod(getattr(layer, side)) for layer in layers) for side in ("before", "after"))
+    return ShrunkLayer(
+        "total", (before,), (after,), sum(r.flops_before for r in layers), sum(r.flops_after for r in layers)
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _mega(flops: int) -> str:
+    return f"{flops / 1e6:.3f}"
