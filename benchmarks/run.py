@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ["masking", "update", "trainer", "memory", "imports", "gpu", "robustness", "sweeps"]
+SCRIPTS = ["masking", "update", "trainer", "memory", "imports", "gpu", "robustness", "sweeps", "shrink"]
 
 
 def machine() -> str:

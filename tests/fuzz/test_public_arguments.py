@@ -12,7 +12,7 @@ from fuzz.outcomes import may_be_right, result_or_refusal
 from fuzz.valid_calls import CALLBACKS, FUNCTIONS, LEFT_OUT
 from lightning_sparse import SparsityError
 
-WINGS = ("", ".measure", ".statistics", ".data", ".models")
+WINGS = ("", ".measure", ".statistics", ".data", ".models", ".export")
 
 
 def public(name):
