@@ -118,11 +118,10 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
     check_flag("fold", fold)
     model = _with_values(model)
     with untouched(model):
-        examples = _examples(model, example)
+        examples, outputs = _examples(model, example)
     groups = channel_groups(model, copied(example))
     with untouched(model), torch.no_grad():
         found = removable(model, groups, map(copied, examples), fold=fold)
-        outputs = [run(model, each) for each in examples]
         gap = partial(_gap, model, groups, found, examples, outputs)
         left: dict[str, str] = {}
         small = without(model, groups, found.gone, found)
@@ -163,8 +162,8 @@ def _with_values(model: nn.Module) -> nn.Module:
     return inner
 
 
-def _examples(model: nn.Module, example: Any) -> list[Any]:
-    """The example, and noise like it if the model takes that."""
+def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tensor]]]:
+    """The example, and noise like it if the model takes that; and what the model gives for each."""
     try:
         outputs = run(model, example)
     except Exception as error:
@@ -179,13 +178,15 @@ def _examples(model: nn.Module, example: Any) -> list[Any]:
         )
     if not all(bool(output.isfinite().any()) for output in outputs if output.numel()):
         raise SparsityError(f"the outputs of {type(model).__name__} on example= are not finite: give another example")
-    found = [example]
+    examples, found = [example], [outputs]
     for _ in range(2):
         noise = random_like(example)
         with suppress(Exception):  # it may take whole numbers or pixels in [0, 1] alone
-            if all(bool(output.isfinite().any()) for output in run(model, noise) if output.numel()):
-                found.append(noise)
-    return found
+            outputs = run(model, noise)
+            if all(bool(output.isfinite().any()) for output in outputs if output.numel()):
+                examples.append(noise)
+                found.append(outputs)
+    return examples, found
 
 
 def without(model: nn.Module, groups: Sequence[ChannelGroup], gone: Sequence[Tensor], found: Removable) -> nn.Module:
