@@ -63,7 +63,8 @@ def removable(
     """
     modules = dict(model.named_modules())
     layers = {m.name: modules[m.name] for group in groups for m in group.members if m.name in modules}
-    links = {m.name: _links(layers[m.name]) for group in groups for m in group.members if m.role != "each"}
+    linking = {m.name for group in groups for m in group.members if m.role != "each"}
+    links = {name: _links(layers[name]) for name in sorted(linking)}
     silenced = _silenced(groups, layers)
     constant, moved = _constant(groups, links, silenced)
     with noise_in(model, groups, silenced, moved):

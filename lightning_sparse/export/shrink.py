@@ -19,11 +19,11 @@ from torch.nn.parameter import is_lazy
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
 from lightning_sparse.anatomy.channel_groups import call, channel_groups
-from lightning_sparse.anatomy.first_tensor import tensors_in
 from lightning_sparse.anatomy.isolation import as_it_was, untouched
 from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_flag
+from lightning_sparse.export.comparing import copied, difference, random_like, run
 from lightning_sparse.export.narrow import kept, narrow
 from lightning_sparse.export.removable import Removable, noise_in, removable
 from lightning_sparse.export.text_table import text_table
@@ -130,8 +130,8 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
             small = without(model, groups, found.gone, found)
             if gap(small, found.gone) > 1:
                 raise SparsityError(
-                    f"the outputs of {type(model).__name__} without its dead units are not the same: they are random in eval "
-                    "mode, or lose more than 1e-5 by rounding: leave it as it is, or shrink model.double()"
+                    f"{type(model).__name__} gives other outputs each time, in eval mode too, so that they cannot be "
+                    "compared: give the part of it that does not"
                 )
     for group, gone, dead, why in zip(groups, found.gone, found.dead, found.why, strict=True):
         stays = dead - int(gone.sum())
@@ -249,13 +249,6 @@ def _fold(layer: Any, leaf: str, name: str, constants: Tensor) -> None:
         bias.copy_(bias.double() + added)
 
 
-def run(model: nn.Module, example: Any) -> list[Tensor]:
-    """The tensors that a model gives on a copy of the example, with the same random numbers each time."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        return [output.detach() for output in tensors_in(call(model, copied(example)))]
-
-
 def _gap(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
@@ -268,66 +261,12 @@ def _gap(
     """How far the outputs are from the model's, in units of what is allowed; what is gone there may write any noise."""
     try:
         given = [run(small, example) for example in examples]
+        with noise_in(model, groups, gone, found.moved):
+            disturbed = run(model, examples[0])
     except Exception:  # a view or a split of a size that is written in the forward pass
         return math.inf
     gaps = [difference(*pair) for pair in zip(outputs, given, strict=True)]
-    with noise_in(model, groups, gone, found.moved):
-        gaps.append(difference(run(model, examples[0]), given[0]))
-    return max(gaps)
-
-
-def difference(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> float:
-    """The largest difference of tensors, in units of what is allowed: 1e-5 of a tensor's largest value (in half precision 1e-2).
-
-    Example:
-        >>> round(difference([torch.tensor([4.0, -2.0])], [torch.tensor([4.0, -2.0001])]), 1)
-        2.5
-    """  # noqa: E501
-    if [one.shape for one in wanted] != [other.shape for other in given]:
-        return math.inf
-    worst = 0.0
-    for one, other in zip(wanted, given, strict=True):
-        allowed = 1e-2 if one.dtype in (torch.float16, torch.bfloat16) else 1e-5
-        wide = torch.complex128 if one.is_complex() else torch.float64
-        one, other = one.to(wide), other.to(wide)
-        finite = one.isfinite()
-        if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()):
-            return math.inf
-        gap = (one - other)[finite].abs()
-        if bool(gap.any()):
-            worst = max(worst, float(gap.max() / (allowed * one[finite].abs().max())))
-            if math.isnan(worst):
-                return math.inf
-    return worst
-
-
-def mapped(function: Callable[[Tensor], Tensor], values: Any) -> Any:
-    """The same nested lists, tuples and mappings, with what a function makes of each tensor."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if isinstance(values, Mapping):
-        return {name: mapped(function, part) for name, part in values.items()}
-    if not isinstance(values, list | tuple):
-        return values
-    parts = [mapped(function, part) for part in values]
-    return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
-
-
-def copied(example: Any) -> Any:
-    """A copy, because a model may write into what it is given."""
-    return mapped(lambda tensor: tensor.detach().clone(), example)
-
-
-def random_like(example: Any) -> Any:
-    """Noise of the mean and spread of the example; of numbers that are whole or infinite, another order of them."""
-
-    def noise(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()) or not tensor.numel():
-            return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].view_as(tensor)
-        spread = tensor.std() if tensor.numel() > 1 else tensor.new_ones(())
-        return tensor.mean() + (spread + 1e-3) * torch.randn_like(tensor)
-
-    return mapped(noise, example)
+    return max(*gaps, difference(disturbed, given[0]))
 
 
 def _one_by_one(

@@ -7,6 +7,7 @@ import pickle
 import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -332,6 +333,25 @@ REFUSED = {
 def test_what_cannot_be_shrunk_is_refused_by_name(kind):
     with pytest.raises(SparsityError, match=REFUSED[kind]):
         shrink(refused(kind), torch.rand(5, 4))
+
+
+class Noisy(nn.Module):
+    def __init__(self, noise):
+        super().__init__()
+        self.net, self.noise = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), noise
+
+    def forward(self, x):
+        return self.net(x) + self.noise(x)
+
+
+def test_random_outputs_are_compared_at_the_same_random_numbers_or_refused():
+    net = Noisy(lambda x: torch.randn(len(x), 1))
+    zero(net.net[0].weight[0])
+    assert shrink(net, torch.rand(5, 4)).model.net[0].out_features == 2
+    net.noise = lambda x: np.random.default_rng().random()
+    with pytest.raises(SparsityError, match="Noisy gives other outputs each time"):
+        shrink(net, torch.rand(5, 4))
+    assert shrink(net.net, torch.rand(5, 4)).model[0].out_features == 2  # "give the part of it that does not"
 
 
 def test_a_model_that_torch_pruning_cannot_follow_is_refused_with_the_layer():
