@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.results.text_table import text_table
 
 BATCH = 128
 
@@ -146,9 +147,7 @@ def _table(rows: list[_Row]) -> str:
     cells = [("what", "bytes", "of dense", "where")]
     for row in rows:
         cells.append((row.what, f"{row.bytes:,}", f"{row.bytes / rows[0].bytes:.4f}", str(row.where or "")))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, "<>><", widths, strict=True)) for row in cells]
-    return "\n".join(line.rstrip() for line in lines)
+    return text_table(cells, "<>><")
 
 
 def _trained(path: Path) -> _Trained:

@@ -13,6 +13,7 @@ from lightning_sparse.engine.schedules import Curve
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
+from lightning_sparse.results.text_table import text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,12 +116,9 @@ def schedule_table(schedule: Any, total_steps: int | None = 1000, most: int | No
     steps = list(_updates(plan, total))
     shown = _thinned([_phase(plan, step) for step in steps], most)
     rows = [HEADS, *(_row(plan, steps[i], total) for i in shown)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    columns = list(zip(SIDES, widths, strict=True))
-    lines = ["  ".join(f"{c:{side}{width}}" for c, (side, width) in zip(row, columns, strict=True)) for row in rows]
     several = "" if left == 1 else f"about {left * len(steps)}"
     left_out = [f"({len(shown)} of {several or len(steps)} updates)"] if several or len(shown) < len(steps) else []
-    return "\n".join([*lines, *left_out])
+    return "\n".join([text_table(rows, SIDES), *left_out])
 
 
 def _plan(recipe: Any, total_steps: int | None) -> tuple[Recipe, int, int]:

@@ -23,6 +23,7 @@ from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.engine.returned import calling, counts, unwritten
 from lightning_sparse.engine.selection import count_true, extremes, lowest
 from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.results.text_table import text_table
 
 Tensors = Mapping[str, Tensor]  # one for each layer
 Counts = Mapping[str, int]
@@ -230,7 +231,4 @@ def layer_table(masks: Mapping[str, Tensor]) -> str:
     rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
     cells = [("layer", "shape", "connections", "living", "density %")]
     cells += [(name, shape, str(size), str(living), f"{100 * living / size:.2f}") for name, shape, size, living in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = "<<>>>"
-    lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)) for row in cells]
-    return "\n".join(lines)
+    return text_table(cells, "<<>>>")

@@ -18,9 +18,9 @@ from lightning_sparse.export.example import as_arguments, copied, in_short, of_s
 from lightning_sparse.export.same_outputs import Run
 from lightning_sparse.export.shrink import shrink
 from lightning_sparse.export.sparsify import sparsify
-from lightning_sparse.export.text_table import text_table
 from lightning_sparse.export.timing import check_seconds, race, speedup
 from lightning_sparse.measure.arrays import check_weight_masks
+from lightning_sparse.results.text_table import text_table
 
 Make = Callable[[nn.Module, Any, float], nn.Module]
 FORMS: dict[str, Make] = {

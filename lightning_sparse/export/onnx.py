@@ -26,6 +26,7 @@ from lightning_sparse.export.exported_program import Program, batches_of, check_
 from lightning_sparse.export.int8 import Calibration, accuracy, calibration_of, quantised
 from lightning_sparse.export.same_outputs import relative_difference, tolerance
 from lightning_sparse.extras import need
+from lightning_sparse.results.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class OnnxFile:
         for name, zeros in self.zeros.items():
             size = self.weights[name]
             cells.append((name, str(size), str(zeros), f"{100 * (1 - zeros / size):.2f}"))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, "<>>>", widths, strict=True)) for row in cells]
+        lines = [text_table(cells, "<>>>")]
         lines.append(f"{self.path.name}: {self.bytes} bytes, outputs within {self.difference:.1e} of the largest")
         if not math.isnan(self.accuracy):
             lines.append(f"accuracy on the calibration data: {self.accuracy:.4f}, in int8 {self.int8_accuracy:.4f}")

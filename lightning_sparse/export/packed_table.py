@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_sparse.export.packed_file import check_path, read_packed
+from lightning_sparse.results.text_table import text_table
 
 
 def packed_table(path: str | Path) -> str:
@@ -47,8 +48,6 @@ def packed_table(path: str | Path) -> str:
     mask, values = (sum(len(getattr(part, what)) for part in packed.parts) for what in ("mask", "values"))
     numbers, living = sum(part.size for part in sparse), sum(part.living for part in sparse)
     cells.append(("total", "of layers:", str(numbers), str(living), "", str(mask), str(values)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, "<<>><>>", widths, strict=True)) for row in cells]
     shares = ", ".join(f"{packed.bytes / max(1, packed.dense_bytes(n)):.4f} of float{8 * n}" for n in (4, 2))
     said = f"{packed.bytes} bytes with names and checksum: {shares}, all dense; written by lightning-sparse {packed.library}"
-    return "\n".join([*(line.rstrip() for line in lines), said])
+    return f"{text_table(cells, '<<>><>>')}\n{said}"

@@ -26,7 +26,7 @@ from lightning_sparse.errors import SparsityError, check_flag
 from lightning_sparse.export.comparing import copied, difference, random_like, run
 from lightning_sparse.export.narrow import kept, narrow
 from lightning_sparse.export.removable import Removable, noise_in, removable
-from lightning_sparse.export.text_table import text_table
+from lightning_sparse.results.text_table import text_table
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lightning_sparse.export.example import as_arguments, copied, of_size, works
 from lightning_sparse.export.same_outputs import Run
 from lightning_sparse.export.sparse_linear import DTYPES, CSRLinear
 from lightning_sparse.export.timing import check_seconds, race, speedup
+from lightning_sparse.results.text_table import text_table
 
 SLOWEST = 1.0  # times as fast as dense: below that, layers go back to dense
 _GAIN = 1.03  # what a layer must gain on its own: less is within the noise
@@ -80,14 +81,11 @@ class Sparsified:
             shape, density = " x ".join(map(str, layer.shape)), f"{100 * layer.density:.2f}"
             times = (_written(layer.dense_ms), _written(layer.sparse_ms))
             cells.append((layer.name or "(the model)", shape, density, *times, layer.form, layer.why))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        sides = "<<>>><<"
-        lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip() for row in cells]
-        lines.append(
+        said = (
             f"batch {self.batch_size}, {self.threads} {'thread' if self.threads == 1 else 'threads'}: {self.speedup:.2f} "
             f"times as fast as dense ({_written(self.dense_ms)} ms); a second dense copy: {self.noise:.2f} times"
         )
-        return "\n".join(lines)
+        return f"{text_table(cells, '<<>>><<')}\n{said}"
 
 
 def sparsify(
