@@ -12,7 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ["masking", "update", "trainer", "memory", "imports", "gpu", "robustness", "sweeps", "shrink"]
+SCRIPTS = [
+    *("masking", "update", "trainer", "memory", "imports", "gpu", "robustness", "sweeps"),
+    *("shrink", "narrower", "packed", "export", "layer_sensitivity"),
+]
 
 
 def machine() -> str:

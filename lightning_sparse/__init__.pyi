@@ -25,9 +25,11 @@ from .callbacks.methods.lottery_ticket import steps_of_one_training as steps_of_
 from .callbacks.methods.one_shot import OneShot as OneShot
 from .callbacks.random_state import RandomState as RandomState
 from .callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor
+from .callbacks.shrink import Shrink as Shrink
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
+from .drawing.layer_sensitivity import plot_layer_sensitivity as plot_layer_sensitivity
 from .drawing.schedules import plot_schedule as plot_schedule
 from .drawing.schedules import schedule_table as schedule_table
 from .drawing.style import style as style

@@ -30,6 +30,7 @@ lightning-sparse sparsity=brain_development seed=1     any group or value can be
 lightning-sparse -cn NAME                              a named sweep: {sweeps}
 lightning-sparse --multirun 'seed=range(5)' ...        a sweep of your own
 lightning-sparse-report FOLDER ...                     the report again, at any time, or of several sweeps together
+lightning-sparse-export FOLDER                         the trained network of a job as few bytes
 
 Groups, and what can be chosen in them:
 {groups}

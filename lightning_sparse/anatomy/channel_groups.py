@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(*example) if isinstance(example, tuple | list) else model(example)
 
 
-def channel_groups(model: nn.Module, example: Any) -> list[ChannelGroup]:
+def channel_groups(model: nn.Module, example: Any, forward: Callable[[Any, Any], Any] = call) -> list[ChannelGroup]:
     """Return the groups of channels that can only be removed together.
 
     torch-pruning follows one forward pass through its autograd graph: Fang et al. 2023, "DepGraph" (arXiv 2301.12900).
@@ -44,7 +44,8 @@ def channel_groups(model: nn.Module, example: Any) -> list[ChannelGroup]:
 
     Args:
         model: any module; it is run once, in eval mode, and left as it was.
-        example: an input, a tuple of inputs, or a mapping of them by name.
+        example: an input, a tuple of inputs, or a mapping of them by name; or whatever ``forward`` takes.
+        forward: how the model is run on the example: ``forward(model, example)`` gives its outputs, or a loss.
 
     Raises:
         SparsityError: if the model cannot be followed.
@@ -66,7 +67,7 @@ def channel_groups(model: nn.Module, example: Any) -> list[ChannelGroup]:
                 parameter.requires_grad_(True)  # it follows gradients, also through frozen layers
         try:
             graph = pruning.DependencyGraph().build_dependency(
-                model, example, forward_fn=call, output_transform=_followed, verbose=False
+                model, example, forward_fn=forward, output_transform=_followed, verbose=False
             )
             found = list(_all_groups(graph))
         except Exception as error:

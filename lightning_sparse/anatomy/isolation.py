@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.anatomy.tensor_parts import tensor_parts
 from lightning_sparse.errors import check_seed
 
 
@@ -125,7 +126,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     buffers = [
-        (module, name, buffer, buffer.clone())
+        (module, name, buffer, [(part, part.clone()) for part in tensor_parts(buffer)])
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
@@ -141,11 +142,12 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for parameter, required, gradient in gradients:
             parameter.requires_grad_(required)
             parameter.grad = gradient
-        for module, name, buffer, saved in buffers:
+        for module, name, buffer, parts in buffers:
             module._buffers[name] = buffer
-            if not torch.equal(buffer, saved):
-                with torch.no_grad():
-                    buffer.copy_(saved)
+            for part, saved in parts:
+                if not torch.equal(part, saved):
+                    with torch.no_grad():
+                        part.copy_(saved)
 
 
 def _metric_state(module: nn.Module) -> dict[str, object]:

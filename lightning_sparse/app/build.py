@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.checkpoints import read_checkpoint
+from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.results.jobs import Job
 
 
@@ -63,21 +67,41 @@ def stored_data(job: Job) -> ImageData:
     return data
 
 
-def stored_model(job: Job) -> LightningModule:
-    """Build a job's model from the configuration in its folder, with the weights of its checkpoint, on the CPU."""
+def stored_model(job: Job, checkpoint: Path | None = None) -> LightningModule:
+    """Build a job's model from the configuration in its folder, with the weights of its checkpoint, on the CPU.
+
+    Args:
+        job: whose folder has ``.hydra/config.yaml``.
+        checkpoint: of this job's training; None is the trained model.
+    """
     model = build_model(_stored_config(job))
     # We wrote it ourselves, and a module's hyperparameters may be of any type.
-    model.load_state_dict(read_checkpoint(job.checkpoint, trusted=True)["state_dict"])
+    load_weights(model, read_checkpoint(checkpoint or job.checkpoint, trusted=True)["state_dict"])
     return model
 
 
-def stored_model_as_measured(job: Job) -> tuple[LightningModule, str]:
+def load_weights(model: LightningModule, state: Mapping[str, Any]) -> None:
+    """Load a state dict, that of a narrower network too, which the callback Shrink has left."""
+    with suppress(SparsityError):  # torch says what does not fit
+        narrow_to(model, state)
+    model.load_state_dict(state)
+
+
+def stored_masks(checkpoint: Path) -> Masks | None:
+    """The masks in a job's checkpoint; None if it was trained without any."""
+    content = read_checkpoint(checkpoint, trusted=True)
+    states = content.get("callbacks", {}).values()
+    sparse = any(isinstance(state, Mapping) and "lightning_sparse" in state for state in states)
+    return load_masks(content) if sparse else None
+
+
+def stored_model_as_measured(job: Job, checkpoint: Path | None = None) -> tuple[LightningModule, str]:
     """As :func:`stored_model`, but on the device and with BatchNorm's statistics for measuring.
 
     Also returns what was done to BatchNorm's statistics; empty if they are as trained.
     """
     config = _stored_config(job)
-    model = stored_model(job).to(device_of_trainer(config.trainer.get("accelerator", "auto")))
+    model = stored_model(job, checkpoint).to(device_of_trainer(config.trainer.get("accelerator", "auto")))
     recalibrate = config.get("batchnorm", "trained") == "recalibrated"
     return model, recalibrated(model, stored_data(job)) if recalibrate else ""
 

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.app.build import load_weights
 from lightning_sparse.app.measuring.measurements import Measurement, try_measurements
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
@@ -143,7 +144,7 @@ def _load(
             callback.load_state_dict(content["callbacks"][callback.state_key])
     except (KeyError, TypeError) as error:
         raise SparsityError(f"it lacks the state of {error}") from error
-    model.load_state_dict(content["state_dict"])
+    load_weights(model, content["state_dict"])
     return masks
 
 
@@ -161,7 +162,8 @@ def _check_fits(content: Mapping[str, Any], model: LightningModule, sparse: list
     }  # a module may save others
     shapes = {name: tensor.shape for name, tensor in tensors.items() if not isinstance(tensor, UninitializedParameter)}
     common = [name for name in shapes if name in weights]
-    if (shapes and not common) or any(getattr(weights[name], "shape", None) != shapes[name] for name in common):
+    narrowed = "Shrink" in content["callbacks"]  # in its training, which would do the same again
+    if (shapes and not common) or not all(_shaped(weights[name], shapes[name], narrowed) for name in common):
         raise SparsityError("weights of another model: it has other layers")
     for callback in sparse:
         state = content["callbacks"].get(callback.state_key)
@@ -170,6 +172,13 @@ def _check_fits(content: Mapping[str, Any], model: LightningModule, sparse: list
         if state:  # empty before the first step
             check_state(state)
             check_same_recipe(callback.recipe.plain(), state["recipe"])
+
+
+def _shaped(weight: object, shape: torch.Size, narrower_too: bool) -> bool:
+    there = getattr(weight, "shape", None)
+    if there is None or len(there) != len(shape):
+        return False
+    return there == shape or (narrower_too and all(new <= old for new, old in zip(there, shape, strict=True)))
 
 
 def counted_sparsity(model: LightningModule, masks: Masks | None) -> float:

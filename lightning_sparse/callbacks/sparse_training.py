@@ -46,8 +46,9 @@ class SparseTraining(EngineCallback):
         every: time between two updates, an ``int`` in optimizer steps or a ``float`` as a share of the training. This and all
             other times count from where the callback begins: in a training that goes on from a checkpoint without it, shares
             are shares of the steps that remain.
-        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
-            ``"channels"`` (of each layer's output: exclude the last layer, whose outputs are the classes).
+        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``,
+            ``"channels"`` (of each layer's output: exclude the last layer, whose outputs are the classes), or
+            ``"tied_channels"``, which can be removed from the network by :func:`~lightning_sparse.export.shrink`.
         redistribute: whether connections freed by turnover move to the layers whose living have the higher grow scores,
             instead of going back to the layer that they came from.
         rounds: in how many rounds of scoring and dropping an update that prunes gets to its density.

@@ -67,7 +67,7 @@ def _can_start_anywhere(loader: Any) -> bool:
 def _remembers(callback: SparseTraining) -> bool:
     """Whether a score is still to be made of several batches, which no checkpoint holds."""
     recipe, engine = callback.recipe, callback.engine
-    return bool(recipe.network_scores and recipe.score_batches > 1 and engine is not None and engine.updates_to_come)
+    return bool(recipe.reads_batches and recipe.score_batches > 1 and engine is not None and engine.updates_to_come)
 
 
 def _minds(callback: Any) -> bool:

@@ -21,6 +21,20 @@ def quantise(values: Floats, width: int) -> tuple[npt.NDArray[np.int64], Floats]
     """
     if len(values) == 0 or values.min() == values.max():
         return np.zeros(len(values), dtype=np.int64), values
-    low, step = values.min(), (values.max() - values.min()) / (2**width - 1)
-    levels = np.rint((values - low) / step).astype(np.int64)
-    return levels, low + levels * step
+    low, high = float(values.min()), float(values.max())
+    levels = np.rint((values - low) / _step(low, high, width)).astype(np.int64)
+    return levels, values_of(levels, low, high, width)
+
+
+def values_of(levels: npt.NDArray[np.integer], low: float, high: float, width: int) -> Floats:
+    """The values of levels on the grid of :func:`quantise` from ``low`` to ``high``, to the last bit.
+
+    Example:
+        >>> values_of(np.array([0, 3, 1]), -1.0, 2.0, 2).tolist()
+        [-1.0, 2.0, 0.0]
+    """
+    return low + levels.astype(np.float64) * _step(low, high, width)
+
+
+def _step(low: float, high: float, width: int) -> float:
+    return (high - low) / ((1 << width) - 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
 from lightning_sparse.engine.checkpoints import check_state, damaged
 from lightning_sparse.engine.distributed import check_same_masks
+from lightning_sparse.engine.followers import Followers
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.optimizers import forget_history, refuse_orphans, start_newborns
@@ -22,6 +24,7 @@ from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
 from lightning_sparse.engine.selection import count_true
 from lightning_sparse.engine.stepping import Stepping
+from lightning_sparse.engine.tied_channels import TiedChannels, tied
 from lightning_sparse.engine.times import check_total
 from lightning_sparse.engine.update import Update
 from lightning_sparse.errors import SparsityError
@@ -39,6 +42,7 @@ class Engine:
 
     Attributes:
         masks: the masks, by parameter name.
+        followers: biases and BatchNorms that die with tied channels; None at other granularities.
         idle: True while optimizer steps are not steps of training: then dead weights are zeroed, and nothing else is done.
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
@@ -62,11 +66,18 @@ class Engine:
         check_total("total_steps", total_steps)
         self.parameters = dict(parameters)
         recipe.check(parameters)
+        if isinstance(recipe.units, TiedChannels):
+            recipe = replace(recipe, granularity=tied(recipe.units, parameters, look))
         self.recipe = recipe
         self.plan = recipe.resolve(total_steps)
         self.masks = Masks.dense(
             self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
         )
+        self.followers: Followers | None = None
+        if isinstance(recipe.units, TiedChannels):
+            if model is None:
+                raise SparsityError("granularity='tied_channels' needs the model: build the Engine with model=")
+            self.followers = Followers(model, recipe.units)
         self.history: list[Update] = []
         self._scoring = Scoring(recipe, parameters, look)
         self._scoring.try_own()
@@ -114,6 +125,14 @@ class Engine:
         return self._stepping.optimizers
 
     @property
+    def masked(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """All parameters that have dead entries, and their masks: the sparse ones, and what dies with tied channels."""
+        if self.followers is None:
+            return self.parameters, self.masks
+        both: Any = ChainMap(self.masks, self.followers.masks)  # type: ignore[arg-type]  # only read
+        return {**self.parameters, **self.followers.parameters}, both
+
+    @property
     def updates_to_come(self) -> bool:
         """Whether the masks may still change."""
         return self._next_due is not None
@@ -135,6 +154,8 @@ class Engine:
         """
         self.detach()
         self._stepping.install(optimizers)
+        if self.followers:
+            self.followers.install(optimizers)
         orphans = [n for n, p in self.parameters.items() if p.requires_grad and n not in self._stepping.owners]
         if orphans:
             refuse_orphans(orphans, self.masks, self.recipe.exclude or ())
@@ -146,6 +167,8 @@ class Engine:
     def detach(self) -> None:
         """Remove every hook from the optimizers and the model; masks and history stay."""
         self._stepping.detach()
+        if self.followers:
+            self.followers.detach()
         for off in self._watches:
             off()
         self._watches = []
@@ -166,10 +189,27 @@ class Engine:
         """Zero the dead weights, where something else than an optimizer has written to them."""
         self.masks.apply(self.parameters)
         self._stepping.zero_dead()
+        if self.followers:
+            self.followers.zero_dead()
 
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
         return self._stepping.moved()
+
+    def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+        """Go on with narrower parameters: what is cut off is dead for good, and counts so.
+
+        Args:
+            cuts: by name of a parameter that is narrower now: what makes a tensor of its old shape one of the new.
+        """
+        for name in [name for name in self.masks if name in cuts]:
+            before = self.masks[name]
+            self.masks.set(name, cuts[name](before))
+            self.masks.removed += before.numel() - self.parameters[name].numel()
+        if self.followers:
+            self.followers.narrow(cuts)
+        self._gradients.forget()
+        self.zero_dead()
 
     def leaks(self) -> dict[str, int]:
         """How many dead weights are not zero, by the name of their parameter, if there are any."""
@@ -177,7 +217,7 @@ class Engine:
 
     def verify(self) -> None:
         """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
-        self._refuse(self.leaks())
+        self._refuse(self.leaks() | (self.followers.leaks() if self.followers else {}))
         self._stepping.mark()
         self._verified = self.clock
 
@@ -189,6 +229,7 @@ class Engine:
 
     def birth(self) -> None:
         """Make the masks that hold before the first step, if the recipe's sparsity starts above zero."""
+        self.recipe.check(self.parameters)  # of tied channels it is known only now how many can die
         if self.plan.due(0):
             self.update()
         self.zero_dead()
@@ -215,7 +256,7 @@ class Engine:
         """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
         step = self._due(self.clock)
         due = step is not None
-        if self._scoring.watching or due:
+        if self._watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._scoring.observe()
@@ -228,19 +269,26 @@ class Engine:
             self._waiting = None
             if died and self._rewinding:
                 self._rewinding.go_back(self.optimizers, last=self.at_target)
+                if self.followers:
+                    self.followers.zero_dead()
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
         latest = self._taken + self._unsure + ahead
-        if self._scoring.watching or (self._next_due is not None and latest >= self._next_due):
+        if self._watching or (self._next_due is not None and latest >= self._next_due):
             return True
         return self._rewinding is not None and self._rewinding.is_due(latest)
+
+    @property
+    def _watching(self) -> bool:
+        """Whether a score is still to be shown every step."""
+        return self._scoring.watching and self._next_due is not None
 
     def _gradients_wanted(self) -> bool:
         if not self._may_be_due(1):
             return False
-        if self._scoring.watching:
+        if self._watching:
             return True
         step = self.clock + 1
         due = self._due(step)
@@ -312,6 +360,8 @@ class Engine:
                 start_newborns(optimizer, self.parameters[name], mask & ~before[name], before[name])
             born += count_true(mask & ~before[name]) if moves else max(change, 0)
             died += count_true(before[name] & ~mask) if moves else max(-change, 0)
+        if self.followers:
+            self.followers.follow(self.masks)
         if died or born:
             for optimizer in self.optimizers:
                 forget_history(optimizer)
@@ -326,6 +376,7 @@ class Engine:
             "clock": self.clock,
             "waiting": self._waiting,
             "masks": self.masks.pack(),
+            "removed": self.masks.removed,
             **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "history": [asdict(update) for update in self.history],
@@ -356,6 +407,9 @@ class Engine:
         self._verified, self._waiting = self._taken, state.get("waiting")
         self._next_due = self._waiting or self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
+        self.masks.removed = int(state.get("removed", 0))
+        if self.followers:
+            self.followers.follow(self.masks)
         self._scoring.load_state_dict(state)
         if self._rewinding:
             self._rewinding.load_state_dict(state["rewinding"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -210,40 +209,6 @@ class Blocks(Granularity):
                 f"redistribute=True and granularity='{self}': units of different sizes cannot be exchanged one for one; "
                 "write redistribute=False, or granularity='weights'"
             )
-
-
-def parse_granularity(choice: str | Granularity) -> Granularity:
-    """Return the granularity that a string stands for, and refuse anything else.
-
-    Args:
-        choice: ``"weights"``; ``"N:M"`` such as ``"2:4"``; ``"RxC"``, blocks of R rows and C columns, such as ``"1x4"``;
-            ``"channels"``; or an object of this module.
-
-    Example:
-        >>> parse_granularity("2:4"), parse_granularity("4x4"), parse_granularity("channels")
-        (Groups(n=2, m=4), Blocks(rows=4, columns=4), Blocks(rows=1, columns=None))
-        >>> parse_granularity("2:2")
-        Traceback (most recent call last):
-        lightning_sparse.SparsityError: granularity='2:2' is not N:M: write how many live of how many, 1 <= N < M, such as '2:4'
-    """  # noqa: E501
-    if isinstance(choice, Granularity):
-        return choice
-    text = str(choice)
-    if text == "weights":
-        return WEIGHTS
-    if text == "channels":
-        return Blocks()
-    for pattern, kind in ((r"(\d+):(\d+)", Groups), (r"(\d+)x(\d+)", Blocks)):
-        found = re.fullmatch(pattern, text)
-        if found:
-            return kind(int(found[1]), int(found[2]))
-    quote = ""
-    if isinstance(choice, int) and choice > 60:  # YAML 1.1 has sexagesimal numbers
-        quote = f" (YAML reads {choice // 60}:{choice % 60} without quotes as {choice}: write it with quotes)"
-    raise SparsityError(
-        f"granularity={choice!r} does not exist: write 'weights', 'N:M' such as '2:4', 'RxC' such as '1x4' or '4x4', or "
-        f"'channels'{quote}"
-    )
 
 
 def whole_units(count: int, size: int) -> int:

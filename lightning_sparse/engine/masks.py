@@ -38,6 +38,10 @@ class Masks(Mapping[str, Tensor]):
         compact: hold one byte a connection, instead of as many as a weight has. On a CPU :meth:`apply` costs the same
             either way, about a copy of the weights.
 
+    Attributes:
+        changes: how often a mask has been set.
+        removed: dead connections that are no longer there, because the network was made narrower; they count as dead.
+
     Example:
         >>> masks = Masks({"w": torch.tensor([True, False, False, False])})
         >>> masks.sparsity, masks.living, masks.total
@@ -61,7 +65,7 @@ class Masks(Mapping[str, Tensor]):
             raise SparsityError(f"itemsize={itemsize!r} does not say 1, 2, 4 or 8 bytes by name: write {{'weight': 4}}")
         check_flag("compact", compact)
         self._itemsize = dict(itemsize or {})
-        self._compact, self.changes = compact, 0
+        self._compact, self.changes, self.removed = compact, 0, 0
         self._words: dict[str, Tensor] = {}
         self._elsewhere: dict[tuple[str, torch.device], Tensor] = {}
         self._living: dict[str, int] = {}
@@ -114,8 +118,8 @@ class Masks(Mapping[str, Tensor]):
 
     @property
     def total(self) -> int:
-        """Number of sparsifiable connections."""
-        return sum(words.numel() for words in self._words.values())
+        """Number of sparsifiable connections, those that were removed among them."""
+        return self.removed + sum(words.numel() for words in self._words.values())
 
     @property
     def living(self) -> int:
@@ -231,15 +235,19 @@ def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
     callbacks = content.get("callbacks", {})
     states = (content, *(callbacks.values() if isinstance(callbacks, Mapping) else ()))
     masks: dict[str, Tensor] = {}
+    removed = 0
     for state in states:
         if isinstance(state, Mapping) and "lightning_sparse" in state:
             check_masks(state)
             masks |= {name: unpack_bits(entry) for name, entry in state["masks"].items()}
+            removed += state.get("removed", 0)
     if not masks:
         raise _without_masks()
     weights = content.get("state_dict")
     say_if_alive(masks, weights if isinstance(weights, Mapping) else {})
-    return Masks(masks)
+    found = Masks(masks)
+    found.removed = removed
+    return found
 
 
 def _without_masks() -> SparsityError:

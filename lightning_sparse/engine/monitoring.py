@@ -132,7 +132,9 @@ class Monitoring:
             new = engine.history[self._updates.get(key, len(engine.history)) :]
             if new or key not in self._updates:
                 step = new[-1].step if new else engine.clock
-                self._lifetimes.setdefault(key, Lifetimes()).update(engine.masks, step)
+                lifetimes = self._lifetimes.setdefault(key, Lifetimes())
+                if not engine.masks.removed:  # otherwise nothing is born any more, and the masks have other shapes
+                    lifetimes.update(engine.masks, step)
             self._updates[key] = len(engine.history)
             replaced += sum(update.replaced for update in new)
             living |= {name: engine.masks.count(name) for name in engine.masks}

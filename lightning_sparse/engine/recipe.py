@@ -13,12 +13,14 @@ from lightning_sparse.anatomy.parameters import outputs_first
 from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.allocation import ALLOCATIONS, TAKES, Allocation, check_allocation
 from lightning_sparse.engine.choices import find, name_of, without_our_paths
-from lightning_sparse.engine.granularity import Granularity, parse_granularity
+from lightning_sparse.engine.granularities import parse_granularity
+from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve, from_plain
 from lightning_sparse.engine.scores.names import DROP, GROW
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
+from lightning_sparse.engine.tied_channels import TiedChannels
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
 from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 
@@ -40,8 +42,8 @@ class Recipe:
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"`` or a score of your own.
         allocation: how the living are shared between layers: ``"global"``, ``"uniform"``, ``"erk"`` or your own function.
         every: time between two updates while a curve moves or connections are replaced; at least one step.
-        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``, or
-            ``"channels"``.
+        granularity: what lives or dies as one: ``"weights"``, groups such as ``"2:4"``, blocks such as ``"1x4"``,
+            ``"channels"``, or ``"tied_channels"``, which can be removed from the network.
         redistribute: whether what turnover frees moves to the layers whose living connections have the higher grow scores
             (SNFS), instead of staying in its layer.
         rounds: how many rounds of scoring and dropping, each by the same factor, an update that prunes takes (SynFlow: 100).
@@ -114,6 +116,11 @@ class Recipe:
                 f"step, when {self.sparsity.start:g} of the connections are to be dead: choose 'magnitude' or 'random', or "
                 "start at sparsity 0"
             )
+        if isinstance(self.units, TiedChannels) and self.grows:
+            raise SparsityError(
+                "granularity='tied_channels', and connections that are born in training: a channel that is 0 everywhere gets "
+                "no gradient behind a ReLU; take a method that only prunes, such as GradualPruning, or granularity='channels'"
+            )
         if self.rewind is not None and not isinstance(self.rewind, Rewind):
             raise SparsityError(f"rewind={self.rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
         for name, most in (("rounds", 10_000), ("score_batches", 1_000_000)):
@@ -170,14 +177,22 @@ class Recipe:
         return replace(self, sparsity=sparsity, turnover=turnover, every=every, rewind=rewind)
 
     @property
-    def network_scores(self) -> list[str]:
-        """Which of drop, birth and grow are scores of the whole network, which have to be shown batches."""
-        return [f"{n}={name!r}" for n, name in self.names.items() if n in self.scores and is_of_network(self.scores[n])]
+    def reads_batches(self) -> list[str]:
+        """Which choices have to be shown batches: scores of the whole network, and channels that are still to be tied."""
+        scores = [
+            f"{n}={name!r}" for n, name in self.names.items() if n in self.scores and is_of_network(self.scores[n])
+        ]
+        return scores + ["granularity='tied_channels'"] * self._to_be_tied
+
+    @property
+    def _to_be_tied(self) -> bool:
+        return isinstance(self.units, TiedChannels) and self.units.ties is None
 
     @property
     def reads_a_loss(self) -> bool:
         """Whether one of them needs the loss too, as all but SynFlow do."""
-        return any(is_of_network(score) and score is not synflow for score in self.scores.values())
+        scores = self.scores.values()
+        return self._to_be_tied or any(is_of_network(score) and score is not synflow for score in scores)
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""

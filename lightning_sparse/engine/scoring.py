@@ -46,9 +46,9 @@ class Scoring:
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self.gradients = DenseGradients(parameters)
         self.watching = bool(self._observers)
-        if recipe.network_scores and look is None:
+        if recipe.reads_batches and look is None:
             raise SparsityError(
-                f"{recipe.network_scores[0]} is computed from training data: give attach() batches=[...] and loss_fn=..."
+                f"{recipe.reads_batches[0]} is computed from training data: give attach() batches=[...] and loss_fn=..."
             )
 
     def try_own(self) -> None:

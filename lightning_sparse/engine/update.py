@@ -24,9 +24,11 @@ from lightning_sparse.engine.allocation import (
     shared,
 )
 from lightning_sparse.engine.choices import find
-from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, parse_granularity, whole_units
+from lightning_sparse.engine.granularities import parse_granularity
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, whole_units
 from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
+from lightning_sparse.engine.tied_channels import TiedChannels
 from lightning_sparse.errors import SparsityError, check_share
 
 
@@ -106,6 +108,8 @@ def next_masks(
             masks, living, turnover, drops, grows, allocation, granularity, redistribute
         )
         return {name: turn(after, name) for name in after}, replaced, shortfall
+    if isinstance(granularity, TiedChannels):
+        return _next_tied(before, living, turnover, drop, grow, allocation, granularity)
     if isinstance(granularity, Blocks):
         return _next_blocks(before, living, turnover, drop, grow, allocation, granularity)
     resized = _resize(before, living, drop, grow, allocation, granularity)
@@ -141,6 +145,11 @@ def allocate(
     check_tensors("parameters", parameters)
     check_share("sparsity", sparsity, one_allowed=False)
     units, share = parse_granularity(granularity), find("allocation", allocation, ALLOCATIONS, TAKES)
+    if isinstance(units, TiedChannels) and units.ties is None:
+        raise SparsityError(
+            "granularity='tied_channels' needs a network, through which a batch is followed: write 'channels' here, or look "
+            "at the masks of a callback or of attach() after its first update"
+        )
     units.check(parameters, [sparsity], allocation=allocation)
     check_allocation(share, outputs_first(parameters), [sparsity], units)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
@@ -258,23 +267,58 @@ def _next_blocks(
     """The same update, of masks and scores with one entry a block."""
     sizes = {name: units.size(mask.shape) for name, mask in before.items()}
     blocks = {name: units.alive(mask) for name, mask in before.items()}
-    present = {name: count_true(mask) for name, mask in blocks.items()}
     drops, grows = OnFirstUse(lambda n: units.means(drop[n])), OnFirstUse(lambda n: units.means(grow[n]))
 
     def spread(of_blocks: Tensors) -> Tensors:
         return OnFirstUse(lambda name: units.spread(of_blocks[name], before[name].shape))
 
-    change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(blocks)
+    after, replaced, shortfall = _next_units(sizes, blocks, drops, grows, living, turnover, allocation, spread)
+    return {name: spread(after)[name] for name in after}, replaced, shortfall
+
+
+def _next_tied(
+    before: Tensors,
+    living: int,
+    turnover: float,
+    drop: Tensors,
+    grow: Tensors,
+    allocation: Allocation,
+    ties: TiedChannels,
+) -> tuple[dict[str, Tensor], int, int]:
+    """The same update, of masks and scores with one entry a tied channel; what belongs to none lives on."""
+    sizes, slots = ties.sizes, ties.alive(before)
+    drops, grows = OnFirstUse(lambda n: ties.means(n, drop)), OnFirstUse(lambda n: ties.means(n, grow))
+    untied = sum(mask.numel() for mask in before.values()) - sum(sizes[n] * len(alive) for n, alive in slots.items())
+
+    def spread(of_slots: Tensors) -> Tensors:
+        return OnFirstUse(lambda name: of_slots[name][:, None].expand(-1, sizes[name]))
+
+    after, replaced, shortfall = _next_units(sizes, slots, drops, grows, living - untied, turnover, allocation, spread)
+    return ties.spread(after, before), replaced, shortfall
+
+
+def _next_units(
+    sizes: Counts,
+    units: dict[str, Tensor],
+    drops: Tensors,
+    grows: Tensors,
+    living: int,
+    turnover: float,
+    allocation: Allocation,
+    spread: Callable[[Tensors], Tensors],
+) -> tuple[dict[str, Tensor], int, int]:
+    """``sizes`` is how many connections a unit of each layer has, and ``spread`` gives each of them what its unit has."""
+    present = {name: count_true(alive) for name, alive in units.items()}
+    change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(units)
     rounding = (
         max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())
     )  # the most that it can leave undone
     if change < 0 or change > rounding:
-        scores, masks = spread(drops if change < 0 else grows), {name: spread(blocks)[name] for name in blocks}
+        scores, masks = spread(drops if change < 0 else grows), {name: spread(units)[name] for name in units}
         # An allocation with a name is the same as LayerRules without a rule, which can count in units.
         rules = next((LayerRules(name) for name, named in ALLOCATIONS.items() if named is allocation), allocation)
         in_units = getattr(rules, "in_units", None)
         counts = in_units(scores, masks, living, sizes) if in_units else shared(rules, scores, masks, living)
         whole = {name: whole_units(count, sizes[name]) for name, count in counts.items()}
-        resized = _to_counts(blocks, present, whole, drops, grows, blocks)
-    after, replaced, shortfall = _replace(resized, blocks, turnover, drops, grows, sizes)
-    return {name: spread(after)[name] for name in after}, replaced, shortfall
+        resized = _to_counts(units, present, whole, drops, grows, units)
+    return _replace(resized, units, turnover, drops, grows, sizes)

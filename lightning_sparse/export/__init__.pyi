@@ -1,3 +1,16 @@
+from .exported_program import to_exported_program as to_exported_program
+from .finalise import Finalised as Finalised
+from .finalise import finalise as finalise
+from .narrow import narrow_to as narrow_to
+from .onnx import OnnxFile as OnnxFile
+from .onnx import to_onnx as to_onnx
+from .packed import load_packed as load_packed
+from .packed import save_packed as save_packed
+from .packed_table import packed_table as packed_table
 from .shrink import Shrunk as Shrunk
 from .shrink import ShrunkLayer as ShrunkLayer
 from .shrink import shrink as shrink
+from .sparse_linear import CSRLinear as CSRLinear
+from .sparsify import Sparsified as Sparsified
+from .sparsify import SparsifiedLayer as SparsifiedLayer
+from .sparsify import sparsify as sparsify

@@ -14,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_sparse.anatomy.attention_heads import is_attention
 from lightning_sparse.anatomy.channel_group import ChannelGroup
 from lightning_sparse.anatomy.channel_width import axis_of, find, width
+from lightning_sparse.anatomy.modules import check_module, check_tensors
+from lightning_sparse.errors import SparsityError
 
 
 @dataclass
@@ -67,12 +69,81 @@ def narrow(model: nn.Module, keep: Mapping[str, Kept]) -> dict[str, Any]:
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     with torch.no_grad():
         for name, cut in how.items():
-            if name in parameters:
-                parameters[name].data = cut(parameters[name].data)
-                parameters[name].grad = None
-            else:
-                buffers[name].data = cut(buffers[name].data)
+            tensor = parameters[name] if name in parameters else buffers[name]
+            _replace(tensor, cut(tensor.data))
     return how
+
+
+def _replace(tensor: Tensor, values: Tensor) -> None:
+    """Give a parameter or buffer other values of another shape; it stays the same object."""
+    if tensor.requires_grad:
+        # Autograd remembers the shape as long as somebody keeps a graph, and forgets it when the type changes.
+        tensor.data = values.to(torch.float64 if values.dtype != torch.float64 else torch.float32)
+    tensor.data = values
+    tensor.grad = None
+
+
+def narrow_to(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make the layers of a model as narrow as those of a state dict, in place, so that it can be loaded.
+
+    This is how a network that :func:`~lightning_sparse.export.shrink` or the callback :class:`~lightning_sparse.Shrink`
+    made is loaded into the class it came from. Values are not copied.
+
+    Args:
+        model: a module of the same architecture, as wide or wider.
+        tensors: a state dict; what has no counterpart in the model is ignored.
+
+    Raises:
+        SparsityError: if a tensor is larger than the model's, or of another number of dimensions.
+
+    Example:
+        >>> net, small = nn.Linear(8, 4), nn.Linear(8, 2)
+        >>> narrow_to(net, small.state_dict())
+        >>> net
+        Linear(in_features=8, out_features=2, bias=True)
+    """
+    check_module(model)
+    check_tensors("tensors", tensors)
+    mine = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found = {name: (mine[name], value.shape) for name, value in tensors.items() if name in mine}
+    for name, (tensor, shape) in found.items():
+        if len(shape) != tensor.dim() or any(new > old for new, old in zip(shape, tensor.shape, strict=True)):
+            raise SparsityError(
+                f"{name!r} has shape {list(tensor.shape)} in the model, and {list(shape)} in tensors=: give a model of the "
+                "same architecture, as wide as the dense one"
+            )
+    for tensor, shape in found.values():
+        if tensor.shape != shape:
+            _replace(tensor, tensor.data[tuple(map(slice, shape))].contiguous())
+    for module in model.modules():
+        _say_widths(module)
+
+
+def _say_widths(module: Any) -> None:
+    """Set the numbers of inputs and outputs that a layer keeps as attributes, from the shape of its weight."""
+    weight = module._parameters.get("weight")
+    if isinstance(module, _NormBase):
+        known: list[Tensor] = [tensor for tensor in (weight, module.running_mean) if tensor is not None]
+        module.num_features = len(known[0]) if known else module.num_features
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.LSTM):
+        module.input_size = getattr(module, "weight_ih_l0").shape[1]  # noqa: B009
+    elif is_attention(module):
+        module.attn_dim = module.proj.weight.shape[1]
+        module.num_heads = module.attn_dim // module.head_dim
+    elif isinstance(module, nn.Linear) and weight is not None:
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, _ConvNd) and weight is not None:
+        first, second = weight.shape[:2]
+        if module.groups > 1 and module.groups == module.in_channels == module.out_channels:
+            module.groups = module.in_channels = module.out_channels = first
+        elif module.transposed:
+            module.in_channels, module.out_channels = first, second * module.groups
+        else:
+            module.in_channels, module.out_channels = second * module.groups, first
 
 
 def _indices(keep: Any) -> Tensor:

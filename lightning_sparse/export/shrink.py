@@ -79,7 +79,7 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
     weights are zero), through Linear layers, convolutions (grouped, depthwise and transposed ones too), BatchNorm, sums,
     concatenations, embeddings and timm's attention. Constants, such as a BatchNorm's shift behind a dead channel, are folded
     into the biases of what reads them. Channels that a sum ties together go only together: train with
-    ``granularity="tied channels"`` to make them die so.
+    ``granularity="tied_channels"`` to make them die so.
 
     The inputs and outputs of the network keep their number. What is zero but in no dead unit stays: for the speed of single
     zeros see :func:`~lightning_sparse.export.sparsify`.

@@ -7,7 +7,10 @@ from .checks import check_images as check_images
 from .classifier import as_classifier as as_classifier
 from .description.cost import measure_cost as measure_cost
 from .description.description_length import measure_description_length as measure_description_length
+from .description.latency import measure_latency as measure_latency
+from .description.layer_sensitivity import measure_sensitivity_of_layers as measure_sensitivity_of_layers
 from .description.storage import storage_formats as storage_formats
+from .description.suggested_rules import suggest_layer_rules as suggest_layer_rules
 from .explanations.agreement import agreement_records as agreement_records
 from .explanations.agreement import rank_agreement as rank_agreement
 from .explanations.agreement import top_agreement as top_agreement

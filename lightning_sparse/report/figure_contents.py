@@ -15,19 +15,21 @@ from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
-from lightning_sparse.tables.method_names import is_dense
-from lightning_sparse.tables.pareto import pareto
+from lightning_sparse.tables.method_names import base, is_dense
+from lightning_sparse.tables.pareto import against, pareto
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_sparse.tables.collect import Sweep
 
-DENSITY, EPS, KILOBITS = "density", "eps", "kilobits"
+DENSITY, EPS, KILOBITS, TIME, KILOBYTES = "density", "eps", "kilobits", "time", "kilobytes"
 X_NAMES = {
     DENSITY: "density (below it: sparsity)",
     EPS: "size of the perturbation, eps",
     KILOBITS: "description length, kilobits",
+    TIME: "time / dense, of the fastest form",
+    KILOBYTES: "kilobytes, of the smallest form",
 }
 ALL, COLUMN, NONE = "all", "column", "none"  # which panels share their y axis
 
@@ -56,7 +58,7 @@ class Contents:
     """One figure.
 
     Attributes:
-        x: name of the x axis: ``"density"``, ``"eps"`` or ``"kilobits"``.
+        x: name of the x axis: one of :data:`X_NAMES`.
         y: title of the y axis of all panels.
         rows: panels by the name of their row; a single row without a name is broken where there is no more room.
         caption: the caption.
@@ -188,6 +190,52 @@ def cost(sweep: Sweep) -> Contents | None:
     return Contents(KILOBITS, y, {"": panels}, said, worst, unit="%", y_range=(-0.02, 1.02))
 
 
+def time(sweep: Sweep) -> Contents | None:
+    """Time as a share of dense against clean and robust accuracy, one row per batch size; None if nothing was timed."""
+    averages = sweep.averages
+    times = averages[averages["metric"].str.startswith("cost_latency_") & (averages["metric"] != "cost_latency_noise")]
+    # A narrower dense network is timed beside a copy of itself, like every network: its ratio is not to the dense one.
+    times = times[times["method"].map(base) != "small_dense"]
+    by_size = sorted((int(lines["n"].iloc[0]), lines) for _, lines in times.groupby("condition"))
+    rows = {f"batch {size}": _panels(against(averages, lines, TIME)) for size, lines in by_size}
+    forms = sorted(set(times["metric"].str.removeprefix("cost_latency_")))
+    noise = sweep.frame.loc[sweep.frame["metric"] == "cost_latency_noise", "value"]
+    said = (
+        f"Time of a forward pass, as a ratio to a dense copy timed in the same run; of each network its fastest form "
+        f"({', '.join(forms)}). Noise: a second dense copy took {noise.min():.2f} to {noise.max():.2f} of the first."
+    )
+    return _fronts(sweep, TIME, rows, said)
+
+
+def size(sweep: Sweep) -> Contents | None:
+    """Bytes of the exported networks against clean and robust accuracy; None if none was exported."""
+    averages = sweep.averages
+    sizes = averages[averages["metric"].str.startswith("cost_size_")]
+    forms = sorted(set(sizes["metric"].str.removeprefix("cost_size_")))
+    most = sizes.loc[sizes["metric"] == "cost_size_model", "mean"].max() / 1e3
+    said = (
+        f"Bytes of a file, or of a module's tensors; of each network its smallest form ({', '.join(forms)}). Model: as it "
+        f"was trained, {most:.4g} kB at most."
+    )
+    return _fronts(sweep, KILOBYTES, {"": _panels(against(averages, sizes, KILOBYTES, 1e-3))}, said)
+
+
+def _panels(tables: list[pd.DataFrame]) -> list[Panel]:
+    found = [(points, points.iloc[0]) for points in tables]
+    return [Panel(name_of(of["metric"], of["attack"], of["eps"]), points) for points, of in found]
+
+
+def _fronts(sweep: Sweep, x: str, rows: dict[str, list[Panel]], said: str) -> Contents | None:
+    import pandas as pd
+
+    rows = {name: panels for name, panels in rows.items() if panels}
+    if not rows:
+        return None
+    shown = pd.concat([panel.lines for panels in rows.values() for panel in panels])
+    ends = "Grey: the Pareto front, which no other network beats in both. Hollow: a check of trust failed. Means over seeds."
+    return Contents(x, "", rows, f"{subject(sweep, shown)} {said} {ends}", shown, unit="%", same_y=COLUMN)
+
+
 FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "robustness": robustness,
     "security_curves": security_curves,
@@ -195,6 +243,8 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "saliency": saliency,
     "stability": stability,
     "pareto": cost,
+    "pareto_time": time,
+    "pareto_size": size,
 }
 
 

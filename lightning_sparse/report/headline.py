@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import eps_text, number, range_text
 from lightning_sparse.tables.averages import interval
-from lightning_sparse.tables.frames import is_worst, latest
+from lightning_sparse.tables.frames import latest, middle_worst
 from lightning_sparse.tables.method_names import dense_of, is_dense
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def headline(sweep: Sweep) -> list[str]:
     measured = averages[averages["chart"] == CLEAN]
     if measured.empty:
         return ["No accuracy was measured: see the holes above."]
-    robust = _middle(averages)
+    robust = middle_worst(averages)
     charts = [CLEAN, robust["chart"]] if robust else [CLEAN]
     methods = sorted(set(measured["method"]))
     dense = filter(is_dense, methods)
@@ -39,12 +39,6 @@ def headline(sweep: Sweep) -> list[str]:
         change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
         said.append(f"{method} at sparsity {sparsity:g}: {_levels(chosen, charts)}.{change}")
     return [*said, _meaning(sweep.frame, measured, robust)]
-
-
-def _middle(averages: pd.DataFrame) -> dict[str, Any] | None:
-    """The worst case at the middle eps, which is chosen by its place in the list and not by its numbers."""
-    worst = averages[is_worst(averages)].drop_duplicates("chart").sort_values("eps")
-    return worst.to_dict("records")[(len(worst) - 1) // 2] if len(worst) else None  # type: ignore[return-value]
 
 
 def _levels(lines: pd.DataFrame, charts: list[str]) -> str:

@@ -30,6 +30,10 @@ def hover(line: dict[Any, Any]) -> str:
         said.append(seeds_text([line["seeds"]]))
     if "kilobits" in line:
         said.append(f"description: {line['kilobits']:.4g} kilobits")
+    if "time" in line:
+        said.append(f"{line['time']:.3g} of dense's time, as {escape(line['form'])}")
+    if "kilobytes" in line:
+        said.append(f"{line['kilobytes']:.4g} kB, as {escape(line['form'])}")
     said.append(f"n = {line['n']} images")
     if line["distrusted"]:
         said.append(f"✗ not to be trusted: failed {escape(', '.join(line['distrusted']))}")

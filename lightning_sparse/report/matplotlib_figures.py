@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import WIDTH, caption, inches, legend, lowest, panels, spaced
-from lightning_sparse.report.figure_contents import COLUMN, DENSITY, EPS, NONE, X_NAMES, Contents, Panel, by_level, clip
+from lightning_sparse.report.figure_contents import (
+    COLUMN,
+    DENSITY,
+    EPS,
+    NONE,
+    TIME,
+    X_NAMES,
+    Contents,
+    Panel,
+    by_level,
+    clip,
+)
 from lightning_sparse.report.looks import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.tables.method_names import is_dense
@@ -32,7 +43,7 @@ def draw(contents: Contents, sweep: Sweep) -> Figure:
         elif contents.x == EPS:
             _security_curve(axes, panel, contents.shown)
         else:
-            _front(axes, sweep, panel)
+            _front(axes, sweep, panel, contents.x)
         if contents.y_range:
             axes.set_ylim(*contents.y_range)
         if contents.unit == "points":
@@ -110,15 +121,19 @@ def _security_curve(axes: Axes, panel: Panel, shown: pd.DataFrame) -> None:
     axes.set_xticks(sizes, labels=[name if i in written else "" for i, name in enumerate(names)])
 
 
-def _front(axes: Axes, sweep: Sweep, panel: Panel) -> None:
+def _front(axes: Axes, sweep: Sweep, panel: Panel, x: str) -> None:
     """Draw a point per method and level, and the Pareto front."""
     ways = looks(sweep.jobs["method"])
     for method, points in panel.lines.groupby("method"):
         look = ways.get(str(method), {"color": DENSE, "marker": "*"})
-        axes.plot(points["kilobits"], points["mean"], label=method, **{**look, "linestyle": ""})
-    _hollow(axes, panel.lines, "kilobits", "#777777")
-    front = panel.lines[panel.lines["front"]].sort_values("kilobits")
-    axes.step(front["kilobits"], front["mean"], where="post", color="#999999", linewidth=0.9, zorder=1)
+        axes.plot(points[x], points["mean"], label=method, **{**look, "linestyle": ""})
+    _hollow(axes, panel.lines, x, "#777777")
+    front = panel.lines[panel.lines["front"]].sort_values(x)
+    axes.step(front[x], front["mean"], where="post", color="#999999", linewidth=0.9, zorder=1)
+    if x == TIME:
+        axes.axvline(1.0, color=DENSE, linewidth=0.8, linestyle=":", zorder=1)
+        axes.set_xlim(0.0, 1.08 * max(1.0, panel.lines[x].max()))
+        return
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")

@@ -31,7 +31,7 @@ BLOCKS = {
     "At every size of the perturbation, and against dense": ["security_curves", "differences"],
     SALIENCY: ["saliency"],
     WHY: ["stability"],
-    COST: ["pareto"],
+    COST: ["pareto", "pareto_time", "pareto_size"],
 }
 
 
@@ -47,7 +47,7 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         lstrip_blocks=True,
     )
     measured = set(sweep.frame["metric"])
-    known = [known for known in QUANTITIES if known.metric in measured]
+    known = [known for known in QUANTITIES if _is_measured(known.metric, measured)]
     environment.filters["level"] = sparsity_text
     embedded = Embedded(sweep.folder)
     details = job_details(sweep)
@@ -108,6 +108,11 @@ def _table(name: str, part: Sweep, summary: list[dict[Any, Any]]) -> dict[str, A
     return {"columns": columns, "over": over, "lines": lines}
 
 
+def _is_measured(metric: str, measured: set[str]) -> bool:
+    """Whether there is a row of a quantity, or of a family of them."""
+    return metric in measured or (metric.endswith("_") and any(row.startswith(metric) for row in measured))
+
+
 def _meaning(of: Quantity) -> str:
     return of.says + (f" {of.better.capitalize()} is better." if of.better else "")
 
@@ -133,7 +138,8 @@ def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
             column["name"] = f"eps = {eps_text(column['eps'])}"
         else:
             column["over"] = column["attribution"].replace("_", " ")
-            column["name"] = name_of(column["metric"]) + unit
+            condition = "" if column["condition"] in ("", "same images") else f", {column['condition']}"
+            column["name"] = name_of(column["metric"]) + condition + unit
     return columns  # type: ignore[return-value]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from itertools import groupby
 from math import ceil, floor, isnan, log10
@@ -9,7 +10,18 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.drawing.style import spaced
-from lightning_sparse.report.figure_contents import COLUMN, DENSITY, EPS, NONE, X_NAMES, Contents, Panel, by_level, clip
+from lightning_sparse.report.figure_contents import (
+    COLUMN,
+    DENSITY,
+    EPS,
+    NONE,
+    TIME,
+    X_NAMES,
+    Contents,
+    Panel,
+    by_level,
+    clip,
+)
 from lightning_sparse.report.hover import hover
 from lightning_sparse.report.looks import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
@@ -48,7 +60,7 @@ def interactive(contents: Contents, sweep: Sweep) -> dict[str, Any]:
         and ``role``: ``"mean"``, ``"spread"`` or ``"front"``; its ``hollow`` points failed a check of trust.
     """
     ways = _ways(contents, sweep)
-    draw = {DENSITY: _against_density, EPS: _security_curve}.get(contents.x, _pareto)
+    draw = {DENSITY: _against_density, EPS: _security_curve}.get(contents.x, partial(_pareto, contents.x))
     rows: list[dict[str, Any]] = []
     for title, panels in contents.rows.items():
         drawn = []
@@ -122,16 +134,16 @@ def _security_curve(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[T
     return traces
 
 
-def _pareto(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
+def _pareto(x: str, panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
     traces = []
-    front = panel.lines[panel.lines["front"]].sort_values("kilobits")
+    front = panel.lines[panel.lines["front"]].sort_values(x)
     if len(front):
         look: Look = {"color": "#999999", "group": "front", "linestyle": "-", "marker": "o"}
-        line = _line(front.to_dict("records"), list(front["kilobits"]), look, mode="lines", role="front")
+        line = _line(front.to_dict("records"), list(front[x]), look, mode="lines", role="front")
         traces.append(line | {"line": line["line"] | {"shape": "hv", "width": 1}, "hoverinfo": "skip"})
     for method, lines in panel.lines.groupby("method"):
         points = lines.to_dict("records")
-        traces.append(_line(points, list(lines["kilobits"]), ways[str(method)], mode="markers"))
+        traces.append(_line(points, list(lines[x]), ways[str(method)], mode="markers"))
     return traces
 
 
@@ -197,7 +209,7 @@ def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
         texts = [name if i in written else "" for i, name in enumerate(names)]
         x_axis |= {"tickvals": sizes, "ticktext": texts, "autotickangles": [0, 45]}
     else:
-        x_axis |= {"type": "log"}
+        x_axis |= {"rangemode": "tozero"} if contents.x == TIME else {"type": "log"}
     name = "<br>".join(wrap(contents.y, 30))
     y_axis: dict[str, Any] = {"title": {"text": name, "standoff": 4}, "zeroline": contents.unit == "points"}
     if contents.unit == "%":

@@ -23,7 +23,7 @@ class Quantity:
 
     Attributes:
         metric: as in :class:`~lightning_sparse.results.records.Record`; if it ends in ``_``, all that begin with it.
-        name: what a reader calls it; the metric with spaces if left out.
+        name: what a reader calls it, of a family followed by what comes after the ``_``; the metric with spaces if left out.
         says: what it is, for the page, which adds the direction that is better.
         better: ``"higher"``, ``"lower"``, or empty if neither is.
         unit: how it is printed: ``"%"`` (of a share), ``"points"`` (of percent, with a sign), ``"count"`` (three digits, k,
@@ -140,6 +140,15 @@ QUANTITIES = (
     Quantity("vog_rank_stability", limits=EITHER),
     Quantity("transfer_accuracy", "", "", "higher", "", SHARE, same_images=True),
     Quantity("trust_"),
+    Quantity("sensitivity_accuracy", "accuracy, one layer pruned", "", "higher", "%", SHARE, same_images=True),
+    Quantity("sensitivity_accuracy_change", "accuracy, one layer pruned, less unpruned",
+        "Accuracy when one layer alone is pruned, without training, less that of the unpruned network on the same images. "
+        "What several layers lose together is another number.",
+        "higher", "points", EITHER, same_images=True),
+    Quantity("sensitivity_cross_entropy", "cross-entropy, one layer pruned", "", "lower", "", POSITIVE, same_images=True),
+    Quantity("sensitivity_cross_entropy_change", "cross-entropy, one layer pruned, less unpruned", "", "lower",
+        same_images=True),
+    Quantity("sensitivity_connections", "connections of the layer", "", "", "count", POSITIVE),
     Quantity("cost_bits", "bits, all",
         "Length of a code of the network and of the training labels given the network, in bits. It ranks networks of one "
         "architecture.",
@@ -165,6 +174,19 @@ QUANTITIES = (
             ("peak_memory_training", "peak bytes, training"),
         )
     ),
+    Quantity("cost_size_", "bytes exported,",
+        "Size of an exported network: of its file, or of the tensors that its module holds.",
+        "lower", "count", POSITIVE, COST),
+    Quantity("cost_latency_noise", "time of a second dense copy / dense",
+        "What the ratios of times would be if nothing differed: no ratio that is as near to 1 as this one says anything.",
+        "", "", POSITIVE, COST),
+    Quantity("cost_latency_", "time / dense,",
+        "Seconds of a forward pass in eval mode, as a ratio to the dense network timed in the same run.",
+        "lower", "", POSITIVE, COST),
+    Quantity("cost_throughput_", "images a second,", "", "higher", "count", POSITIVE, COST, column=False),
+    Quantity("cost_memory_", "peak memory / dense,",
+        "The most bytes that a forward pass in eval mode holds at once, as a ratio to the dense network.",
+        "lower", "", POSITIVE, COST),
 )
 # fmt: on
 
@@ -176,8 +198,12 @@ def quantity(metric: str) -> Quantity:
     Example:
         >>> quantity("clean_accuracy").unit, quantity("trust_zero_gradients").name, quantity("my_own").name
         ('%', 'trust zero gradients', 'my own')
+        >>> quantity("cost_latency_shrink").name
+        'time / dense, shrink'
     """
     known = {described.metric: described for described in QUANTITIES}
     families = (name for name in known if name.endswith("_") and metric.startswith(name))
     found = known.get(metric) or known.get(next(families, ""), Quantity(metric))
-    return replace(found, metric=metric, name=found.name or metric.replace("_", " "))
+    rest = metric.removeprefix(found.metric).replace("_", " ")
+    name = f"{found.name} {rest}".rstrip(" ,") if found.name else metric.replace("_", " ")
+    return replace(found, metric=metric, name=name)

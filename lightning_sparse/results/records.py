@@ -38,13 +38,15 @@ class Record:
             ``"cost_bits"``, ... Saliency metrics have no group in their name: ``"gini"``, ``"insertion_deletion_gap"``, ...
         value: the number; NaN where it is undefined (a saliency map of zeros has no Gini index), never a made-up 0.
         n: how many images it was computed on.
-        low: lower end of its 95 % interval over images (Wilson for shares, normal for means); NaN if there is none.
+        low: lower end of its 95 % interval over images (Wilson for shares, normal for means), of a time its lower quartile
+            over rounds; NaN if there is none.
         high: upper end of that interval.
         attack: attack name for robustness rows (``"fgsm"``, ``"pgd"``, ``"apgd-dlr"``, ``"worst"``), else empty.
         norm: threat model of the attack, ``"Linf"`` or ``"L2"``, else empty.
         eps: size of the perturbation in units of [0, 1] pixels, else None.
         attribution: attribution method for saliency rows (``"gradient"``, ``"integrated_gradients"``), else empty.
-        condition: any other condition that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity).
+        condition: any other condition that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity),
+            ``"batch=128"``.
         trust: verdict on a robust accuracy: ``"passed"``, ``"failed: "`` and which checks, or empty if none was made.
         samples: images that went through the model for this row alone, counting each step of an attack; 0 if not counted.
         detail: in words, everything the number depends on: steps, step size, loss, baseline, ...
@@ -98,6 +100,8 @@ class Record:
             'corruption/accuracy/rotation 2'
             >>> Record("vog_mean", 0.1, 100, condition="early").chart
             'vog/mean early'
+            >>> Record("cost_latency_shrink", 0.4, 128, condition="batch=128").chart
+            'cost/latency_shrink/batch=128'
         """
         group, _, name = self.metric.partition("_")
         if self.attribution:

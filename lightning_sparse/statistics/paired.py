@@ -54,11 +54,21 @@ def mcnemar(a_right: npt.ArrayLike, b_right: npt.ArrayLike) -> Difference:
     if len(a) != len(b):
         raise SparsityError(f"a_right has {len(a)} images and b_right {len(b)}: give the same images in the same order")
     n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
-    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = Z * np.sqrt((share_a + share_b - (share_a - share_b) ** 2) / (n + 2))
-    low, high = max(-1.0, share_a - share_b - half), min(1.0, share_a - share_b + half)
     p = need("scipy.stats").binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return Difference((only_a - only_b) / n, float(low), float(high), float(p))
+    return Difference((only_a - only_b) / n, *bonett_price(only_a, only_b, n), float(p))
+
+
+def bonett_price(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """The interval of :func:`mcnemar`, given how many of ``n`` images only one of the models gets right.
+
+    Example:
+        >>> low, high = bonett_price(6, 0, 10)  # as above
+        >>> f"{low:.2f} to {high:.2f}"
+        '0.13 to 0.87'
+    """
+    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z * math.sqrt((share_a + share_b - (share_a - share_b) ** 2) / (n + 2))
+    return max(-1.0, share_a - share_b - half), min(1.0, share_a - share_b + half)
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -66,3 +66,9 @@ def accuracies(averages: pd.DataFrame) -> pd.DataFrame:
 def is_worst(averages: pd.DataFrame) -> pd.Series[bool]:
     """Mark the robust accuracies in the worst case over all attacks."""
     return (averages["metric"] == "robust_accuracy") & (averages["attack"] == "worst")
+
+
+def middle_worst(averages: pd.DataFrame) -> dict[str, Any] | None:
+    """A worst case at the middle eps, which is chosen by its place in the list and not by its numbers; None without one."""
+    worst = averages[is_worst(averages)].drop_duplicates("chart").sort_values("eps")
+    return worst.to_dict("records")[(len(worst) - 1) // 2] if len(worst) else None  # type: ignore[return-value]

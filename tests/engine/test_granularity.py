@@ -9,7 +9,8 @@ from torch import nn
 
 from lightning_sparse import Curve, Recipe, attach
 from lightning_sparse.engine.allocation import ALLOCATIONS
-from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups, parse_granularity
+from lightning_sparse.engine.granularities import parse_granularity
+from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Groups
 from lightning_sparse.engine.update import allocate, next_masks
 from lightning_sparse.errors import SparsityError
 

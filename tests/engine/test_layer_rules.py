@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lightning_sparse import Curve, Recipe, attach
-from lightning_sparse.engine.granularity import Blocks, parse_granularity
+from lightning_sparse.engine.granularities import parse_granularity
+from lightning_sparse.engine.granularity import Blocks
 from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.engine.update import allocate, next_masks
 from lightning_sparse.errors import SparsityError

@@ -18,6 +18,8 @@ GROUPS = {
     "transfer": "default",
     "cost": "default",
     "vog": "default",
+    "latency": "default",
+    "layer_sensitivity": "default",
     "adversarial": "pgd",
     "data": "digits",
     "trainer": "default",
@@ -50,6 +52,8 @@ ON = {
     },
     "cost": {"cost": "default", "cost.images": 40},
     "vog": {"vog": "default", "vog.images": 20},
+    "latency": {"latency": "default", "latency.batch_sizes": "[2]", "latency.seconds": 0.01, "export": "[bf16]"},
+    "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
     "adversarial": {"adversarial": "pgd"},
 }
 ODD = [

@@ -38,6 +38,19 @@ def measured():
     return measure_saliency(net(), pair(), methods=["gradient"], measures=["gini"]).arrays
 
 
+def packed():
+    from lightning_sparse.export import save_packed
+
+    save_packed(net(), None, "written.packed")
+    return "written.packed"
+
+
+def sensitivity():
+    from lightning_sparse.measure import measure_sensitivity_of_layers
+
+    return measure_sensitivity_of_layers(net(), pair(), sparsities=[0.5])
+
+
 def optimizer(model):
     return torch.optim.SGD(model.parameters(), 0.1)
 
@@ -151,6 +164,7 @@ CALLBACKS = {
     "SynFlow": {"final_sparsity": 0.5, "rounds": 3},
     "SparsityMonitor": {"per_layer": True},
     "RandomState": {},
+    "Shrink": {},
     "AtTargetSparsity": {},
     "AdversarialTraining": {
         "eps": 0.1,
@@ -222,6 +236,7 @@ FUNCTIONS = {
     },
     "needs_gradient": lambda: {"score": lambda layer: layer.weight},
     "of_network": lambda: {"score": lambda network: network},
+    "plot_layer_sensitivity": lambda: {"measured": sensitivity()},
     "plot_schedule": lambda: {"schedule": Curve(0.5), "total_steps": 100},
     "schedule_table": lambda: {"schedule": Recipe(Curve(0.5)), "total_steps": 100, "most": 5},
     "sparsifiable": lambda: {"model": net(), "include": None, "exclude": None},
@@ -313,6 +328,13 @@ FUNCTIONS = {
         "batch_size": 8,
         "seed": 0,
     },
+    "measure.measure_latency": lambda: {
+        "model": {"same": net()},
+        "example": images(),
+        "batch_sizes": [1],
+        "baseline": net(),
+        "seconds": 0.01,
+    },
     "measure.measure_robustness": lambda: {
         "model": net(),
         "data": pair(),
@@ -333,6 +355,17 @@ FUNCTIONS = {
         "measures": ["gini"],
         "truth": None,
         "calibration": None,
+        "batch_size": 8,
+        "seed": 0,
+    },
+    "measure.measure_sensitivity_of_layers": lambda: {
+        "model": net(),
+        "data": pair(),
+        "sparsities": [0.5],
+        "granularity": "weights",
+        "include": None,
+        "exclude": None,
+        "train_data": pair(),
         "batch_size": 8,
         "seed": 0,
     },
@@ -385,9 +418,16 @@ FUNCTIONS = {
     "measure.records_over": lambda: {"arrays": measured(), "keep": None, "models": 1},
     "measure.same_images": lambda: {"several": [measured(), measured()]},
     "measure.storage_formats": lambda: {"model": net(), "masks": None},
+    "measure.suggest_layer_rules": lambda: {"measured": sensitivity(), "tolerance": 1.0},
     "measure.top_agreement": lambda: {"maps_a": maps(), "maps_b": maps(seed=1), "seed": 0},
     "measure.true_class_gradients": lambda: {"model": net(), "images": images(), "labels": labels(), "batch_size": 8},
     "measure.vog_overlap": lambda: {"vog": np.random.default_rng(0).random(8), "forgotten": np.arange(8) < 3},
+    "export.narrow_to": lambda: {"model": net(), "tensors": net().state_dict()},
+    "export.shrink": lambda: {"model": net(), "example": images(), "fold": True},
+    "export.load_packed": lambda: {"path": packed(), "model": net()},
+    "export.packed_table": lambda: {"path": packed()},
+    "export.save_packed": lambda: {"model": net(), "masks": None, "path": "net.packed", "values": "int4"},
+    "export.CSRLinear": lambda: {"weight": torch.eye(4), "bias": torch.ones(4), "contiguous": False},
     "statistics.holm": lambda: {"p_values": [0.1, 0.02]},
     "statistics.mcnemar": lambda: {"a_right": [True, False, True], "b_right": [True, True, False]},
     "statistics.mean_interval": lambda: {"values": [0.1, 0.2, 0.3]},
@@ -416,7 +456,6 @@ FUNCTIONS = {
         "quadrant": torch.arange(16 * 16).view(16, 16).repeat(8, 1, 1) < 64,
         "seed": 0,
     },
-    "export.shrink": lambda: {"model": net(), "example": images(2), "fold": True},
     "models.Classifier": lambda: {"net": net(), "mean": [0.5], "std": [0.5], "optimizer": None, "schedule": "cosine"},
     "models.lenet5": shape,
     "models.lenet_300_100": shape,
@@ -442,8 +481,16 @@ LEFT_OUT = {
     "measure.THRESHOLDS",
     "measure.TIERS",
     "measure.batchnorm_in_words",
-    "data.Planted",
-    "data.planted",
+    "export.Finalised",
+    "export.OnnxFile",
     "export.Shrunk",
     "export.ShrunkLayer",
+    "export.Sparsified",
+    "export.SparsifiedLayer",
+    "export.finalise",
+    "export.sparsify",
+    "export.to_exported_program",
+    "export.to_onnx",
+    "data.Planted",
+    "data.planted",
 }

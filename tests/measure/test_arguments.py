@@ -20,6 +20,7 @@ SEEDED = {
     measure.measure_hessian: {"data": DATA},
     measure.measure_jacobian: {"data": DATA},
     measure.measure_shift_consistency: {"data": DATA},
+    measure.measure_sensitivity_of_layers: {"data": DATA},
 }
 
 

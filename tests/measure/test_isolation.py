@@ -21,6 +21,7 @@ from lightning_sparse.measure import (
     measure_jacobian,
     measure_robustness,
     measure_saliency,
+    measure_sensitivity_of_layers,
     measure_shift_consistency,
 )
 from lightning_sparse.results.records import Measured
@@ -46,6 +47,10 @@ def crafted(model, data):
     return Measured([], {"adversarial": craft(model, data, eps=0.1).numpy()})
 
 
+def layers(model, data):
+    return measure_sensitivity_of_layers(model, data, sparsities=[0.5, 0.9], train_data=data)
+
+
 EVERY = {
     "accuracy": measure_accuracy,
     "robustness": robust,
@@ -58,6 +63,7 @@ EVERY = {
     "craft": crafted,
     "description length": measure_description_length,
     "cost": measure_cost,
+    "layers": layers,
 }
 """Every measurement of the room, on a few images."""
 

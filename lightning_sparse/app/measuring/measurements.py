@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.cost import COST
 from lightning_sparse.app.measuring.kind import Kind, Settings
+from lightning_sparse.app.measuring.latency import LATENCY
+from lightning_sparse.app.measuring.layer_sensitivity import LAYER_SENSITIVITY
 from lightning_sparse.app.measuring.robust import ROBUST
 from lightning_sparse.app.measuring.saliency import SALIENCY
 from lightning_sparse.app.measuring.shortcut import SHORTCUT
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from lightning_sparse.data.images import ImageData
 
-KINDS = (CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, COST, VOG)
+KINDS = (CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, COST, LATENCY, LAYER_SENSITIVITY, VOG)
 """In the order in which they are measured."""
 
 

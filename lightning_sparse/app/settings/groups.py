@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from lightning_sparse.app.measuring.export_forms import FORMS
 from lightning_sparse.app.measuring.measurements import KINDS
-from lightning_sparse.app.values import Check, choice, count, counts, numbers, or_null, seed, text, texts
+from lightning_sparse.app.values import Check, choice, count, counts, names, numbers, or_null, seed, text, texts
 from lightning_sparse.errors import SparsityError, check_flag, check_share
 
 
@@ -33,6 +34,7 @@ TOP: dict[str, Check] = {
     "seed": seed,
     "batchnorm": choice("trained", "recalibrated"),
     "controls": check_flag,
+    "export": names(tuple(FORMS), "lightning_sparse.app.measuring.export_forms.FORMS", empty=True),
     "label": or_null(text("variant")),
     "retry_failed": check_flag,
     "name": _folder_name,

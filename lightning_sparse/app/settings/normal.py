@@ -13,7 +13,7 @@ _SEEDS = ("seed", "split_seed", "shuffle_seed")
 
 
 def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """Write fractions as numbers, a single radius as a list, seeds of null as 0, and so on.
+    """Write fractions as numbers, a single radius and a single form as lists, seeds of null as 0, and so on.
 
     Args:
         config: a configuration or some of its groups, as plain data.
@@ -25,6 +25,8 @@ def normal(config: dict[str, Any]) -> dict[str, Any]:
     found = {name: _of_group(name, node) if isinstance(node, dict) else node for name, node in config.items()}
     if "seed" in found and found["seed"] is None:
         found["seed"] = 0
+    if "export" in found:
+        found["export"] = _forms(found["export"])
     for name in ("name", "output"):
         if isinstance(found.get(name), int) and not isinstance(found[name], bool):
             found[name] = str(found[name])
@@ -51,6 +53,12 @@ def _of_group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     if group == "logger" and isinstance(found.get("mode"), str):
         found["mode"] = _MODES.get(found["mode"], found["mode"])
     return found
+
+
+def _forms(export: Any) -> Any:
+    if export in (None, "none"):
+        return []
+    return [export] if isinstance(export, str) else export
 
 
 def _radii(eps: Any) -> Any:

@@ -111,7 +111,7 @@ class EngineCallback(OneOfAKind):
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
         parameters = self._without_copies(trainer, pl_module)
-        if self.recipe.network_scores:
+        if self.recipe.reads_batches:
             self._batches = ScoreBatches(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
         look = self._batches.look if self._batches else None
         self.engine = Engine(parameters, recipe, total, pl_module, look)
@@ -134,7 +134,7 @@ class EngineCallback(OneOfAKind):
             )
         self._restored = None
         self._clips = _overrides(pl_module, "configure_gradient_clipping")
-        self._averages = WeightAverages(trainer, pl_module, self.engine.parameters, self.engine.masks)
+        self._averages = WeightAverages(trainer, pl_module, *self.engine.masked)
         others = {name for other in self._others(trainer) for name in other._parameters(pl_module)}
         who, include, exclude = type(self).__name__, self.recipe.include, self.recipe.exclude
         self._coverage = Coverage(trainer, pl_module, who, self.engine.parameters, others, include, exclude)
@@ -185,7 +185,7 @@ class EngineCallback(OneOfAKind):
         self._verify(trainer, averages_may_stand_in=True)
         self._mask_averages()
         if self.engine is not None and self.engine.installed:
-            mask_tensors(checkpoint["state_dict"], self.engine.masks)
+            mask_tensors(checkpoint["state_dict"], self.engine.masked[1])
             self.engine.zero_dead()  # it was written to
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -29,7 +29,7 @@ def refuse_by_hand(recipe: Recipe, loss_fn: object) -> None:
     recipe.resolve(None)  # shares need total_steps
     if recipe.reads_a_loss and loss_fn is None:
         raise SparsityError(
-            f"{recipe.network_scores[0]} needs a loss, and training_step has no single loss under manual optimization: "
+            f"{recipe.reads_batches[0]} needs a loss, and training_step has no single loss under manual optimization: "
             "give loss_fn=(module, batch) -> loss"
         )
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from lightning_sparse.anatomy.isolation import as_it_was, device_of, untouched
+from lightning_sparse.anatomy.tensor_parts import tensor_parts
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.classifier import batches
 
@@ -21,8 +22,8 @@ def peak_memory(model: nn.Module, images: Tensor, *, training: bool = False) -> 
     """Find the highest number of bytes alive at once while a batch goes through a model.
 
     It counts parameters, buffers, the batch itself and every tensor that the pass makes while it is alive, with views of one
-    storage once. In training these include gradients, but no optimizer (SGD with momentum holds 4 bytes more a parameter,
-    Adam 8).
+    storage once, and of a sparse tensor its values and their places. In training these include gradients, but no optimizer
+    (SGD with momentum holds 4 bytes more a parameter, Adam 8).
 
     On a CPU the results of each operation are watched as they come and go, so the number does not depend on the kernels, and
     does not include what an operation needs while it runs. Linear layers need nothing more; a CPU's convolutions copy their
@@ -66,10 +67,21 @@ def peak_memory(model: nn.Module, images: Tensor, *, training: bool = False) -> 
                 else:
                     model(batch)
 
-        return _peak_on_cuda(work, held, device) if device.type == "cuda" else _peak_watched(work, held)
+        return peak_of(work, held, device)
 
 
-def _peak_watched(work: Callable[[], None], held: Iterable[Tensor]) -> int:
+def peak_of(work: Callable[[], object], held: Iterable[Tensor], device: torch.device) -> int:
+    """The highest number of bytes alive on a device during ``work``, those of ``held`` included throughout.
+
+    Example:
+        >>> x = torch.zeros(10)
+        >>> peak_of(lambda: x.add(1).sum(), [x], x.device)
+        84
+    """
+    return _peak_on_cuda(work, held, device) if device.type == "cuda" else _peak_watched(work, held)
+
+
+def _peak_watched(work: Callable[[], object], held: Iterable[Tensor]) -> int:
     watch = _Watch()
     for tensor in held:
         watch.see(tensor)
@@ -78,9 +90,10 @@ def _peak_watched(work: Callable[[], None], held: Iterable[Tensor]) -> int:
     return watch.peak
 
 
-def _peak_on_cuda(work: Callable[[], None], held: Iterable[Tensor], device: torch.device) -> int:
+def _peak_on_cuda(work: Callable[[], object], held: Iterable[Tensor], device: torch.device) -> int:
     work()  # once before, because the libraries keep their workspaces from the first call on
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in held}
+    parts = [part for tensor in held for part in tensor_parts(tensor)]
+    storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in parts}
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -101,8 +114,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def see(self, tensor: Tensor) -> None:
-        if tensor.layout != torch.strided:
-            return
+        for part in tensor_parts(tensor):
+            self._see_strided(part)
+
+    def _see_strided(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._alive:
