@@ -110,7 +110,9 @@ def _dense(trained: _Trained) -> _Row:
     from lightning_sparse.anatomy.living import rest_of
 
     tensors = rest_of(trained.model, {})
-    return _Row("dense float32", sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in tensors))
+    narrower = 4 * sum(trained.masks.removed) if trained.masks else 0  # what Shrink has removed
+    sizes = (t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in tensors)
+    return _Row("dense float32", narrower + sum(sizes))
 
 
 def _checkpoint(trained: _Trained) -> _Row:

@@ -35,7 +35,7 @@ class Shrink(OneOfAKind):
     It waits until no sparsity callback has a mask update to come. Then it narrows the layers in place, with the optimizer's
     state, the masks and the averages that other callbacks hold, and training goes on as the masked one would, within rounding
     (random numbers of a Dropout inside the network apart, of which there are fewer). Parameters keep their names. The
-    sparsity that is reported counts what was removed as dead.
+    sparsity that is reported stays that of the masks; how much smaller the network is, :attr:`weights` says.
 
     Use it beside a recipe with ``granularity="tied_channels"``: channels that die alone, layer by layer, can be removed only
     where no sum or concatenation ties them to others, and where no BatchNorm or bias brings them back.

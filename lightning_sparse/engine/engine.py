@@ -197,15 +197,16 @@ class Engine:
         return self._stepping.moved()
 
     def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
-        """Go on with narrower parameters: what is cut off is dead for good, and counts so.
+        """Go on with narrower parameters; what is cut off goes on to count as the dead or living that it was.
 
         Args:
             cuts: by name of a parameter that is narrower now: what makes a tensor of its old shape one of the new.
         """
         for name in [name for name in self.masks if name in cuts]:
-            before = self.masks[name]
-            self.masks.set(name, cuts[name](before))
-            self.masks.removed += before.numel() - self.parameters[name].numel()
+            (size, living), (dead, read) = (self.masks[name].numel(), self.masks.count(name)), self.masks.removed
+            self.masks.set(name, cuts[name](self.masks[name]))
+            gone, alive = size - self.masks[name].numel(), living - self.masks.count(name)
+            self.masks.removed = (dead + gone - alive, read + alive)
         if self.followers:
             self.followers.narrow(cuts)
         self._gradients.forget()
@@ -376,7 +377,7 @@ class Engine:
             "clock": self.clock,
             "waiting": self._waiting,
             "masks": self.masks.pack(),
-            "removed": self.masks.removed,
+            "removed": list(self.masks.removed),
             **self._scoring.state_dict(),
             "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "history": [asdict(update) for update in self.history],
@@ -407,7 +408,8 @@ class Engine:
         self._verified, self._waiting = self._taken, state.get("waiting")
         self._next_due = self._waiting or self.plan.next_due(self._taken)
         self.masks.unpack(state["masks"])
-        self.masks.removed = int(state.get("removed", 0))
+        dead, read = state.get("removed", (0, 0))
+        self.masks.removed = (int(dead), int(read))
         if self.followers:
             self.followers.follow(self.masks)
         self._scoring.load_state_dict(state)

@@ -40,7 +40,8 @@ class Masks(Mapping[str, Tensor]):
 
     Attributes:
         changes: how often a mask has been set.
-        removed: dead connections that are no longer there, because the network was made narrower; they count as dead.
+        removed: connections that are no longer there, because the network was made narrower: how many dead ones, and how
+            many living ones, which read dead channels. They count as what they were.
 
     Example:
         >>> masks = Masks({"w": torch.tensor([True, False, False, False])})
@@ -65,7 +66,7 @@ class Masks(Mapping[str, Tensor]):
             raise SparsityError(f"itemsize={itemsize!r} does not say 1, 2, 4 or 8 bytes by name: write {{'weight': 4}}")
         check_flag("compact", compact)
         self._itemsize = dict(itemsize or {})
-        self._compact, self.changes, self.removed = compact, 0, 0
+        self._compact, self.changes, self.removed = compact, 0, (0, 0)
         self._words: dict[str, Tensor] = {}
         self._elsewhere: dict[tuple[str, torch.device], Tensor] = {}
         self._living: dict[str, int] = {}
@@ -119,12 +120,12 @@ class Masks(Mapping[str, Tensor]):
     @property
     def total(self) -> int:
         """Number of sparsifiable connections, those that were removed among them."""
-        return self.removed + sum(words.numel() for words in self._words.values())
+        return sum(self.removed) + sum(words.numel() for words in self._words.values())
 
     @property
     def living(self) -> int:
-        """Number of connections that live."""
-        return sum(self._living.values())
+        """Number of connections that live, or lived when they were removed."""
+        return self.removed[1] + sum(self._living.values())
 
     def count(self, name: str) -> int:
         """Number of connections of one parameter that live."""
@@ -235,18 +236,19 @@ def load_masks(checkpoint: str | Path | Mapping[str, Any]) -> Masks:
     callbacks = content.get("callbacks", {})
     states = (content, *(callbacks.values() if isinstance(callbacks, Mapping) else ()))
     masks: dict[str, Tensor] = {}
-    removed = 0
+    dead = living = 0
     for state in states:
         if isinstance(state, Mapping) and "lightning_sparse" in state:
             check_masks(state)
             masks |= {name: unpack_bits(entry) for name, entry in state["masks"].items()}
-            removed += state.get("removed", 0)
+            gone = state.get("removed", (0, 0))
+            dead, living = dead + gone[0], living + gone[1]
     if not masks:
         raise _without_masks()
     weights = content.get("state_dict")
     say_if_alive(masks, weights if isinstance(weights, Mapping) else {})
     found = Masks(masks)
-    found.removed = removed
+    found.removed = (dead, living)
     return found
 
 

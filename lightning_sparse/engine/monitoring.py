@@ -133,7 +133,7 @@ class Monitoring:
             if new or key not in self._updates:
                 step = new[-1].step if new else engine.clock
                 lifetimes = self._lifetimes.setdefault(key, Lifetimes())
-                if not engine.masks.removed:  # otherwise nothing is born any more, and the masks have other shapes
+                if not any(engine.masks.removed):  # otherwise nothing is born any more, and the masks have other shapes
                     lifetimes.update(engine.masks, step)
             self._updates[key] = len(engine.history)
             replaced += sum(update.replaced for update in new)

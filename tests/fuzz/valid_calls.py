@@ -423,7 +423,6 @@ FUNCTIONS = {
     "measure.true_class_gradients": lambda: {"model": net(), "images": images(), "labels": labels(), "batch_size": 8},
     "measure.vog_overlap": lambda: {"vog": np.random.default_rng(0).random(8), "forgotten": np.arange(8) < 3},
     "export.narrow_to": lambda: {"model": net(), "tensors": net().state_dict()},
-    "export.shrink": lambda: {"model": net(), "example": images(), "fold": True},
     "export.load_packed": lambda: {"path": packed(), "model": net()},
     "export.packed_table": lambda: {"path": packed()},
     "export.save_packed": lambda: {"model": net(), "masks": None, "path": "net.packed", "values": "int4"},
