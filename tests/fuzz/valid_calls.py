@@ -455,7 +455,6 @@ FUNCTIONS = {
         "quadrant": torch.arange(16 * 16).view(16, 16).repeat(8, 1, 1) < 64,
         "seed": 0,
     },
-    "export.shrink": lambda: {"model": net(), "example": images(2), "fold": True},
     "models.Classifier": lambda: {"net": net(), "mean": [0.5], "std": [0.5], "optimizer": None, "schedule": "cosine"},
     "models.lenet5": shape,
     "models.lenet_300_100": shape,
