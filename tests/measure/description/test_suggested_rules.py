@@ -121,7 +121,7 @@ def test_a_training_with_the_text(digits):
         "enable_model_summary": False,
     }
     loader = DataLoader(TensorDataset(digits.images, digits.labels), 50)
-    Trainer(max_epochs=4, callbacks=[callback], accelerator="cpu", **quiet).fit(copy.deepcopy(dense), loader)
+    Trainer(max_epochs=4, callbacks=[callback], accelerator="cpu", **quiet).fit(copy.deepcopy(dense).train(), loader)
     for name, mask in callback.masks.items():
         assert 1 - float(mask.float().mean()) == pytest.approx(found.bears[name], abs=1.5 / mask.numel())
 
