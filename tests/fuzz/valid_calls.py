@@ -425,6 +425,7 @@ FUNCTIONS = {
     "export.narrow_to": lambda: {"model": net(), "tensors": net().state_dict()},
     "export.load_packed": lambda: {"path": packed(), "model": net()},
     "export.packed_table": lambda: {"path": packed()},
+    "export.shrink": lambda: {"model": net(), "example": images(2), "fold": True},
     "export.save_packed": lambda: {"model": net(), "masks": None, "path": "net.packed", "values": "int4"},
     "export.CSRLinear": lambda: {"weight": torch.eye(4), "bias": torch.ones(4), "contiguous": False},
     "statistics.holm": lambda: {"p_values": [0.1, 0.02]},
