@@ -42,3 +42,18 @@ def find(model: nn.Module, name: str) -> Any:
 def axis_of(parameter: Tensor) -> int:
     """The axis of the channels of a parameter that stands by itself: the last one with more than one entry."""
     return max(axis for axis, size in enumerate(parameter.shape) if size > 1)
+
+
+def output_axis(module: nn.Module) -> int | None:
+    """The axis of a layer's weight along which its outputs lie; None in a grouped transposed convolution, where none does.
+
+    Example:
+        >>> output_axis(nn.Linear(2, 3)), output_axis(nn.ConvTranspose2d(4, 2, 3)), output_axis(nn.Embedding(5, 3))
+        (0, 1, 1)
+    """
+    if isinstance(module, nn.Embedding):
+        return 1
+    if not isinstance(module, _ConvNd) or not module.transposed:
+        return 0
+    depthwise = module.groups == module.in_channels == module.out_channels
+    return 1 if module.groups == 1 else 0 if depthwise else None

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
 from lightning_sparse.anatomy.channel_groups import channel_groups
+from lightning_sparse.anatomy.channel_width import output_axis
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
 from lightning_sparse.callbacks.trainer.engine_callback import EngineCallback
@@ -152,19 +153,21 @@ class Shrink(OneOfAKind):
             groups = channel_groups(network.model, batch, network.loss)
             module.eval()
             found = removable(module, groups, [batch], fold=False, forward=network.loss)
-            gone = [slots & _dead_for_good(group, masks) for group, slots in zip(groups, found.gone, strict=True)]
+            gone = [
+                slots & _dead_for_good(module, group, masks) for group, slots in zip(groups, found.gone, strict=True)
+            ]
         keep = kept(zip(groups, gone, strict=True), module)
         return {name: layer for name, layer in keep.items() if layer.narrower}
 
 
-def _dead_for_good(group: ChannelGroup, masks: Mapping[str, Tensor]) -> Tensor:
+def _dead_for_good(module: nn.Module, group: ChannelGroup, masks: Mapping[str, Tensor]) -> Tensor:
     """The slots in which every weight that writes them is dead by the masks: another zero may still learn."""
     dead = torch.ones(group.size, dtype=torch.bool)
     for member in group.having("writes"):
         mask = masks.get(f"{member.name}.weight")
-        if mask is None:
+        axis = output_axis(module.get_submodule(member.name))
+        if mask is None or axis is None:
             return torch.zeros_like(dead)
-        axis = 0 if mask.shape[0] > int(member.channels.max()) else 1  # of a transposed convolution, 1
         rows = mask.movedim(axis, 0).flatten(1).any(1).cpu()
         dead[member.slots[rows[member.channels]]] = False
     return dead

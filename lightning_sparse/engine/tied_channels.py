@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
-from lightning_sparse.anatomy.channel_groups import channel_groups, is_depthwise
+from lightning_sparse.anatomy.channel_groups import channel_groups
+from lightning_sparse.anatomy.channel_width import output_axis
 from lightning_sparse.engine.allocation import global_, uniform
 from lightning_sparse.engine.granularity import Granularity
 from lightning_sparse.errors import SparsityError
@@ -183,8 +183,9 @@ def _ties(model: nn.Module, group: ChannelGroup, parameters: Mapping[str, Tensor
             if name.endswith("weight") and not isinstance(module, _NormBase | nn.PReLU):
                 if name not in parameters:
                     return  # it stays, and so must the others
-                axis = 1 if (isinstance(module, _ConvNd) and module.transposed and not is_depthwise(module)) else 0
-                axis = 1 if isinstance(module, nn.Embedding) else axis
+                axis = output_axis(module)
+                if axis is None:
+                    return
                 weights.append(Place(name, axis, member.slots, member.channels))
                 sizes.index_add_(0, member.slots, torch.full_like(member.slots, value.numel() // value.shape[axis]))
             elif isinstance(module, _NormBase) or name.endswith("bias"):

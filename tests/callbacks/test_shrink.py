@@ -79,6 +79,24 @@ def test_it_trains_on_as_the_masked_network_does(kind):
     assert sum(narrow.masks.removed) == masked.masks.total - sum(mask.numel() for mask in narrow.masks.values())
 
 
+def test_a_transposed_convolution_is_narrowed_too():
+    class Upwards(Convolutional):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.Sequential(nn.Conv2d(8, 12, 2, 2), nn.ReLU(), nn.ConvTranspose2d(12, 6, 2, 2), nn.ReLU())
+            self.close = nn.Conv2d(6, 8, 1)
+            self.double()
+
+        def forward(self, x):
+            x = self.stem(x.view(-1, 1, 8, 8).double())
+            return self.out(nn.functional.avg_pool2d(x + self.close(self.block(x)), 4).flatten(1))
+
+    one, other = fit(pruning(), model=Upwards()), fit(pruning(), Shrink(), model=Upwards())
+    assert one.seen == pytest.approx(other.seen, rel=1e-9, abs=0)
+    assert (other.block[2].in_channels, other.block[2].out_channels) == tuple(other.block[2].weight.shape[:2])
+    assert other.block[2].out_channels == other.close.in_channels < 6
+
+
 class Save(Callback):
     def __init__(self, path, epoch):
         self.path, self.epoch = path, epoch
