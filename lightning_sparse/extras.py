@@ -13,13 +13,15 @@ EXTRAS = {
     "torchattacks": "measure",
     "torchvision": "measure",
     "wandb": "wandb",
-    "constriction": "export",
+    "constriction": "compress",
+    "kmeans1d": "compress",
+    "sklearn": "compress",
+    "tltorch": "compress",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
     "torch_pruning": "export",
     "matplotlib": "app",
-    "sklearn": "app",
 }
 """The smallest extra that installs each library."""
 
