@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from lightning_sparse.errors import SparsityError
@@ -39,3 +40,13 @@ def need(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise SparsityError(f"{library} could not be imported ({error}): write {install}") from error
+
+
+def has(library: str) -> bool:
+    """Whether a library is installed.
+
+    Example:
+        >>> has("torch")
+        True
+    """
+    return find_spec(library) is not None

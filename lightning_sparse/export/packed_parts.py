@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_sparse.compress.codecs import as_matrix
 from lightning_sparse.compress.quantise import quantise, values_of
-from lightning_sparse.export.entropy_coder import (
+from lightning_sparse.compress.entropy_coder import (
     Bools,
     Bytes,
     decode_mask,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_sparse.export.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
+from lightning_sparse.compress.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_sparse import GradualPruning, Masks, SparsityError
 from lightning_sparse.compress.quantise import quantise
 from lightning_sparse.export import load_packed, packed_table, save_packed
-from lightning_sparse.export.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
+from lightning_sparse.compress.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
 from lightning_sparse.export.packed_file import FORMAT, read_packed
 from lightning_sparse.models import Classifier, lenet_300_100, resnet20
 

@@ -46,9 +46,9 @@ def measure_description_length(
     of N connections with k living ones:
 
     - mask: log2 C(N, k) + log2(N + 1) bits. A dense layer still pays the second term, for saying that k = N;
-    - values: k H(q) + 32 * 2^b, where q are the living values rounded to 2^b levels evenly spaced from the smallest to the
-      largest of the layer, and H their empirical entropy. The 32 bits a level state how often it occurs; the layer's two
-      ends, 64 bits, are not counted;
+    - values: k H(q) + log2 C(k + 2^b - 1, 2^b - 1) + 64, where q are the living values rounded to 2^b levels evenly spaced
+      from the smallest to the largest of the layer, and H their empirical entropy. The second term says how often each level
+      occurs, the third the two ends;
     - b is one number for the whole network: the smallest at which the mean loss on ``train_data`` rises by no more than one
       standard error of that mean. If no b up to ``max_bits`` is enough, the values cost 32 bits each;
     - everything else that a checkpoint holds as floats (biases, norms, statistics): 16 bits each, and rounded to that;
@@ -113,7 +113,7 @@ def measure_description_length(
     alone = size * code_bits(labels.cpu().numpy(), 0) / n
     details = {
         "mask": f"log2 C(N, k) + log2(N + 1) a layer, {len(counts)} layers; {living} of {total} connections live",
-        "values": f"{'k H(q) + 32 * 2^b a layer, uniform levels' if found.width < 32 else '32 a value'}; {found.words}",
+        "values": f"{'k H(q), the histogram and two ends a layer, uniform levels' if found.width < 32 else '32 a value'}; {found.words}",
         "other": "biases, norms and buffers at 16 bits a float; integers are not counted",
     }
     of_all = (
@@ -152,7 +152,7 @@ def _shortest(
         for (weight, alive), original in zip(layers, originals, strict=True):
             if width < 32:
                 levels, rounded = quantise(original.double().cpu().numpy(), width)
-                value_bits += code_bits(levels, 2**width)
+                value_bits += code_bits(levels, 2**width) + 64
                 weight.data[alive] = torch.from_numpy(rounded).to(weight)
             else:  # no coarser rounding is good enough: the values as they are
                 value_bits += 32.0 * len(original)

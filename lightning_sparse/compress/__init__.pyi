@@ -1,0 +1,11 @@
+from .compressing import Compressed as Compressed
+from .compressing import compress as compress
+from .compressing import decompress as decompress
+from .network_code import Account as Account
+from .steps.code import Code as Code
+from .steps.deep_compression import DeepCompression as DeepCompression
+from .steps.factorise import Factorise as Factorise
+from .steps.narrow import Narrow as Narrow
+from .steps.prune import Prune as Prune
+from .steps.quantise import Quantise as Quantise
+from .steps.share import Share as Share

@@ -1,0 +1,81 @@
+"""Find the argument of a step by the size that the network is to have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_sparse.compress.draft import Draft
+from lightning_sparse.compress.network_code import DENSE_BITS, encode_draft, ideal_bits
+from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.errors import SparsityError
+
+_LOOKS = 14  # at a range of numbers: to one part in 16,000
+_ROUNDS = 4  # in which the ideal code is corrected by real bytes
+_NEAR = 0.99  # of the size asked for: near enough
+
+
+def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbers: int) -> Step:
+    """The step with the largest argument at which the network takes no more than ``bits`` of the dense one, untrained.
+
+    The ideal code, which is quick and nearly monotonous, is bisected; real bytes then say how far it was off.
+
+    Raises:
+        SparsityError: if even the smallest takes more; it names what that takes.
+    """
+    budget = target = bits * DENSE_BITS * numbers
+    settings, best = step.settings(draft), None
+    tried: dict[Any, tuple[float, float]] = {}
+    for _ in range(_ROUNDS):
+        value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)  # type: ignore[misc]
+        if value not in tried:
+            made = _made(step.at(value), later, draft)
+            tried[value] = ideal_bits(made), 8 * len(encode_draft(made, numbers)[0])
+        ideal, real = tried[value]
+        if real <= budget and (best is None or real > tried[best][1]):
+            best = value
+        if _NEAR * budget <= real <= budget:
+            break
+        target = budget * ideal / real
+    if best is None:
+        smallest = min(real for _, real in tried.values()) / (DENSE_BITS * numbers)
+        raise SparsityError(
+            f"bits={bits} cannot be reached by {type(step).__name__}: the smallest found takes {smallest:.4f} of the dense "
+            f"network; write bits={_rounded_up(smallest)}, or add a step such as Prune(0.9)"
+        )
+    return step.at(best)
+
+
+def _largest(settings: Sequence[Any] | tuple[float, float], fits: Any) -> Any:
+    """The last setting that fits, or the first if none does."""
+    if isinstance(settings, tuple):
+        smallest, largest = settings
+        if fits(largest):
+            return largest
+        for _ in range(_LOOKS):
+            middle = (smallest + largest) / 2
+            smallest, largest = (middle, largest) if fits(middle) else (smallest, middle)
+        return smallest
+    below, above = 0, len(settings)
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (middle, above) if fits(settings[middle]) else (below, middle)
+    return settings[below]
+
+
+def _made(step: Step, later: Sequence[Step], draft: Draft) -> Draft:
+    made = draft.copy()
+    for each in (step, *later):
+        each.apply(made)
+    return made
+
+
+def _ideal(step: Step, later: Sequence[Step], draft: Draft) -> float:
+    try:
+        return ideal_bits(_made(step, later, draft))
+    except SparsityError:  # too small a share for any rank
+        return 0.0
+
+
+def _rounded_up(share: float) -> float:
+    return float(f"{1.01 * share:.2g}") if float(f"{1.01 * share:.2g}") >= share else float(f"{1.06 * share:.2g}")

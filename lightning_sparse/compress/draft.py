@@ -1,0 +1,164 @@
+"""A network on its way through the steps of a compression."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm import tqdm
+
+from lightning_sparse.anatomy.isolation import device_of, fork_random_states
+from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.compress.factorised import Factors
+from lightning_sparse.compress.levels import Levels
+from lightning_sparse.engine.masks import Masks
+
+
+
+class Epochs:
+    """Training batches, epoch by epoch: of a loader as it is, or of tensors in another order each time.
+
+    Example:
+        >>> epochs = Epochs((torch.arange(5), torch.arange(5)), batch_size=2)
+        >>> len(epochs), [len(inputs) for inputs, truth in epochs.of(0)]
+        (3, [2, 2, 1])
+    """
+
+    def __init__(self, data: Any, batch_size: int = 64, seed: int = 0) -> None:
+        self._tensors = isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+        self._data, self._size, self._seed = data, batch_size, seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._data[0]) // self._size) if self._tensors else len(self._data)
+
+    def of(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """The batches of an epoch."""
+        if not self._tensors:
+            yield from self._data
+            return
+        inputs, truth = self._data
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self._seed + epoch))
+        for some in order.split(self._size):
+            yield inputs[some], truth[some]
+
+
+@dataclass
+class Draft:
+    """What the steps change.
+
+    Attributes:
+        model: a copy of the network given.
+        alive: which connections of the weights live, once they are pruned.
+        levels: the values that weights may take, once they are quantised or shared.
+        structure: layers that are factorised.
+        width: of a narrower network in place of the one given.
+        entropy: whether streams are coded as short as can be.
+        left_alone: layers that a step passed by, and why.
+    """
+
+    model: nn.Module
+    alive: dict[str, Tensor] = field(default_factory=dict)
+    levels: dict[str, Levels] = field(default_factory=dict)
+    structure: list[Factors] = field(default_factory=list)
+    width: float | None = None
+    entropy: bool = False
+    left_alone: dict[str, str] = field(default_factory=dict)
+
+    def copy(self) -> Draft:
+        """Another network to try a step on."""
+        return Draft(
+            copy.deepcopy(self.model),
+            dict(self.alive),
+            dict(self.levels),
+            list(self.structure),
+            self.width,
+            self.entropy,
+            dict(self.left_alone),
+        )
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The weights that masks and levels are for."""
+        return sparsifiable(self.model)
+
+    def masks(self) -> dict[str, Tensor]:
+        """Which connections live: all of a weight that is not pruned."""
+        ones = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights().items()}
+        return {**ones, **self.alive}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a step trains what it has made.
+
+    Attributes:
+        data: the training batches.
+        epochs: of each step that trains; 0 trains none.
+        optimizer: makes an optimizer of parameters; None is Adam at 1e-3.
+        loss: of what the model gives and the second half of a batch.
+        seed: of the random states inside.
+        progress: show a bar.
+    """
+
+    data: Epochs
+    epochs: int
+    optimizer: Callable[[Any], Optimizer] | None = None
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy
+    seed: int = 0
+    progress: bool = False
+
+    def run(self, draft: Draft, *, what: str, hold: Callable[[Optimizer, int], Any] | None = None) -> None:
+        """Train, with what ``hold(optimizer, steps)`` hooks into the optimizer; its ``detach()`` is called at the end.
+
+        Dead connections stay dead. The learning rate falls to zero along a cosine.
+        """
+        if not self.epochs:
+            return
+        model, device = draft.model, device_of(draft.model)
+        with torch.enable_grad(), fork_random_states(self.seed), _trained(model), ExitStack() as stack:
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            optimizer = self.optimizer(parameters) if self.optimizer else Adam(parameters, 1e-3)
+            if draft.alive:
+                stack.callback(_keep_dead(draft, optimizer))
+            steps = self.epochs * len(self.data)
+            held = hold(optimizer, steps) if hold else None
+            if held is not None:
+                stack.callback(held.detach)
+            scheduler = CosineAnnealingLR(optimizer, steps)
+            batches = chain.from_iterable(self.data.of(epoch) for epoch in range(self.epochs))
+            for inputs, truth in tqdm(batches, what, steps, disable=not self.progress, leave=False):
+                optimizer.zero_grad()
+                self.loss(model(inputs.to(device)), truth.to(device)).backward()
+                optimizer.step()
+                scheduler.step()
+
+
+def _keep_dead(draft: Draft, optimizer: Optimizer) -> Callable[[], None]:
+    masks = Masks.dense(draft.weights())
+    for name, alive in draft.alive.items():
+        masks.set(name, alive)
+    weights = draft.weights()
+    handle = optimizer.register_step_post_hook(lambda *_: masks.apply(weights))
+    return handle.remove
+
+
+@contextmanager
+def _trained(model: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.train()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+        for parameter in model.parameters():
+            parameter.grad = None

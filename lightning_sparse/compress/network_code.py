@@ -1,0 +1,248 @@
+"""A whole network as one string of bytes, and back: all that a decoder needs beyond the dense architecture."""
+
+from __future__ import annotations
+
+import copy
+import struct
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_sparse.compress.byte_string import PARTS, Reader, Writer
+from lightning_sparse.compress.code_lengths import code_bits, mask_bits
+from lightning_sparse.compress.coded_weight import CodedWeight, code_weight, from_half, to_half
+from lightning_sparse.compress.draft import Draft
+from lightning_sparse.compress.factorised import Factors, factorise_as
+from lightning_sparse.compress.levels import Levels
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.results.text_table import text_table
+
+DENSE_BITS = 32
+"""Of a number in the dense network that all sizes are shares of."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What each part of a network takes, on real bytes and as an ideal code.
+
+    Attributes:
+        bytes: by weight and part; ``""`` is what belongs to no single weight.
+        ideal: bits, by part, of a code that knows the frequencies: log2 C(N, k) + log2(N + 1) for a mask, the entropy of the
+            symbols and log2 C(k + K - 1, K - 1) for how often each occurs, 16 for every other number.
+        numbers: floating-point numbers of the dense network.
+    """
+
+    bytes: Mapping[str, Mapping[str, int]]
+    ideal: Mapping[str, float]
+    numbers: int
+
+    @property
+    def bits(self) -> int:
+        """Of the whole string."""
+        return 8 * sum(sum(parts.values()) for parts in self.bytes.values())
+
+    @property
+    def share(self) -> float:
+        """Of the dense network in float32."""
+        return self.bits / (DENSE_BITS * self.numbers)
+
+    @property
+    def ideal_bits(self) -> float:
+        """Of all parts."""
+        return sum(self.ideal.values())
+
+    def part(self, name: str) -> int:
+        """Bits of one part of the string, all weights together."""
+        return 8 * sum(parts.get(name, 0) for parts in self.bytes.values())
+
+    def table(self) -> str:
+        """Bytes by weight and part, as text."""
+        rows = [("weight", *PARTS, "bytes")]
+        named = {**{name: parts for name, parts in self.bytes.items() if name}, "(network)": self.bytes.get("", {})}
+        for name, parts in named.items():
+            rows.append((name, *(str(parts.get(part, 0)) for part in PARTS), str(sum(parts.values()))))
+        rows.append(("total", *(str(self.part(part) // 8) for part in PARTS), str(self.bits // 8)))
+        rows.append(
+            ("ideal", *(f"{self.ideal.get(part, 0.0) / 8:.0f}" for part in PARTS), f"{self.ideal_bits / 8:.0f}")
+        )
+        said = f"{self.share:.4f} of float32 ({1 / self.share:.1f} times smaller), {2 * self.share:.4f} of float16"
+        return f"{text_table(rows, '<' + '>' * (len(PARTS) + 1))}\n{said}"
+
+
+def encode_network(
+    model: nn.Module,
+    alive: Mapping[str, Tensor],
+    levels: Mapping[str, Levels],
+    structure: Sequence[Factors] = (),
+    *,
+    numbers: int,
+    width: float | None = None,
+    entropy: bool = True,
+) -> tuple[bytes, Account]:
+    """Write a network down, and count what each part takes.
+
+    Args:
+        model: the network; weights that are not at their levels, or not in 16 bits, are rounded in the string alone.
+        alive: which connections of the weights live; other tensors are kept whole, floating-point ones in 16 bits.
+        levels: of those weights that have any.
+        structure: layers that are factorised.
+        numbers: floating-point numbers of the dense network, for the account.
+        width: of a narrower architecture than the dense one.
+        entropy: code each stream as short as can be, else at a fixed width.
+    """
+    writer, state = Writer(entropy), _tensors(model)
+    coded = coded_weights(model, alive, levels)
+    writer.number(int(entropy))
+    writer.number(int(width is not None))
+    if width is not None:
+        writer.pieces.append(("structure", "", struct.pack("<d", width)))
+    writer.number(len(structure), "structure")
+    for factors in structure:
+        for number in factors.to_numbers():
+            writer.number(number, "structure")
+    chosen = np.packbits([name in coded for name in state]).tobytes()
+    writer.pieces.append(("header", "", chosen))
+    for name, weight in coded.items():
+        writer.weight(name, weight)
+    floats, others = _rest(state, coded)
+    symbols, half = to_half(_joined(floats))
+    writer.number(int(half == "bfloat16"))
+    writer.halves(symbols, "other", "")
+    writer.stream(zlib.compress(b"".join(t.detach().cpu().numpy().tobytes() for t in others), 9), "other", "")
+    content = writer.content()
+    found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for part, name, piece in writer.pieces:
+        found[name][part] += len(piece)
+    found[""]["header"] += 8
+    return content, Account(found, ideal_parts(coded.values(), len(symbols), structure, width), numbers)
+
+
+def encode_draft(draft: Draft, numbers: int) -> tuple[bytes, Account]:
+    """Write a draft down."""
+    structure, width = draft.structure, draft.width
+    return encode_network(
+        draft.model, draft.masks(), draft.levels, structure, numbers=numbers, width=width, entropy=draft.entropy
+    )
+
+
+def ideal_bits(draft: Draft) -> float:
+    """About what :func:`encode_draft` would take, in no time."""
+    coded = coded_weights(draft.model, draft.masks(), draft.levels)
+    floats, _ = _rest(_tensors(draft.model), coded)
+    return sum(ideal_parts(coded.values(), sum(t.numel() for t in floats), draft.structure, draft.width).values())
+
+
+def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Module]) -> nn.Module:
+    """Build the network that a string describes.
+
+    Args:
+        content: what :func:`encode_network` wrote.
+        model: the dense architecture, with any weights; it is left as it was. For a narrower one, what makes it of a width.
+
+    Returns:
+        A copy of the model with the layers and the state that the string describes.
+
+    Raises:
+        SparsityError: if it is no such string, a damaged one, or one of another architecture.
+    """
+    reader = Reader(content)
+    try:
+        reader.set_entropy(bool(reader.number()))
+        model = _architecture(struct.unpack("<d", reader.raw(8))[0] if reader.number() else None, model)
+        factorise_as(model, [Factors.from_numbers(reader, model) for _ in range(reader.number())])
+        state = _tensors(model)
+        bits = reader.raw(-(-len(state) // 8))
+        chosen = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(state)).astype(bool)
+        names = [name for name, coded in zip(state, chosen, strict=True) if coded]
+        found = {name: reader.weight(state[name].shape).decode() for name in names}
+        floats, others = _rest(state, found)
+        half = "bfloat16" if reader.number() else "float16"
+        values = torch.from_numpy(from_half(reader.halves(sum(t.numel() for t in floats)), half))
+        plain = zlib.decompress(reader.stream())
+        if not reader.ended() or len(plain) != sum(t.nbytes for t in others):
+            raise ValueError("the string is longer or shorter than the architecture needs")
+    except SparsityError:
+        raise
+    except Exception as error:
+        raise SparsityError(
+            f"content does not fit model={type(model).__name__} ({error}): give the dense architecture that was compressed"
+        ) from error
+    with torch.no_grad():
+        for name, weight in found.items():
+            state[name].copy_(weight)
+        for tensor, part in zip(floats, values.split([t.numel() for t in floats]), strict=True):
+            tensor.copy_(part.reshape(tensor.shape))
+        at = 0
+        for tensor in others:
+            piece = np.frombuffer(plain[at : at + tensor.nbytes], np.uint8).copy()
+            tensor.copy_(torch.from_numpy(piece).view(tensor.dtype).reshape(tensor.shape))
+            at += tensor.nbytes
+    return model
+
+
+def _architecture(width: float | None, model: Any) -> nn.Module:
+    if width is None and isinstance(model, nn.Module):
+        return copy.deepcopy(model)
+    if width is None or isinstance(model, nn.Module):
+        what = "has no width of its own: give the network" if width is None else f"has width {width:g}: give make(width)"
+        raise SparsityError(f"model={type(model).__name__}, and the architecture of this content {what}")
+    made: nn.Module = model(width)
+    return made
+
+
+def coded_weights(
+    model: nn.Module, alive: Mapping[str, Tensor], levels: Mapping[str, Levels]
+) -> dict[str, CodedWeight]:
+    """Each weight that has a mask or levels, as a decoder gets it, in the order of the model's state."""
+    return {
+        name: code_weight(tensor, alive.get(name, torch.ones_like(tensor, dtype=torch.bool)), levels.get(name))
+        for name, tensor in _tensors(model).items()
+        if name in alive or name in levels
+    }
+
+
+def ideal_parts(
+    coded: Iterable[CodedWeight], others: int, structure: Sequence[Factors], width: float | None = None
+) -> dict[str, float]:
+    """Bits of an ideal code, by part; a codebook that several weights share is counted once."""
+    parts, told = dict.fromkeys(PARTS, 0.0), set()
+    for weight in coded:
+        parts["mask"] += mask_bits(weight.alive.size, int(weight.alive.sum()))
+        if weight.levels is None:
+            parts["values"] += 16.0 * len(weight.symbols)
+            continue
+        parts["values"] += code_bits(weight.symbols, weight.levels.count)
+        numbers = weight.levels.numbers()
+        if numbers.tobytes() not in told:
+            parts["levels"] += 16.0 * numbers.size
+        told.add(numbers.tobytes())
+    parts["other"] = 16.0 * others
+    parts["structure"] = 16.0 * (sum(factors.count() for factors in structure) + (width is not None))
+    return parts
+
+
+def numbers_of(model: nn.Module) -> int:
+    """How many floating-point numbers a checkpoint of a model holds."""
+    return sum(tensor.numel() for tensor in _tensors(model).values() if tensor.is_floating_point())
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors of the state, each once, by its first name."""
+    found = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    return dict(reversed(list(found.values())))
+
+
+def _rest(state: Mapping[str, Tensor], coded: Mapping[str, object]) -> tuple[list[Tensor], list[Tensor]]:
+    rest = [tensor for name, tensor in state.items() if name not in coded]
+    return [t for t in rest if t.is_floating_point()], [t for t in rest if not t.is_floating_point()]
+
+
+def _joined(tensors: Sequence[Tensor]) -> np.ndarray:
+    parts = [tensor.detach().to("cpu", torch.float32).reshape(-1).numpy() for tensor in tensors]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

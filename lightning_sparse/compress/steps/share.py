@@ -1,0 +1,83 @@
+"""Parameter sharing: many connections, few values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.optim import Optimizer
+
+from lightning_sparse.compress.draft import Draft, Training
+from lightning_sparse.compress.shared_weights import SharedWeights
+from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.errors import SparsityError, check_choice, check_count
+
+
+@dataclass(frozen=True)
+class Share(Step):
+    """Let weights share the values of a codebook, found by k-means and then trained (Han et al. 2016, arXiv 1510.00149).
+
+    In fine-tuning the gradients of all weights that share a value are summed.
+
+    Args:
+        bits: of a living weight at a fixed width, from 1 to 8: 2^bits values. None is found by ``bits=`` of
+            :func:`~lightning_sparse.compress.compress`, which counts values instead, from 2 to 256.
+        codebook_of: each ``"layer"``, or the whole ``"network"``.
+        entries: their number, in place of ``bits``.
+
+    Example:
+        >>> str(Share(bits=3))
+        "Share(bits=3, codebook_of='layer', entries=None)"
+    """
+
+    bits: int | None = None
+    codebook_of: str = "layer"
+    entries: int | None = None
+
+    place: ClassVar[int] = 3
+    knob: ClassVar[str] = "entries"
+
+    def __post_init__(self) -> None:
+        check_choice("codebook_of", self.codebook_of, ("layer", "network"))
+        if self.bits is not None:
+            check_count("bits", self.bits, 1, most=8, write=4)
+        if self.entries is not None:
+            check_count("entries", self.entries, 2, most=256, write=16)
+        if self.bits is not None and self.entries is not None:
+            raise SparsityError(f"bits={self.bits} and entries={self.entries} both say how many: leave one out")
+
+    @property
+    def free(self) -> bool:
+        """Whether the number of values is to be found."""
+        return self.bits is None and self.entries is None
+
+    def settings(self, draft: Draft) -> Sequence[Any] | tuple[float, float]:
+        """From 2 values to 256, those that k-means finds exactly first."""
+        return [*range(2, 33), *range(36, 257, 4)]
+
+    def apply(self, draft: Draft) -> None:
+        """Round each weight to the nearest value of its codebook."""
+        self._finish(draft, self._begun(draft))
+
+    def train(self, draft: Draft, training: Training) -> None:
+        """Train the codebooks."""
+        weights = self._begun(draft)
+
+        def hold(optimizer: Optimizer, steps: int) -> SharedWeights:
+            weights.install([optimizer])
+            return weights
+
+        training.run(draft, what="Share", hold=hold)
+        self._finish(draft, weights)
+
+    def _begun(self, draft: Draft) -> SharedWeights:
+        count = self.entries if self.bits is None else 2**self.bits
+        assert count is not None
+        weights = SharedWeights(draft.weights(), count, codebook_of=self.codebook_of)
+        weights.begin()
+        return weights
+
+    def _finish(self, draft: Draft, weights: SharedWeights) -> None:
+        weights.settle()
+        draft.levels = {name: weights.levels_of(name) for name in draft.weights()}
