@@ -22,7 +22,14 @@ and buffers; ranks and widths; lengths, kinds and the checksum."""
 
 _MAGIC = b"LSC1"
 _PLAIN, _RANGE, _LZMA, _ALL = range(4)  # how a stream is coded; _ALL: every connection lives
-_VALUES = ("float16", "bfloat16", "ends", "end", "entries", "shared")  # shared: the levels are those of an earlier weight
+_VALUES = (
+    "float16",
+    "bfloat16",
+    "ends",
+    "end",
+    "entries",
+    "shared",
+)  # shared: the levels are those of an earlier weight
 
 Piece = tuple[str, str, bytes]  # the part, the weight's name, and the bytes
 

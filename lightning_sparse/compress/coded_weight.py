@@ -79,7 +79,9 @@ def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:
         ([15360], 'bfloat16')
     """
     if not np.isfinite(values).all():
-        raise SparsityError("model holds values that are not finite: train it again, with a lower learning rate perhaps")
+        raise SparsityError(
+            "model holds values that are not finite: train it again, with a lower learning rate perhaps"
+        )
     if np.abs(values).max(initial=0.0) <= 65504:
         return values.astype(np.float16).view(np.uint16), "float16"
     return torch.from_numpy(values).bfloat16().view(torch.int16).numpy().view(np.uint16), "bfloat16"
@@ -89,5 +91,7 @@ def from_half(symbols: Symbols, half: str) -> npt.NDArray[np.float32]:
     """Undo :func:`to_half`."""
     if half == "float16":
         return symbols.view(np.float16).astype(np.float32)
-    found: npt.NDArray[np.float32] = torch.from_numpy(symbols.view(np.int16).copy()).view(torch.bfloat16).float().numpy()
+    found: npt.NDArray[np.float32] = (
+        torch.from_numpy(symbols.view(np.int16).copy()).view(torch.bfloat16).float().numpy()
+    )
     return found

@@ -23,7 +23,6 @@ from lightning_sparse.compress.levels import Levels
 from lightning_sparse.engine.masks import Masks
 
 
-
 class Epochs:
     """Training batches, epoch by epoch: of a loader as it is, or of tensors in another order each time.
 

@@ -190,7 +190,9 @@ def _architecture(width: float | None, model: Any) -> nn.Module:
     if width is None and isinstance(model, nn.Module):
         return copy.deepcopy(model)
     if width is None or isinstance(model, nn.Module):
-        what = "has no width of its own: give the network" if width is None else f"has width {width:g}: give make(width)"
+        what = (
+            "has no width of its own: give the network" if width is None else f"has width {width:g}: give make(width)"
+        )
         raise SparsityError(f"model={type(model).__name__}, and the architecture of this content {what}")
     made: nn.Module = model(width)
     return made

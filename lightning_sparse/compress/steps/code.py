@@ -22,4 +22,3 @@ class Code(Step):
     def apply(self, draft: Draft) -> None:
         """Say that streams are coded."""
         draft.entropy = True
-

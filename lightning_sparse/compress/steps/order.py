@@ -24,7 +24,9 @@ def check_steps(steps: Sequence[Any], bits: float | None) -> list[Step]:
     """  # noqa: E501
     given = [steps] if isinstance(steps, Step | DeepCompression) else as_list(steps)
     if not given or not all(isinstance(step, Step | DeepCompression) for step in given):
-        raise SparsityError(f"steps={steps!r:.100} is not a list of steps: write steps=[Prune(0.9), Share(bits=3), Code()]")
+        raise SparsityError(
+            f"steps={steps!r:.100} is not a list of steps: write steps=[Prune(0.9), Share(bits=3), Code()]"
+        )
     found = [part for step in given for part in (step.steps if isinstance(step, DeepCompression) else (step,))]
     names = ", ".join(type(step).__name__ for step in found)
     for step, after in zip(found, found[1:], strict=False):
