@@ -27,7 +27,7 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
     settings, best = step.settings(draft), None
     tried: dict[Any, tuple[float, float]] = {}
     for _ in range(_ROUNDS):
-        value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)  # type: ignore[misc]
+        value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)
         if value not in tried:
             made = _made(step.at(value), later, draft)
             tried[value] = ideal_bits(made), 8 * len(encode_draft(made, numbers)[0])
@@ -43,7 +43,8 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
             f"bits={bits} cannot be reached by {type(step).__name__}: the smallest found takes {smallest:.4f} of the dense "
             f"network; write bits={_rounded_up(smallest)}, or add a step such as Prune(0.9)"
         )
-    return step.at(best)
+    found: Step = step.at(best)
+    return found
 
 
 def _largest(settings: Sequence[Any] | tuple[float, float], fits: Any) -> Any:

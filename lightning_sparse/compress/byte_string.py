@@ -17,8 +17,8 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import has
 
 PARTS = ("mask", "values", "levels", "other", "structure", "header")
-"""What each byte is for: which connections live; the symbols of their values; the levels of grids and codebooks; biases, norms
-and buffers; ranks and widths; lengths, kinds and the checksum."""
+"""What each byte is for: which connections live; the symbols of their values; the levels of grids and codebooks; biases,
+norms and buffers; ranks and widths; lengths, kinds and the checksum."""
 
 _MAGIC = b"LSC1"
 _PLAIN, _RANGE, _LZMA, _ALL = range(4)  # how a stream is coded; _ALL: every connection lives

@@ -47,7 +47,7 @@ class Epochs:
             return
         inputs, truth = self._data
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self._seed + epoch))
-        for some in order.split(self._size):
+        for some in order.split(self._size):  # type: ignore[no-untyped-call]
             yield inputs[some], truth[some]
 
 
@@ -136,7 +136,7 @@ class Training:
             batches = chain.from_iterable(self.data.of(epoch) for epoch in range(self.epochs))
             for inputs, truth in tqdm(batches, what, steps, disable=not self.progress, leave=False):
                 optimizer.zero_grad()
-                self.loss(model(inputs.to(device)), truth.to(device)).backward()
+                self.loss(model(inputs.to(device)), truth.to(device)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_sparse.extras import need
 
+Floats = npt.NDArray[np.float64]
 Halves = npt.NDArray[np.float16]
 
 MOST = 256
@@ -18,7 +19,7 @@ MOST = 256
 
 _EXACT = 32  # entries up to which k-means is solved exactly; above that it takes minutes
 _SAMPLE = 2**18  # values that a codebook is fitted to, at most: evenly spaced among the sorted ones
-_CLIPS = np.linspace(0.25, 1.0, 31)  # shares of the range that are tried
+_CLIPS = np.geomspace(0.08, 1.0, 49)  # shares of the range that are tried, on both sides of the mean
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Levels:
 
     Attributes:
         entries: (groups, K), float32; one group for the whole layer, or one for each row.
-        said: what a decoder is told: ``"ends"`` (the first and the last of an even grid), ``"end"`` (the last of a grid that is
-            symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16.
+        said: what a decoder is told: ``"ends"`` (the first and the last of an even grid), ``"end"`` (the last of a grid that
+            is symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16.
     """
 
     entries: Tensor
@@ -102,18 +103,19 @@ def even_grid(matrix: Tensor, alive: Tensor, count: int, *, per_row: bool = Fals
     """
     weights, lives = matrix.detach().to("cpu", torch.float64).numpy(), alive.cpu().numpy().astype(bool)
     if not per_row:
-        weights, lives = weights.reshape(1, -1), lives.reshape(1, -1)
+        weights = _thinned(np.sort(weights[lives]), 2**14)[None] if lives.any() else np.zeros((1, 1))
+        lives = np.ones_like(weights, dtype=bool)
     some = lives.any(axis=1)
     low = np.where(some, np.where(lives, weights, np.inf).min(axis=1), 0.0)
     high = np.where(some, np.where(lives, weights, -np.inf).max(axis=1), 0.0)
     if symmetric:
         high = np.maximum(-low, high)
         low = -high
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle = np.zeros(len(low)) if symmetric else (weights * lives).sum(axis=1) / np.maximum(lives.sum(axis=1), 1)
     weights = np.where(lives, weights, middle[:, None])
     best, ends = np.full(len(weights), np.inf), np.stack([low, high], axis=1)
     for clip in _CLIPS:
-        tried = np.stack([middle - clip * half, middle + clip * half], axis=1)
+        tried = np.stack([middle + clip * (low - middle), middle + clip * (high - middle)], axis=1)
         step = np.maximum((tried[:, 1] - tried[:, 0]) / (count - 1), 1e-30)[:, None]
         nearest = np.rint((weights - tried[:, :1]) / step).clip(0, count - 1)
         error = ((tried[:, :1] + nearest * step - weights) ** 2 * lives).sum(axis=1)
@@ -133,8 +135,7 @@ def codebook(values: Tensor, count: int) -> Levels:
         tensor([[0.1250, 4.2500]])
     """
     numbers = np.sort(values.detach().to("cpu", torch.float64).numpy().reshape(-1))
-    if len(numbers) > _SAMPLE:
-        numbers = numbers[np.linspace(0, len(numbers) - 1, _SAMPLE).astype(np.int64)]
+    numbers = _thinned(numbers, _SAMPLE)
     if len(distinct := np.unique(numbers)) <= count:
         centres = distinct if len(distinct) else np.zeros(1)
     elif count <= _EXACT:
@@ -144,3 +145,8 @@ def codebook(values: Tensor, count: int) -> Levels:
         found = need("sklearn.cluster").KMeans(count, init=start, n_init=1, max_iter=50).fit(numbers[:, None])
         centres = found.cluster_centers_[:, 0]
     return levels_from(np.unique(centres.clip(-65504, 65504).astype(np.float16))[None], "entries", 0)
+
+
+def _thinned(ordered: Floats, most: int) -> Floats:
+    """At most so many of sorted numbers, evenly spaced, the first and the last among them."""
+    return ordered if len(ordered) <= most else ordered[np.linspace(0, len(ordered) - 1, most).astype(np.int64)]

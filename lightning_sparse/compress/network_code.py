@@ -63,7 +63,7 @@ class Account:
 
     def table(self) -> str:
         """Bytes by weight and part, as text."""
-        rows = [("weight", *PARTS, "bytes")]
+        rows: list[tuple[str, ...]] = [("weight", *PARTS, "bytes")]
         named = {**{name: parts for name, parts in self.bytes.items() if name}, "(network)": self.bytes.get("", {})}
         for name, parts in named.items():
             rows.append((name, *(str(parts.get(part, 0)) for part in PARTS), str(sum(parts.values()))))
@@ -176,8 +176,10 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
     with torch.no_grad():
         for name, weight in found.items():
             state[name].copy_(weight)
-        for tensor, part in zip(floats, values.split([t.numel() for t in floats]), strict=True):
-            tensor.copy_(part.reshape(tensor.shape))
+        at = 0
+        for tensor in floats:
+            tensor.copy_(values[at : at + tensor.numel()].reshape(tensor.shape))
+            at += tensor.numel()
         at = 0
         for tensor in others:
             piece = np.frombuffer(plain[at : at + tensor.nbytes], np.uint8).copy()

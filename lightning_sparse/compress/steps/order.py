@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from lightning_sparse.compress.steps.deep_compression import DeepCompression
@@ -29,7 +30,7 @@ def check_steps(steps: Sequence[Any], bits: float | None) -> list[Step]:
         )
     found = [part for step in given for part in (step.steps if isinstance(step, DeepCompression) else (step,))]
     names = ", ".join(type(step).__name__ for step in found)
-    for step, after in zip(found, found[1:], strict=False):
+    for step, after in pairwise(found):
         if step.place == after.place:
             raise SparsityError(
                 f"steps=[{names}] hold both {type(step).__name__} and {type(after).__name__}, of which the second would undo "

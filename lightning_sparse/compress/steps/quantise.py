@@ -65,7 +65,7 @@ class Quantise(Step):
         if self.levels is not None:
             return self.levels
         assert self.bits is not None
-        return 2**self.bits - (1 if self.symmetric and self.bits > 1 else 0)
+        return int(2**self.bits) - (1 if self.symmetric and self.bits > 1 else 0)
 
     def apply(self, draft: Draft) -> None:
         """Round."""
