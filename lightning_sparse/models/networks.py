@@ -68,6 +68,27 @@ def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequent
     return net
 
 
+def lenet5_caffe(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """The LeNet-5 of Caffe, which Deep Compression (Han et al. 2016, arXiv 1510.00149) is shown on: 431,080 weights at 28x28.
+
+    Two convolutions of 20 and 50 channels without padding, a max pooling after each and no nonlinearity, 500 ReLU units.
+    Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
+    """
+    _check_shape(shape, 16, classes)
+    first, second, third = _sizes(width, 20, 50, 500)
+    rest = ((shape[1] - 4) // 2 - 4) // 2 * (((shape[2] - 4) // 2 - 4) // 2)
+    return nn.Sequential(
+        nn.Conv2d(shape[0], first, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * rest, third),
+        nn.ReLU(),
+        nn.Linear(third, classes),
+    )
+
+
 def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
     """Two convolutions with pooling and two linear layers, for images of at least 4x4; 0.4 M weights at 28x28.
 

@@ -458,6 +458,7 @@ FUNCTIONS = {
     },
     "models.Classifier": lambda: {"net": net(), "mean": [0.5], "std": [0.5], "optimizer": None, "schedule": "cosine"},
     "models.lenet5": shape,
+    "models.lenet5_caffe": shape,
     "models.lenet_300_100": shape,
     "models.resnet18": shape,
     "models.resnet20": shape,

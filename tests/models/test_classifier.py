@@ -5,7 +5,7 @@ import torch
 
 from lightning_sparse import SparsityError, sparsifiable
 from lightning_sparse.models.classifier import Classifier
-from lightning_sparse.models.networks import lenet5, lenet_300_100, resnet18, resnet20, small_cnn
+from lightning_sparse.models.networks import lenet5, lenet5_caffe, lenet_300_100, resnet18, resnet20, small_cnn
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from lightning_sparse.models.networks import lenet5, lenet_300_100, resnet18, re
         (lenet_300_100, (1, 28, 28), 784 * 300 + 300 * 100 + 100 * 10),
         (lenet_300_100, (1, 8, 8), 64 * 300 + 300 * 100 + 100 * 10),
         (lenet5, (1, 28, 28), 61_470),
+        (lenet5_caffe, (1, 28, 28), 430_500),
         (small_cnn, (1, 28, 28), 9 * 32 + 9 * 32 * 64 + 64 * 49 * 128 + 128 * 10),
         # He et al. 2016: 0.27 M; the shortcuts here are 1x1 convolutions (2,560 weights).
         (resnet20, (3, 32, 32), 432 + 6 * 2304 + 4608 + 5 * 9216 + 18432 + 5 * 36864 + 512 + 2048 + 640),
