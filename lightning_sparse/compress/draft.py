@@ -90,9 +90,12 @@ class Draft:
         return sparsifiable(self.model)
 
     def masks(self) -> dict[str, Tensor]:
-        """Which connections live: all of a weight that is not pruned."""
+        """Which connections live: of a weight with levels those that are not zero, all of one that is neither so nor pruned.
+
+        A level at zero costs as much as a mask does.
+        """
         ones = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights().items()}
-        return {**ones, **self.alive}
+        return {**ones, **self.alive, **{name: self.weights()[name] != 0 for name in self.levels}}
 
 
 @dataclass(frozen=True)
