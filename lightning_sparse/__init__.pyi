@@ -23,8 +23,10 @@ from .callbacks.methods.iterative_pruning import IterativePruning as IterativePr
 from .callbacks.methods.lottery_ticket import LotteryTicket as LotteryTicket
 from .callbacks.methods.lottery_ticket import steps_of_one_training as steps_of_one_training
 from .callbacks.methods.one_shot import OneShot as OneShot
+from .callbacks.quantise import Quantise as Quantise
 from .callbacks.random_state import RandomState as RandomState
 from .callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor
+from .callbacks.share import Share as Share
 from .callbacks.shrink import Shrink as Shrink
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
