@@ -17,6 +17,7 @@ EXTRAS = {
     "constriction": "compress",
     "kmeans1d": "compress",
     "sklearn": "compress",
+    "tensorly": "compress",
     "tltorch": "compress",
     "onnx": "export",
     "onnxruntime": "export",

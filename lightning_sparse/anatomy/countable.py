@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse.anatomy.factors import factor_names
 from lightning_sparse.anatomy.layers import is_layer, outputs_and_inputs
 from lightning_sparse.anatomy.parameters import halves_are_excluded, names_of
 from lightning_sparse.anatomy.patterns import matching, some
@@ -21,7 +22,8 @@ def countable(
 
     Args:
         model: any module.
-        include: patterns of parameter names; None takes the weights of Linear and Conv layers, and of transformers' Conv1D.
+        include: patterns of parameter names; None takes the weights of Linear and Conv layers, of transformers' Conv1D,
+            and the factors of tltorch's.
         exclude: patterns of names to leave out.
 
     Raises:
@@ -52,8 +54,13 @@ def _weights_of_layers(model: nn.Module, exclude: Sequence[str]) -> Iterator[tup
         if is_layer(module):
             if "weight" in module._parameters or not (exclude and halves_are_excluded(prefix, module, exclude)):
                 yield f"{prefix}.weight".lstrip("."), weight
-        elif callable(weight) and (hasattr(module, "in_features") or hasattr(module, "in_channels")):
+        elif (
+            callable(weight)
+            and not isinstance(weight, nn.Module)
+            and (hasattr(module, "in_features") or hasattr(module, "in_channels"))
+        ):
             yield f"{prefix}.weight".lstrip("."), weight()  # torch.ao's, which keep it packed
+    yield from ((name, model.get_parameter(name)) for name in factor_names(model))
 
 
 def _read(model: nn.Module, name: str, weight: Any) -> Tensor:

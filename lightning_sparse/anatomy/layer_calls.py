@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook
 
+from lightning_sparse.anatomy.factors import is_tensor_train
 from lightning_sparse.anatomy.first_tensor import first_tensor
 from lightning_sparse.anatomy.layers import is_layer, outputs_and_inputs
 
@@ -44,7 +45,7 @@ class LayerCall:
 
 
 class CallRecorder:
-    """Record every call of a model's Linear, Conv, recurrent and attention layers, until it is closed.
+    """Record every call of a model's Linear, Conv, recurrent, attention and tensor-train layers, until it is closed.
 
     A hook reads shapes and autograd nodes, and computes and draws nothing. It is torch's global hook, so that copies made of
     the model meanwhile carry none. It cannot see weights that a module uses without calling such a layer (``F.linear`` on a
@@ -66,7 +67,9 @@ class CallRecorder:
         self.calls: list[LayerCall] = []
         self.paused = False
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._paths = {m: path for path, m in model.named_modules() if is_layer(m) or isinstance(m, _WHOLE)}
+        self._paths = {
+            m: path for path, m in model.named_modules() if is_layer(m) or isinstance(m, _WHOLE) or is_tensor_train(m)
+        }
         self._handle = register_module_forward_hook(self._record)  # with_kwargs leaves something behind
 
     def __enter__(self) -> CallRecorder:
@@ -87,12 +90,11 @@ class CallRecorder:
             return
         own = [node for node, _ in result.grad_fn.next_functions] if result.grad_fn is not None else []
         fed_by = tuple(node for node in (own if given is None else [given.grad_fn]) if node is not None)
-        node = None if isinstance(module, _WHOLE) else result.grad_fn
-        for leaf, size in _sizes(module):
+        node = result.grad_fn if is_layer(module) else None
+        for leaf, flops in _flops(module, given, result):
             weight = module._parameters.get(leaf) if "." not in leaf else module.get_parameter(leaf)
             learns = result.requires_grad and (weight is None or weight.requires_grad)
             name = self._names.get(id(weight), f"{self._paths[module]}.{leaf}".lstrip("."))
-            flops = 2 * size * _positions(module, given, result)
             self.calls.append(LayerCall(name, flops, result.requires_grad, learns, fed_by, node))
 
 
@@ -122,6 +124,30 @@ def _sizes(module: Any) -> Iterator[tuple[str, int]]:
         yield "weight", outputs * inputs * prod(module.kernel_size) // module.groups if conv else outputs * inputs
     else:
         yield from ((leaf, weight.numel()) for leaf, weight in module.named_parameters() if weight.dim() == 2)
+
+
+def _flops(module: Any, given: Tensor | None, result: Tensor) -> Iterator[tuple[str, int]]:
+    """The weights that a call uses, and what each costs."""
+    positions = _positions(module, given, result)
+    if is_tensor_train(module):
+        yield from _train_flops(module, positions)
+    else:
+        yield from ((leaf, 2 * size * positions) for leaf, size in _sizes(module))
+
+
+def _train_flops(module: Any, positions: int) -> Iterator[tuple[str, int]]:
+    """What each factor of a tensor train costs, from left to right, as tltorch multiplies them without opt_einsum.
+
+    Either they are multiplied to the weight, once a call, and the input with that, which is dense whatever the factors are;
+    or the input with one factor after the other.
+    """
+    outputs, inputs = module.weight.tensorized_shape
+    whole = module.implementation == "reconstructed"
+    for at, factor in enumerate(module.weight.factors):
+        before = prod(outputs[:at]) * (prod(inputs[:at]) if whole else positions * prod(inputs[at + 1 :]))
+        yield f"weight.factors.{module.weight.factors.keys[at]}", 2 * factor.numel() * before * (at > 0 or not whole)
+    if whole:
+        yield "weight", 2 * prod(outputs) * prod(inputs) * positions
 
 
 def _positions(module: Any, given: Tensor | None, result: Tensor) -> int:

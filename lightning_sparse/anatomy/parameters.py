@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse.anatomy.factors import factor_names
 from lightning_sparse.anatomy.layers import is_conv1d, is_layer
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.patterns import check_patterns, matching, some
@@ -34,8 +35,8 @@ def sparsifiable(
     Args:
         model: any module.
         include: shell-style patterns on parameter names, such as ``"*.weight_hh*"``; any name of a tied parameter will do.
-            None takes the weights of Linear and Conv layers, and of transformers' Conv1D, that are trainable: no biases,
-            norms or embeddings.
+            None takes the weights of Linear and Conv layers, and of transformers' Conv1D, that are trainable, and of layers
+            that tltorch has factorised each factor: no biases, norms or embeddings.
         exclude: patterns of names to leave out, applied after ``include``.
 
     Raises:
@@ -143,6 +144,7 @@ def default_names(model: nn.Module, exclude: Sequence[str]) -> Iterator[str]:
                 continue
             raise SparsityError(_REWRITTEN.format(name=name, layer=name.rpartition(".")[0]))
         yield name
+    yield from factor_names(model)
 
 
 def halves_are_excluded(prefix: str, layer: nn.Module, exclude: Sequence[str]) -> bool:

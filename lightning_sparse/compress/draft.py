@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, fork_random_states
 from lightning_sparse.anatomy.parameters import sparsifiable
-from lightning_sparse.compress.factorised import Factors
+from lightning_sparse.compress.factors import Factors
 from lightning_sparse.compress.levels import Levels
 from lightning_sparse.engine.masks import Masks
 

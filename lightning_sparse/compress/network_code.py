@@ -18,7 +18,8 @@ from lightning_sparse.compress.byte_string import PARTS, Reader, Writer
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.coded_weight import CodedWeight, code_weight, from_half, to_half
 from lightning_sparse.compress.draft import Draft
-from lightning_sparse.compress.factorised import Factors, factorise_as
+from lightning_sparse.compress.factorised import factorise_as
+from lightning_sparse.compress.factors import Factors
 from lightning_sparse.compress.levels import Levels
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.text_table import text_table

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse.anatomy.factors import factor_names
 from lightning_sparse.anatomy.layers import is_layer
 from lightning_sparse.anatomy.living import living_of
 from lightning_sparse.anatomy.modules import check_module
@@ -241,7 +242,9 @@ def _sparse(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, T
     # Of frozen layers too: what is exported is often frozen, where sparsifiable() asks what can be trained.
     listed, parameters = names_of(model), dict(model.named_parameters())
     layers = [prefix for prefix, module in model.named_modules() if is_layer(module) and "weight" in module._parameters]
-    names = [listed[f"{prefix}.weight".lstrip(".")] for prefix in layers]
+    names = [listed[f"{prefix}.weight".lstrip(".")] for prefix in layers] + [
+        listed[name] for name in factor_names(model)
+    ]
     return {name: parameters[name].detach() != 0 for name in names}
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_sparse.compress.draft import Draft
-from lightning_sparse.compress.factorised import KINDS, factorise_layers
+from lightning_sparse.compress.factorisation.kinds import KINDS
+from lightning_sparse.compress.factorised import factorise_layers
 from lightning_sparse.compress.steps.step import Step
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_share
 
