@@ -17,15 +17,15 @@ class Share(FewValues):
     """Tie each weight to one of ``2**bits`` values, and train these (Deep Compression: Han et al. 2016, arXiv 1510.00149).
 
     The values are found by k-means in the weights when it begins, so there should be something to find by then. From there on
-    weights that share a value get the sum of their gradients, and move as one. It goes with any sparsity callback, before or
+    weights that share a value get the mean of their gradients, and move as one. It goes with any sparsity callback, before or
     after it in the list: zeros stay zeros, and need no value. When training has ended the values are rounded to float16.
 
     Args:
         bits: of a weight, from 1 to 8.
         codebook_of: values for each ``"layer"``, or for the ``"network"``.
         begin: when, as an ``int`` in optimizer steps or a ``float`` as a share of the training; 1.0 rounds when it has ended.
-        include: shell-style patterns of parameter names; None takes the weights of Linear and Conv layers, and of transformers'
-            Conv1D, that are trained.
+        include: shell-style patterns of parameter names; None takes the trained weights of Linear and Conv layers, and of
+            transformers' Conv1D.
         exclude: patterns of names to leave as they are.
 
     Attributes:

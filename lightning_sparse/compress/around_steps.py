@@ -72,9 +72,7 @@ class AroundSteps:
         for nest in self._nests:
             for optimizer in nest.optimizers:
                 innermost = len(nested(optimizer)) == 1
-                self._off += around_step(
-                    optimizer, partial(self._begin, nest, innermost), partial(self._end, nest)
-                )
+                self._off += around_step(optimizer, partial(self._begin, nest, innermost), partial(self._end, nest))
 
     def detach(self) -> None:
         """Remove every hook; a step that was broken off is over."""
@@ -96,6 +94,8 @@ class AroundSteps:
     def _end(self, nest: _Nest, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         nest.depth -= 1
         if nest.depth <= 0:
+            if nest.optimizers[-1] is optimizer:
+                self._open(nest)  # if it has moved the weights by itself, and let none inside step
             self._close(nest)
 
     def _open(self, nest: _Nest) -> None:

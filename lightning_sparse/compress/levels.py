@@ -27,8 +27,8 @@ class Levels:
 
     Attributes:
         entries: (groups, K), float32; one group for the whole layer, or one for each row.
-        said: what a decoder is told: ``"ends"`` (the first and the last of an even grid), ``"end"`` (the last of a grid that is
-            symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16.
+        said: what a decoder is told: ``"ends"`` (the first and the last of an even grid), ``"end"`` (the last of a grid that
+            is symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16.
     """
 
     entries: Tensor

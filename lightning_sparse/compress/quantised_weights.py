@@ -93,10 +93,16 @@ class QuantisedWeights:
         self._steps.detach()
 
     def before_step(self, names: Sequence[str] | None = None) -> None:
-        """Put the latent weights into the parameters (all, or these)."""
+        """Put the latent weights into the parameters (all, or these), with what has been added to the quantised ones."""
         if self.begun:
             for name in self.parameters if names is None else names:
-                self.parameters[name].data.copy_(self.latent[name])
+                weight, latent = self.parameters[name], self.latent[name]
+                if self._versions[name] != weight._version:  # an optimizer around others has begun to move it by itself
+                    written = self._rounded(name, latent)
+                    died = (weight == 0) & (written != 0)
+                    latent += (weight.detach() - written).masked_fill(died, 0.0)
+                    latent.masked_fill_(died, 0.0)
+                weight.data.copy_(latent)
 
     def after_step(self, names: Sequence[str] | None = None) -> None:
         """Take what is in the parameters for the latent weights, and write their quantised values."""

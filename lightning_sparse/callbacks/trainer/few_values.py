@@ -37,8 +37,8 @@ class FewValues(OneOfAKind):
 
     Attributes:
         weights: what holds the weights; None before training.
-        distinct_values: how many values the living weights of each parameter take, counted in the weights when training ended,
-            by name (of quantised rows, in the row that has most); None before.
+        distinct_values: how many values the living weights of each parameter take, counted when training has ended, by name
+            (of quantised rows, in the row that has most); None before.
     """
 
     def __init__(self, begin: Time, include: Sequence[str] | None, exclude: Sequence[str] | None) -> None:
@@ -95,7 +95,9 @@ class FewValues(OneOfAKind):
         """Take hold of the weights, and go on from a restored state or begin if it is time."""
         parameters = self._parameters(trainer, pl_module)
         for other in callbacks_of(trainer, FewValues):
-            shared = other.weights and other is not self and next(iter(other.weights.parameters.keys() & parameters), None)
+            shared = (
+                other.weights and other is not self and next(iter(other.weights.parameters.keys() & parameters), None)
+            )
             if shared:
                 raise SparsityError(
                     f"{type(other).__name__} and {type(self).__name__} both want {shared!r}: give each parameter to one of "
@@ -131,7 +133,13 @@ class FewValues(OneOfAKind):
             _put(self.weights.rounded(self._put_by), self.weights)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Put the average back as it was, for whoever has lent it."""
         if self.weights is not None and self._put_by:
@@ -145,7 +153,9 @@ class FewValues(OneOfAKind):
             state = checkpoint["state_dict"]
             mine = {name: state[name] for name in self.weights.parameters if name in state}
             parameters = {name: self.weights.parameters[name].detach() for name in mine}
-            if self.weights.moved() or not all(torch.equal(mine[name], parameters[name].to(mine[name])) for name in mine):
+            if self.weights.moved() or not all(
+                torch.equal(mine[name], parameters[name].to(mine[name])) for name in mine
+            ):
                 state |= self.weights.rounded(mine)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -199,7 +209,7 @@ class FewValues(OneOfAKind):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        gone = {"weights": None, "_installed_on": [], "_put_by": {}}
+        gone: dict[str, Any] = {"weights": None, "_installed_on": [], "_put_by": {}}
         return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
@@ -213,8 +223,8 @@ class FewValues(OneOfAKind):
         if state["form"] != self.form():
             raise SparsityError(
                 f"the checkpoint is that of a training with {type(self).__name__}({_written(state['form'])}), and this is "
-                f"{type(self).__name__}({_written(self.form())}): resume with the same arguments, or start a new training from "
-                "its weights (without ckpt_path)"
+                f"{type(self).__name__}({_written(self.form())}): resume with the same arguments, or start a new training "
+                "from its weights (without ckpt_path)"
             )
         self._begin_at = int(state["begin_at"])
         weights.load_state_dict(state["weights"])
