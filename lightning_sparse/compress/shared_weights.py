@@ -84,6 +84,11 @@ class SharedWeights:
         """Whether the weights are shared."""
         return bool(self._values)
 
+    @property
+    def taken(self) -> int:
+        """Optimizer steps since it was made, those before :meth:`begin` among them."""
+        return self._steps.taken
+
     def begin(self) -> None:
         """Find the codebooks, write each weight's entry, and let the optimizers forget what they know of single weights."""
         for group, names in self._groups.items():
@@ -162,6 +167,10 @@ class SharedWeights:
         """Whether torch has counted a write to a weight, by somebody else, since the entries were written."""
         return any([self._versions.get(name) != weight._version for name, weight in self.parameters.items()])
 
+    def written(self) -> dict[str, Tensor]:
+        """What stands in the parameters, unless somebody else has written to them, also through ``.data``."""
+        return {name: self._spread(name, self._values[group]) for name, group in self._group_of.items()}
+
     def adopt(self) -> None:
         """Take what somebody else has put into the parameters: the mean at each entry."""
         self.after_step()
@@ -171,8 +180,7 @@ class SharedWeights:
         """Other weights under the same names, such as an average's: the mean of all that are at one entry."""
         groups = {group: [name for name in mine if name in weights] for group, mine in self._groups.items()}
         values = {group: self._means(group, mine, weights) for group, mine in groups.items()}
-        spread = {name: values[self._group_of[name]].index_select(0, self._numbers[name]) for name in weights}
-        return {name: spread[name].view_as(weight).to(weight) for name, weight in weights.items()}
+        return {name: self._spread(name, values[self._group_of[name]]).to(weight) for name, weight in weights.items()}
 
     def settle(self) -> None:
         """Round the entries to float16, and write them: what is trained after this begins with these."""
@@ -256,7 +264,10 @@ class SharedWeights:
                 for name in mine:
                     self._write(name)
 
+    def _spread(self, name: str, values: Tensor) -> Tensor:
+        weight = self.parameters[name]
+        return values.index_select(0, self._numbers[name]).view_as(weight).to(weight.dtype)
+
     def _write(self, name: str) -> None:
-        values = self._values[self._group_of[name]].index_select(0, self._numbers[name])
-        self.parameters[name].data.copy_(values.view_as(self.parameters[name]))
+        self.parameters[name].data.copy_(self._spread(name, self._values[self._group_of[name]]))
         self._versions[name] = self.parameters[name]._version

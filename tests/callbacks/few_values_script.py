@@ -1,4 +1,4 @@
-"""A training under DDP for each form of few values, run by Lightning as two processes: `python few_values_script.py FOLDER`."""
+"""A training under DDP for each form of few values, as two processes: `python few_values_script.py FOLDER`."""
 
 import json
 import logging

@@ -243,7 +243,7 @@ def test_what_ends_before_it_begins_is_rounded_and_this_is_said():
         fit(callback, max_epochs=1)
     assert set(callback.distinct_values.values()) == {4}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", "Quantise")
         fit(Quantise(2, begin=1.0), max_epochs=1)
 
 
@@ -266,7 +266,9 @@ def test_a_copy_holds_the_state_and_no_weights():
     for again in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         assert again.weights is None
         assert again.distinct_values == callback.distinct_values
-        assert torch.equal(again.state_dict()["weights"]["latent"]["head.weight"], callback.weights.latent["head.weight"])
+        assert torch.equal(
+            again.state_dict()["weights"]["latent"]["head.weight"], callback.weights.latent["head.weight"]
+        )
 
 
 @every_form

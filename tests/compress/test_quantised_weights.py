@@ -34,9 +34,7 @@ def test_values_are_those_of_the_grid_and_zeros_stay_zeros():
             error = (parameter.detach() - grid.round(before))[before != 0]
             assert torch.count_nonzero(error) <= 1  # a weight halfway between two levels
             assert bool((parameter[before == 0] == 0).all())
-            for row, entries in zip(
-                parameter.detach() if per_row else [parameter.detach()], grid.entries, strict=True
-            ):
+            for row, entries in zip(parameter.detach() if per_row else [parameter.detach()], grid.entries, strict=True):
                 assert set(row[row != 0].tolist()) <= set(entries.tolist())
 
 
