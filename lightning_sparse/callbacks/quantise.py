@@ -18,8 +18,8 @@ class Quantise(FewValues):
 
     Whatever looks at the model between steps sees quantised weights: forward passes, validation, checkpoints, callbacks.
     The latent weights that an optimizer moves, with the gradients of the quantised ones (straight through), are in this
-    callback's state. It goes with any sparsity callback, before or after it in the list: zeros stay zeros, and need no level. Activations
-    are not quantised, and nothing runs faster by it; it is the file that gets small.
+    callback's state. It goes with any sparsity callback, before or after it in the list: zeros stay zeros, and need no level.
+    Activations are not quantised, and nothing runs faster by it; it is the file that gets small.
 
     Args:
         bits: of a weight, from 1 to 8.

@@ -21,11 +21,13 @@ class SharedWeights:
     """Ties each living weight to an entry of a codebook, and trains the entries (Han et al. 2016, arXiv 1510.00149).
 
     Before a step each weight's gradient becomes the mean of the gradients of all weights at its entry, so that an optimizer
-    which moves each weight by its own gradient moves them alike. After it, rounding apart, they are still one value; the mean
-    is written. The paper takes the sum, with a learning rate to match. For Adam this is the same; SGD at the rate at which the
-    network was trained takes steps that are too long by the number of weights at an entry, and a layer of 600 x 600 learned
-    nothing so, where the mean is the ordinary step, projected on what shared weights can do. Which weight belongs to which entry is decided once, by k-means. A weight that dies
-    leaves its entry, and one that is born moves alone for a step, and joins the entry that is nearest to it then.
+    which moves each weight by its own gradient moves them alike. After it, rounding apart, they are still one value; the
+    mean is written. Which weight belongs to which entry is decided once, by k-means. A weight that dies leaves its entry, and
+    one that is born moves alone for a step, and joins the entry that is nearest to it then.
+
+    The paper takes the sum, with a learning rate to match. For Adam this is the same. With SGD the mean is the ordinary step,
+    projected on what shared weights can do; the sum is that many times longer as there are weights at an entry, and a network
+    with a layer of 600 x 600 learned nothing by it, at the rate at which it had learned, and at a tenth of it.
 
     Install the sparsity engine first, as for :class:`~lightning_sparse.compress.quantised_weights.QuantisedWeights`.
 

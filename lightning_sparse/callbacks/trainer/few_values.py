@@ -248,7 +248,7 @@ class FewValues(OneOfAKind):
         self.weights.settle()
 
     def _others_stand_in(self) -> bool:
-        """Whether something else than what it wrote is in the parameters; an average may come through ``.data``, uncounted."""
+        """Whether something else than what it wrote is in the parameters; torch counts no writes through ``.data``."""
         assert self.weights is not None
         written = self.weights.written()
         return not all(torch.equal(weight, written[name]) for name, weight in self.weights.parameters.items())
