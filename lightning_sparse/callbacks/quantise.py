@@ -14,21 +14,20 @@ from lightning_sparse.errors import check_choice, check_count, check_flag
 
 
 class Quantise(FewValues):
-    """Give the weights at most ``2**bits`` evenly spaced values, and train them so (straight-through; Jacob et al. 2018,
-    arXiv 1712.05877).
+    """Give the weights at most ``2**bits`` evenly spaced values, and train them so (Jacob et al. 2018, arXiv 1712.05877).
 
-    Whatever looks at the model between steps sees quantised weights: forward passes, validation, checkpoints, other callbacks.
-    The latent weights that an optimizer moves are in this callback's state. It goes with any sparsity callback, before or after
-    it in the list: zeros stay zeros, and need no level. Activations are not quantised, and nothing runs faster by it; it is the
-    file that gets small.
+    Whatever looks at the model between steps sees quantised weights: forward passes, validation, checkpoints, callbacks.
+    The latent weights that an optimizer moves, with the gradients of the quantised ones (straight through), are in this
+    callback's state. It goes with any sparsity callback, before or after it in the list: zeros stay zeros, and need no level.
+    Activations are not quantised, and nothing runs faster by it; it is the file that gets small.
 
     Args:
         bits: of a weight, from 1 to 8.
         per: one grid for each ``"tensor"``, or for each ``"row"``, which is an output in Linear and Conv layers.
         symmetric: grids symmetric about zero, with a level at zero: ``2**bits - 1`` levels, or 2 without zero for one bit.
         begin: when, as an ``int`` in optimizer steps or a ``float`` as a share of the training; 1.0 rounds when it has ended.
-        include: shell-style patterns of parameter names; None takes the weights of Linear and Conv layers, and of transformers'
-            Conv1D, that are trained.
+        include: shell-style patterns of parameter names; None takes the trained weights of Linear and Conv layers, and of
+            transformers' Conv1D.
         exclude: patterns of names to leave as they are.
 
     Attributes:

@@ -11,21 +11,22 @@ from lightning_sparse.callbacks.trainer.few_values import FewValues
 from lightning_sparse.compress.shared_weights import SharedWeights
 from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import check_choice, check_count
+from lightning_sparse.extras import need
 
 
 class Share(FewValues):
     """Tie each weight to one of ``2**bits`` values, and train these (Deep Compression: Han et al. 2016, arXiv 1510.00149).
 
     The values are found by k-means in the weights when it begins, so there should be something to find by then. From there on
-    weights that share a value get the sum of their gradients, and move as one. It goes with any sparsity callback, before or
+    weights that share a value get the mean of their gradients, and move as one. It goes with any sparsity callback, before or
     after it in the list: zeros stay zeros, and need no value. When training has ended the values are rounded to float16.
 
     Args:
         bits: of a weight, from 1 to 8.
         codebook_of: values for each ``"layer"``, or for the ``"network"``.
         begin: when, as an ``int`` in optimizer steps or a ``float`` as a share of the training; 1.0 rounds when it has ended.
-        include: shell-style patterns of parameter names; None takes the weights of Linear and Conv layers, and of transformers'
-            Conv1D, that are trained.
+        include: shell-style patterns of parameter names; None takes the trained weights of Linear and Conv layers, and of
+            transformers' Conv1D.
         exclude: patterns of names to leave as they are.
 
     Attributes:
@@ -61,4 +62,5 @@ class Share(FewValues):
 
     def hold(self, parameters: Mapping[str, nn.Parameter]) -> SharedWeights:
         """Hold codebooks."""
+        need("kmeans1d" if self.bits <= 5 else "sklearn.cluster")  # now, and not in the middle of a training
         return SharedWeights(parameters, 2**self.bits, codebook_of=self.codebook_of)

@@ -37,12 +37,16 @@ class AroundSteps:
         parameters: by name.
         before: called with the names of the parameters that are about to be moved.
         after: likewise, when they have been. What other hooks do after a step, if they were installed earlier, is done then.
+
+    Attributes:
+        taken: steps of the first optimizer that trains one of the parameters; those that a GradScaler skips do not count.
     """
 
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], before: Callable[[Names], None], after: Callable[[Names], None]
     ) -> None:
         self._parameters, self._before, self._after = parameters, before, after
+        self.taken = 0
         self._nests: list[_Nest] = []
         self._off: list[Callable[[], None]] = []
 
@@ -72,9 +76,7 @@ class AroundSteps:
         for nest in self._nests:
             for optimizer in nest.optimizers:
                 innermost = len(nested(optimizer)) == 1
-                self._off += around_step(
-                    optimizer, partial(self._begin, nest, innermost), partial(self._end, nest)
-                )
+                self._off += around_step(optimizer, partial(self._begin, nest, innermost), partial(self._end, nest))
 
     def detach(self) -> None:
         """Remove every hook; a step that was broken off is over."""
@@ -96,6 +98,8 @@ class AroundSteps:
     def _end(self, nest: _Nest, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         nest.depth -= 1
         if nest.depth <= 0:
+            if nest.optimizers[-1] is optimizer:
+                self._open(nest)  # if it has moved the weights by itself, and let none inside step
             self._close(nest)
 
     def _open(self, nest: _Nest) -> None:
@@ -113,4 +117,5 @@ class AroundSteps:
         nest.depth = 0
         if nest.open:
             nest.open = False
+            self.taken += nest is next((each for each in self._nests if each.names), None)
             self._after(nest.names)

@@ -73,6 +73,11 @@ class QuantisedWeights:
         """Whether the weights are quantised."""
         return bool(self.latent)
 
+    @property
+    def taken(self) -> int:
+        """Optimizer steps since it was made, those before :meth:`begin` among them."""
+        return self._steps.taken
+
     def begin(self) -> None:
         """Take the weights as they are for the latent ones, fit the grids, and write the quantised values."""
         self.latent = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
@@ -93,10 +98,16 @@ class QuantisedWeights:
         self._steps.detach()
 
     def before_step(self, names: Sequence[str] | None = None) -> None:
-        """Put the latent weights into the parameters (all, or these)."""
+        """Put the latent weights into the parameters (all, or these), with what has been added to the quantised ones."""
         if self.begun:
             for name in self.parameters if names is None else names:
-                self.parameters[name].data.copy_(self.latent[name])
+                weight, latent = self.parameters[name], self.latent[name]
+                if self._versions[name] != weight._version:  # an optimizer around others has begun to move it by itself
+                    written = self._rounded(name, latent)
+                    died = (weight == 0) & (written != 0)
+                    latent += (weight.detach() - written).masked_fill(died, 0.0)
+                    latent.masked_fill_(died, 0.0)
+                weight.data.copy_(latent)
 
     def after_step(self, names: Sequence[str] | None = None) -> None:
         """Take what is in the parameters for the latent weights, and write their quantised values."""
@@ -112,13 +123,16 @@ class QuantisedWeights:
         """Whether torch has counted a write to a weight, by somebody else, since the quantised values were written."""
         return any([self._versions.get(name) != weight._version for name, weight in self.parameters.items()])
 
+    def written(self) -> dict[str, Tensor]:
+        """What stands in the parameters, unless somebody else has written to them, also through ``.data``."""
+        return {name: self._rounded(name, latent) for name, latent in self.latent.items()}
+
     def adopt(self) -> None:
         """Where somebody else has put other values into the parameters, take these for the latent weights."""
-        for name, parameter in self.parameters.items():
-            if self._versions[name] != parameter._version:
-                as_before = parameter.detach() == self._rounded(name, self.latent[name])
-                self.latent[name] = torch.where(as_before, self.latent[name], parameter.detach())
-                self._write(name)
+        for name, written in self.written().items():
+            weight = self.parameters[name].detach()
+            self.latent[name] = torch.where(weight == written, self.latent[name], weight)
+            self._write(name)
 
     def rounded(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Other weights under the same names, such as an average's, on the present grids."""

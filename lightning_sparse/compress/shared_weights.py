@@ -18,12 +18,16 @@ from lightning_sparse.errors import SparsityError, check_choice, check_count, ch
 
 
 class SharedWeights:
-    """Ties each living weight to an entry of a codebook, and trains the entries (Han et al. 2016, arXiv 1510.00149, section 3).
+    """Ties each living weight to an entry of a codebook, and trains the entries (Han et al. 2016, arXiv 1510.00149).
 
-    Before a step each weight's gradient becomes the sum of the gradients of all weights at its entry, so that an optimizer which
-    moves each weight by its own gradient moves them alike, as it would move the entry. After it, rounding apart, they are still
-    one value; the mean is written. Which weight belongs to which entry is decided once, by k-means. A weight that dies leaves
-    its entry, and one that is born moves alone for a step, and joins the entry that is nearest to it then.
+    Before a step each weight's gradient becomes the mean of the gradients of all weights at its entry, so that an optimizer
+    which moves each weight by its own gradient moves them alike. After it, rounding apart, they are still one value; the
+    mean is written. Which weight belongs to which entry is decided once, by k-means. A weight that dies leaves its entry, and
+    one that is born moves alone for a step, and joins the entry that is nearest to it then.
+
+    The paper takes the sum, with a learning rate to match. For Adam this is the same. With SGD the mean is the ordinary step,
+    projected on what shared weights can do; the sum is that many times longer as there are weights at an entry, and a network
+    with a layer of 600 x 600 learned nothing by it, at the rate at which it had learned, and at a tenth of it.
 
     Install the sparsity engine first, as for :class:`~lightning_sparse.compress.quantised_weights.QuantisedWeights`.
 
@@ -31,8 +35,8 @@ class SharedWeights:
         parameters: by name.
         entries: of a codebook, from 2 to 256.
         codebook_of: one codebook for each ``"layer"``, or for the ``"network"``.
-        assignment: ``"kmeans"``, or ``"hash"``: at random by ``seed``, each with a random sign (HashedNets, Chen et al. 2015, arXiv
-            1504.04788), so that seed and entries say everything. A control: it is what sharing costs without looking.
+        assignment: ``"kmeans"``, or ``"hash"``: at random by ``seed``, each with a random sign (HashedNets, Chen et al. 2015,
+            arXiv 1504.04788), so that seed and entries say everything. A control: what sharing costs without looking.
         seed: of the hash.
 
     Raises:
@@ -50,7 +54,7 @@ class SharedWeights:
         >>> layer.weight.grad = torch.tensor([[0.0, -1.0], [0.5, 1.0]])
         >>> optimizer.step()
         >>> layer.weight.tolist()
-        [[0.0, 1.5], [1.5, 3.5]]
+        [[0.0, 1.375], [1.375, 3.5]]
     """
 
     def __init__(
@@ -82,6 +86,11 @@ class SharedWeights:
         """Whether the weights are shared."""
         return bool(self._values)
 
+    @property
+    def taken(self) -> int:
+        """Optimizer steps since it was made, those before :meth:`begin` among them."""
+        return self._steps.taken
+
     def begin(self) -> None:
         """Find the codebooks, write each weight's entry, and let the optimizers forget what they know of single weights."""
         for group, names in self._groups.items():
@@ -96,7 +105,10 @@ class SharedWeights:
         for optimizer in (each for inner in self._steps.inner for each in nested(inner)):
             for parameter in self.parameters.values():
                 optimizer.state.pop(parameter, None)
-        self._tie(self.parameters)
+        if self._hashed:
+            self._tie(self.parameters)
+        for name in self.parameters:
+            self._write(name)
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
         """Hook into the optimizers and those inside them, after whatever else masks or moves weights.
@@ -118,35 +130,48 @@ class SharedWeights:
         self._steps.detach()
 
     def before_step(self, names: Sequence[str] | None = None) -> None:
-        """Give each weight the sum of the gradients of all weights at its entry (of all parameters, or of these)."""
+        """Give each weight the mean of the gradients of all weights at its entry (of all parameters, or of these)."""
         if not self.begun:
             return
-        moved = [name for name in (self.parameters if names is None else names) if self.parameters[name].grad is not None]
+        moved = [
+            name for name in (self.parameters if names is None else names) if self.parameters[name].grad is not None
+        ]
         groups = {group: [name for name in mine if name in moved] for group, mine in self._groups.items()}
         gradients: dict[str, Any] = {name: self.parameters[name].grad for name in moved}
-        sums = {group: self._sums(group, mine, gradients) for group, mine in groups.items() if mine}
-        average(sums)  # on a GPU the order of additions, and so the last bit, is another one on every rank
-        for group, total in sums.items():
+        means = {group: self._means(group, mine, gradients) for group, mine in groups.items() if mine}
+        average(means)  # on a GPU the order of additions, and so the last bit, is another one on every rank
+        for group, mean in means.items():
             for name in groups[group]:
                 gradient = gradients[name]
-                tied = total.to(gradient.dtype).index_select(0, self._numbers[name]).view_as(gradient)
-                tied += gradient * (1 - self._at_entry[name]).view_as(gradient)  # that of a weight at no entry is its own
+                tied = mean.to(gradient.dtype).index_select(0, self._numbers[name]).view_as(gradient)
+                tied += gradient * (1 - self._at_entry[name]).view_as(
+                    gradient
+                )  # that of a weight at no entry is its own
                 gradient.copy_(tied)
 
     def after_step(self, names: Sequence[str] | None = None) -> None:
         """Let the dead leave and the newborn join, and write one value for each entry."""
         if not self.begun:
             return
+        joining = {}
         for name in self.parameters if names is None else names:
             living = torch.ne(self._flat(name), 0, out=torch.empty_like(self._at_entry[name]))
             if not torch.equal(living, self._at_entry[name]):
-                nearest, stays = self._nearest(name), (living * self._at_entry[name]).bool()
-                self._assign(name, torch.where(stays, self._numbers[name], nearest))
-        self._tie(self.parameters if names is None else names)
+                stays, nowhere = (living * self._at_entry[name]).bool(), len(self._values[self._group_of[name]]) - 1
+                joining[name] = torch.where(stays, self._numbers[name], self._nearest(name))
+                self._assign(name, self._numbers[name].masked_fill(~stays, nowhere))
+        self._tie(self.parameters if names is None else names)  # the newborn take a value, and have no say in it yet
+        for name, numbers in joining.items():
+            self._assign(name, numbers)
+            self._write(name)
 
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight, by somebody else, since the entries were written."""
         return any([self._versions.get(name) != weight._version for name, weight in self.parameters.items()])
+
+    def written(self) -> dict[str, Tensor]:
+        """What stands in the parameters, unless somebody else has written to them, also through ``.data``."""
+        return {name: self._spread(name, self._values[group]) for name, group in self._group_of.items()}
 
     def adopt(self) -> None:
         """Take what somebody else has put into the parameters: the mean at each entry."""
@@ -155,9 +180,9 @@ class SharedWeights:
     @torch.no_grad()
     def rounded(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Other weights under the same names, such as an average's: the mean of all that are at one entry."""
-        values = {group: self._means(group, [n for n in mine if n in weights], weights) for group, mine in self._groups.items()}
-        spread = {name: values[self._group_of[name]].index_select(0, self._numbers[name]) for name in weights}
-        return {name: spread[name].view_as(weight).to(weight) for name, weight in weights.items()}
+        groups = {group: [name for name in mine if name in weights] for group, mine in self._groups.items()}
+        values = {group: self._means(group, mine, weights) for group, mine in groups.items()}
+        return {name: self._spread(name, values[self._group_of[name]]).to(weight) for name, weight in weights.items()}
 
     def settle(self) -> None:
         """Round the entries to float16, and write them: what is trained after this begins with these."""
@@ -201,7 +226,7 @@ class SharedWeights:
         """The number of the entry where each weight belongs, int32; the last number for zeros."""
         weight, values = self._flat(name), self._values[self._group_of[name]]
         if self._hashed:
-            drawn = torch.Generator().manual_seed(self._seed * 2**32 + zlib.crc32(name.encode()))
+            drawn = torch.Generator().manual_seed(zlib.crc32(f"{self._seed} {name}".encode()))
             nearest = torch.randint(2 * self.count, weight.shape, generator=drawn).to(weight.device)
         else:
             entries, order = values[:-1].sort()
@@ -223,25 +248,28 @@ class SharedWeights:
         sums[-1] = 0.0
         return sums
 
-    def _means(self, group: str, names: Sequence[str], weights: Mapping[str, Tensor]) -> Tensor:
-        """The mean of the weights at each entry; that of an entry without any stays as it is."""
+    def _means(self, group: str, names: Sequence[str], tensors: Mapping[str, Tensor]) -> Tensor:
+        """The mean of weights or gradients at each entry, float64; of an entry without any, and of no entry, 0."""
         key = (group, *names)
         if key not in self._counts:
             self._counts[key] = self._sums(group, names, self._at_entry, sign=1)
-        counts = self._counts[key]
-        means = (self._sums(group, names, weights) / counts).to(self._values[group])
-        return torch.where(counts > 0, means, self._values[group])
+        return self._sums(group, names, tensors) / self._counts[key].clamp(min=1)
 
     @torch.no_grad()
     def _tie(self, names: Collection[str]) -> None:
         for group, mine in self._groups.items():
             moved = [name for name in mine if name in names]
             if moved:
-                self._values[group] = self._means(group, moved, self.parameters)
+                means = self._means(group, moved, self.parameters).to(self._values[group])
+                none = self._counts[(group, *moved)] == 0
+                self._values[group] = torch.where(none, self._values[group], means)
                 for name in mine:
                     self._write(name)
 
+    def _spread(self, name: str, values: Tensor) -> Tensor:
+        weight = self.parameters[name]
+        return values.index_select(0, self._numbers[name]).view_as(weight).to(weight.dtype)
+
     def _write(self, name: str) -> None:
-        values = self._values[self._group_of[name]].index_select(0, self._numbers[name])
-        self.parameters[name].data.copy_(values.view_as(self.parameters[name]))
+        self.parameters[name].data.copy_(self._spread(name, self._values[self._group_of[name]]))
         self._versions[name] = self.parameters[name]._version

@@ -165,6 +165,15 @@ CALLBACKS = {
     "SparsityMonitor": {"per_layer": True},
     "RandomState": {},
     "Shrink": {},
+    "Quantise": {
+        "bits": 2,
+        "per": "row",
+        "symmetric": True,
+        "begin": 4,
+        "include": None,
+        "exclude": None,
+    },
+    "Share": {"bits": 2, "codebook_of": "network", "begin": 4, "include": None, "exclude": None},
     "AtTargetSparsity": {},
     "AdversarialTraining": {
         "eps": 0.1,

@@ -37,8 +37,8 @@ class FewValues(OneOfAKind):
 
     Attributes:
         weights: what holds the weights; None before training.
-        distinct_values: how many values the living weights of each parameter take, counted in the weights when training ended,
-            by name (of quantised rows, in the row that has most); None before.
+        distinct_values: how many values the living weights of each parameter take, counted when training has ended, by name
+            (of quantised rows, in the row that has most); None before.
     """
 
     def __init__(self, begin: Time, include: Sequence[str] | None, exclude: Sequence[str] | None) -> None:
@@ -47,11 +47,12 @@ class FewValues(OneOfAKind):
         self.include, self.exclude = check_patterns("include", include), check_patterns("exclude", exclude)
         self.weights: Weights | None = None
         self.distinct_values: dict[str, int] | None = None
-        self._begin_at = 0
+        self._begin_at = self._clock_before = 0
         self._epochs: int | None = None
         self._restored: dict[str, Any] | None = None
         self._installed_on: list[Optimizer] = []
         self._put_by: dict[str, Tensor] = {}
+        self._lent = False  # whether what is validated is an average in the model's place
         self._spawned = SpawnedState()
 
     instead = (
@@ -95,7 +96,9 @@ class FewValues(OneOfAKind):
         """Take hold of the weights, and go on from a restored state or begin if it is time."""
         parameters = self._parameters(trainer, pl_module)
         for other in callbacks_of(trainer, FewValues):
-            shared = other.weights and other is not self and next(iter(other.weights.parameters.keys() & parameters), None)
+            shared = (
+                other.weights and other is not self and next(iter(other.weights.parameters.keys() & parameters), None)
+            )
             if shared:
                 raise SparsityError(
                     f"{type(other).__name__} and {type(self).__name__} both want {shared!r}: give each parameter to one of "
@@ -104,7 +107,7 @@ class FewValues(OneOfAKind):
         self.weights = self.hold(parameters)
         state, self._restored = self._state(), None
         if state is None:
-            self._begin_at = trainer.global_step + self._steps_before(trainer)
+            self._begin_at, self._clock_before = self._steps_before(trainer), 0
         else:
             with restoring(type(self).__name__):
                 self._go_on(self.weights, state)
@@ -117,21 +120,29 @@ class FewValues(OneOfAKind):
         if self._installed_on != trainer.optimizers:
             self._install(trainer)  # the module has replaced them since
         if not self.weights.begun:
-            if trainer.global_step >= self._begin_at:
+            if self._clock >= self._begin_at:
                 self.weights.begin()
-        elif self.weights.moved():
+        elif self.weights.moved() or (batch_idx == 0 and self._others_stand_in()):
             self.weights.adopt()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """If an average is in the model's place, let it be validated with few values."""
-        if self.weights is not None and self.weights.begun and self.weights.moved():
+        if batch_idx == 0:
+            self._lent = self.weights is not None and self.weights.begun and self._others_stand_in()
+        if self.weights is not None and self._lent:
             self._put_by = {name: weight.detach().clone() for name, weight in self.weights.parameters.items()}
             _put(self.weights.rounded(self._put_by), self.weights)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Put the average back as it was, for whoever has lent it."""
         if self.weights is not None and self._put_by:
@@ -144,8 +155,8 @@ class FewValues(OneOfAKind):
         if self.weights is not None and self.weights.begun:
             state = checkpoint["state_dict"]
             mine = {name: state[name] for name in self.weights.parameters if name in state}
-            parameters = {name: self.weights.parameters[name].detach() for name in mine}
-            if self.weights.moved() or not all(torch.equal(mine[name], parameters[name].to(mine[name])) for name in mine):
+            written = self.weights.written()
+            if not all(torch.equal(mine[name], written[name].to(mine[name])) for name in mine):
                 state |= self.weights.rounded(mine)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,7 +166,7 @@ class FewValues(OneOfAKind):
         if not self.weights.begun:
             if self.begin != 1.0:
                 warnings.warn(
-                    f"{type(self).__name__}(begin={self.begin}): training ended at step {trainer.global_step}, before step "
+                    f"{type(self).__name__}(begin={self.begin}): training ended at step {self._clock}, before step "
                     f"{self._begin_at}: its weights are rounded now, and have not been trained so. Write a smaller begin",
                     stacklevel=2,
                 )
@@ -189,6 +200,7 @@ class FewValues(OneOfAKind):
         return {
             "form": self.form(),
             "begin_at": self._begin_at,
+            "clock": self._clock,
             "weights": self.weights.state_dict(),
             "distinct_values": self.distinct_values,
         }
@@ -199,7 +211,7 @@ class FewValues(OneOfAKind):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or a spawned process, gets the state of the training, not its weights and optimizers."""
-        gone = {"weights": None, "_installed_on": [], "_put_by": {}}
+        gone: dict[str, Any] = {"weights": None, "_installed_on": [], "_put_by": {}}
         return {**vars(self), **gone, "_restored": self.state_dict() or None}
 
     def _state(self) -> dict[str, Any] | None:
@@ -209,14 +221,19 @@ class FewValues(OneOfAKind):
             self._restored, self.weights, self.distinct_values = sent, None, sent["distinct_values"]
         return self._restored
 
+    @property
+    def _clock(self) -> int:
+        """Steps since this callback began to count."""
+        return self._clock_before + (self.weights.taken if self.weights else 0)
+
     def _go_on(self, weights: Weights, state: Mapping[str, Any]) -> None:
         if state["form"] != self.form():
             raise SparsityError(
                 f"the checkpoint is that of a training with {type(self).__name__}({_written(state['form'])}), and this is "
-                f"{type(self).__name__}({_written(self.form())}): resume with the same arguments, or start a new training from "
-                "its weights (without ckpt_path)"
+                f"{type(self).__name__}({_written(self.form())}): resume with the same arguments, or start a new training "
+                "from its weights (without ckpt_path)"
             )
-        self._begin_at = int(state["begin_at"])
+        self._begin_at, self._clock_before = int(state["begin_at"]), int(state["clock"])
         weights.load_state_dict(state["weights"])
 
     def _install(self, trainer: Trainer) -> None:
@@ -226,9 +243,15 @@ class FewValues(OneOfAKind):
 
     def _settle(self) -> None:
         assert self.weights is not None
-        if self.weights.moved():
+        if self._others_stand_in():
             self.weights.adopt()
         self.weights.settle()
+
+    def _others_stand_in(self) -> bool:
+        """Whether something else than what it wrote is in the parameters; torch counts no writes through ``.data``."""
+        assert self.weights is not None
+        written = self.weights.written()
+        return not all(torch.equal(weight, written[name]) for name, weight in self.weights.parameters.items())
 
     def _distinct(self, weight: Tensor) -> int:
         rows = weight.reshape(len(weight), -1) if self.form().get("per") == "row" else weight.reshape(1, -1)
