@@ -1,4 +1,4 @@
-"""What weights of few values cost while they are trained: an epoch with `Quantise`'s and `Share`'s, and with torchao's QAT."""
+"""What weights of few values cost while they are trained: an epoch on grids, with a codebook, and with torchao's QAT."""
 
 from __future__ import annotations
 
