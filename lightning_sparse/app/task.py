@@ -145,6 +145,8 @@ def _attempt(
             raise
         refused = str(cause)
         del cause
+    if out_of_reach:
+        (job.stored() or job).save(status=OUT_OF_REACH, error=refused)
     # Outside of the except, because an exception holds the frames that hold the model: the next job needs the memory.
     if tell is None and failure:
         print(f"lightning-sparse: {refused}", file=sys.stderr)
@@ -153,7 +155,6 @@ def _attempt(
         print(f"{job.run}: {found}\nrecords: {job.rows}\nmodel:   {job.checkpoint}")
         print(f"report:  lightning-sparse-report {job.folder.parent}", flush=True)
     elif out_of_reach:
-        (job.stored() or job).save(status=OUT_OF_REACH, error=refused)
         tell("done", how, f"{OUT_OF_REACH}: {refused}")
     elif failure:
         tell("failed", how, failure)
