@@ -64,7 +64,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
-    more = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
+    more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
     return Job(run, method, choices["data"], model, seed, asked, **more)
 
 

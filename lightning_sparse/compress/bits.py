@@ -28,7 +28,7 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
     settings, best = step.settings(draft), None
     tried: dict[Any, tuple[float, float]] = {}
     for _ in range(_ROUNDS):
-        value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)  # type: ignore[misc]
+        value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)
         if value not in tried:
             made = _made(step.at(value), later, draft)
             tried[value] = ideal_bits(made), 8 * len(encode_draft(made, numbers)[0])
@@ -41,7 +41,8 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
     if best is None:
         smallest = min(real for _, real in tried.values()) / (DENSE_BITS * numbers)
         raise _out_of_reach(bits, step, smallest)
-    return step.at(best)
+    found: Step = step.at(best)
+    return found
 
 
 def check_reachable(bits: float, steps: Sequence[Step], draft: Draft, numbers: int) -> None:

@@ -64,9 +64,9 @@ def warnings(sweep: Sweep) -> list[str]:
             f"{', '.join(sweep.superseded)}."
         )
     trained = sweep.jobs[(sweep.jobs["training"] != "") & (sweep.jobs["status"] == "done")]
-    for (_, _, method, asked), group in trained.groupby(["data", "model", "method", "sparsity_asked"], dropna=False):
+    for (_, _, method, _), group in trained.groupby(["data", "model", "method", "sparsity_asked"], dropna=False):
         if group["training"].nunique() > 1:
-            level = level_words(asked, method in sweep.compressed)
+            level = level_words(group["sparsity_asked"].iloc[0], method in sweep.compressed)
             said.append(
                 f"{method} at {level} is a mean over seeds that were trained with different settings: "
                 f"{', '.join(sorted(group['run']))}."

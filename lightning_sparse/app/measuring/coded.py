@@ -14,7 +14,11 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
     of = f"share of {coded.numbers} numbers in float32"
     rows = [Record("cost_coded_bits", coded.share, 0, detail=f"{of}; {coded.says}")]
     rows += [Record(f"cost_coded_bits_{part}", share, 0, detail=of) for part, share in coded.parts.items()]
-    rows.append(Record("cost_coded_ideal", coded.ideal, 0, detail=f"{of}, of a code that knows the frequencies; 16 bits a number"))
+    rows.append(
+        Record(
+            "cost_coded_ideal", coded.ideal, 0, detail=f"{of}, of a code that knows the frequencies; 16 bits a number"
+        )
+    )
     return Measured(rows)
 
 
