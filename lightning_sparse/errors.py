@@ -21,6 +21,10 @@ class SparsityError(ValueError):
     __module__ = "lightning_sparse"  # so that a traceback shows its public name
 
 
+class OutOfReachError(SparsityError):
+    """A size in bits that a technique cannot reach: no mistake of a sweep over sizes, but one of its findings."""
+
+
 def check_share(name: str, value: object, *, one_allowed: bool = True) -> float:
     """Return ``value`` as a float if it is a number in [0, 1], or [0, 1) without ``one_allowed``, else raise a SparsityError.
 

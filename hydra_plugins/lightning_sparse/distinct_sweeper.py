@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
+_UNUSED = {"compression=none": ("bits=", "compression."), "compression=half": ("bits=",)}
+
 
 class DistinctSweeper(BasicSweeper):
-    """Every combination of a sweep's axes once: dense is one job for all levels. Arguments as for Hydra's sweeper."""
+    """Every combination of a sweep's axes once: dense is one job for all levels and bits. Arguments as for Hydra's."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -21,7 +23,7 @@ class DistinctSweeper(BasicSweeper):
 
 
 def distinct(jobs: list[list[str]]) -> list[list[str]]:
-    """Leave out dense jobs that differ only in settings of the sparsity that they do not have.
+    """Leave out jobs that differ only in settings of a sparsity, or in bits, that they do not have.
 
     Example:
         >>> levels = [[f"sparsity={method}", f"sparsity.final_sparsity={level}"] for method in ("dense", "rigl") for level in (0.5, 0.9)]
@@ -30,9 +32,17 @@ def distinct(jobs: list[list[str]]) -> list[list[str]]:
         sparsity=dense sparsity.final_sparsity=0.5
         sparsity=rigl sparsity.final_sparsity=0.5
         sparsity=rigl sparsity.final_sparsity=0.9
+        >>> sizes = [[f"compression={name}", f"bits={bits}"] for name in ("none", "share") for bits in (0.1, 0.05)]
+        >>> for job in distinct(sizes):
+        ...     print(*job)
+        compression=none
+        compression=share bits=0.1
+        compression=share bits=0.05
     """  # noqa: E501
     found: dict[tuple[str, ...], list[str]] = {}
-    for job in jobs:
+    for asked in jobs:
+        unused = tuple(name for choice in asked for name in _UNUSED.get(choice, ()))
+        job = [part for part in asked if not part.lstrip("+").startswith(unused)]
         dense = "sparsity=dense" in job
         found.setdefault(tuple(part for part in job if not (dense and part.lstrip("+").startswith("sparsity."))), job)
     return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.app.compression import is_narrow
 from lightning_sparse.app.measuring.measure_job import recalibrated
-from lightning_sparse.app.small_dense import width_of
+from lightning_sparse.app.small_dense import width_of, width_of_bits
+from lightning_sparse.compress import decompress
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.checkpoints import read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
@@ -23,11 +27,18 @@ from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.results.jobs import Job
 
 
-def build_model(config: DictConfig) -> LightningModule:
-    """Build the model; under ``sparsity=small_dense`` with the width that :func:`width_of` finds."""
-    width = {"net": {"width": width_of(config)}} if config.sparsity.get("small") else {}
+def build_model(config: DictConfig, width: float | None = None) -> LightningModule:
+    """Build the model, of a ``width`` if one is given.
+
+    Else :func:`width_of` says it under ``sparsity=small_dense``, and :func:`width_of_bits` under ``compression=narrow``.
+    """
+    if width is None and config.sparsity.get("small"):
+        width = width_of(config)
+    if width is None and is_narrow(config):
+        width = width_of_bits(lambda narrower: build_model(config, narrower), config.bits)
+    narrower = {} if width is None else {"net": {"width": width}}
     try:
-        model: LightningModule = instantiate(config.model, _convert_="all", **width)
+        model: LightningModule = instantiate(config.model, _convert_="all", **narrower)
     except InstantiationException as error:
         what, found, _ = str(error).partition(", set env var")
         if found and "locating target" in what:
@@ -72,11 +83,25 @@ def stored_model(job: Job, checkpoint: Path | None = None) -> LightningModule:
 
     Args:
         job: whose folder has ``.hydra/config.yaml``.
-        checkpoint: of this job's training; None is the trained model.
+        checkpoint: of this job's training; None is the trained model, of a job that compresses the one decoded.
     """
-    model = build_model(_stored_config(job))
+    config = _stored_config(job)
+    if job.compressed and checkpoint in (None, job.checkpoint):
+        return decoded_model(config, job.content)
+    model = build_model(config)
     # We wrote it ourselves, and a module's hyperparameters may be of any type.
     load_weights(model, read_checkpoint(checkpoint or job.checkpoint, trusted=True)["state_dict"])
+    return model
+
+
+def decoded_model(config: DictConfig, content: Path) -> LightningModule:
+    """Build the model that a compressed network's file describes.
+
+    Raises:
+        SparsityError: if the file is damaged, or of another model.
+    """
+    whole = partial(build_model, config) if is_narrow(config) else build_model(config)
+    model: LightningModule = decompress(content, whole)  # type: ignore[assignment]
     return model
 
 
@@ -85,6 +110,15 @@ def load_weights(model: LightningModule, state: Mapping[str, Any]) -> None:
     with suppress(SparsityError):  # torch says what does not fit
         narrow_to(model, state)
     model.load_state_dict(state)
+
+
+def masks_of_zeros(model: LightningModule) -> Masks | None:
+    """Masks of a decoded network: what is zero is dead; None if nothing is."""
+    weights = sparsifiable(model)
+    masks = Masks.dense(weights)
+    for name, weight in weights.items():
+        masks.set(name, weight != 0)
+    return masks if masks.living < masks.total else None
 
 
 def stored_masks(checkpoint: Path) -> Masks | None:

@@ -169,11 +169,11 @@ def _trained(path: Path) -> _Trained:
     if not checkpoint.exists():
         state = "it has failed" if job.status == "failed" else "its training has not ended"
         raise SparsityError(f"{str(checkpoint)!r} does not exist ({state}): launch the job again, or give another one")
-    from lightning_sparse.app.build import stored_masks, stored_model_as_measured
+    from lightning_sparse.app.build import masks_of_zeros, stored_masks, stored_model_as_measured
 
-    masks = stored_masks(checkpoint)
     try:
         model, said = stored_model_as_measured(job, checkpoint)
+        masks = masks_of_zeros(model) if job.compressed else stored_masks(checkpoint)
     except SparsityError:
         raise
     except Exception as error:  # of a class of the user's own, or of a checkpoint that has other layers

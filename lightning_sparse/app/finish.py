@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from lightning_sparse.app.comparing.compare_jobs import update_comparisons
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.results.jobs import job_files, read_jobs
+from lightning_sparse.results.jobs import OUT_OF_REACH, job_files, read_jobs
 
 if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
@@ -57,6 +57,7 @@ def finish(folder: Path, logger: dict[str, Any]) -> None:
     counts = Counter(job.status for job in sweep.members)
     said = [f"{counts['done']} jobs done"]
     said += [f"{counts['failed']} FAILED: see the report"] if counts["failed"] else []
+    said += [f"{counts[OUT_OF_REACH]} out of reach of their technique: see the report"] if counts[OUT_OF_REACH] else []
     said += [f"{counts['running']} still running or cut off: launch again"] if counts["running"] else []
     print(", ".join(said))
     if sweep.superseded:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 
+from lightning_sparse.app.compression import is_compressed
 from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.signatures import UNKNOWN, Argument, arguments, definition, public_name
 from lightning_sparse.results.jobs import NAMING, Job, key_of
@@ -31,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, a ``label`` and the groups of kinds that follow
-            a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``compression`` and ``bits``, a ``label`` and the groups
+            of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 
@@ -47,10 +49,14 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     adversarial = bool(config.get("adversarial", {}).get("eps"))
     what = essence(_what_trains(config, dense, adversarial))
-    method = choices["sparsity"]
-    if config.get("label") and not dense:
+    method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
+    compressed = is_compressed(config)
+    if compressed:
+        bits = _bits_asked(config)
+        method, asked, level = choices["compression"], 1.0 - bits, "" if isnan(bits) else f"-{bits:g}"
+    if config.get("label") and (compressed or not dense):
         method += f"-{config['label']}"
-    name = method if dense else f"{method}-{asked:g}"
+    name = method + level
     if adversarial:
         # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
@@ -58,7 +64,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
-    return Job(run, method, choices["data"], model, seed, asked, training=training, naming=NAMING, folder=output / run)
+    more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
+    return Job(run, method, choices["data"], model, seed, asked, **more)
 
 
 def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:
@@ -72,10 +79,17 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> d
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
+    what |= {name: config.get(name) for name in ("compression", "bits")} if is_compressed(config) else {}
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
             what[kind.name] = settings
     return what | {"sparsity": {}} if dense else what
+
+
+def _bits_asked(config: Mapping[str, Any]) -> float:
+    """The bits asked for; nan where there are none, or such as are refused when the job runs."""
+    bits = config.get("bits")
+    return float("nan") if isinstance(bits, bool) or not isinstance(bits, int | float) else float(bits)
 
 
 def _sparsity_asked(sparsity: Mapping[str, Any]) -> float:

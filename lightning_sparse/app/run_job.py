@@ -16,7 +16,8 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig
 
 from lightning_sparse import tracking
-from lightning_sparse.app.build import build, build_callbacks, build_model
+from lightning_sparse.app.build import build, build_callbacks, build_model, masks_of_zeros
+from lightning_sparse.app.compress_job import check_reach, compressed
 from lightning_sparse.app.hydra_parts import plain
 from lightning_sparse.app.measuring.measure_job import measure_job
 from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
@@ -39,6 +40,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     check_measurements(measurements, data)
     model = build_model(config)
     check_classifier(model, data, measurements)
+    check_reach(config, model)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
     following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
     callbacks = build_callbacks(config, following.values())
@@ -54,7 +56,11 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
         sparsity = counted_sparsity(model, masks)
         if config.sparsity.get("small"):
             sparsity = sparsity_of_small(config, model)
-        trained = Trained(model, masks, data, trainer.strategy.root_device, following)
+        coded, device = None, trainer.strategy.root_device
+        if job.compressed:
+            model, coded = compressed(config, job, model.to(device), data)
+            masks, sparsity = masks_of_zeros(model), 1.0 - coded.share
+        trained = Trained(model, masks, data, device, following, coded)
         with advice_for(COMMAND_LINE):
             rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)

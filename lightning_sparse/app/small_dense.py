@@ -10,7 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.compress.bits import found_at
+from lightning_sparse.compress.draft import Draft
+from lightning_sparse.compress.network_code import numbers_of
+from lightning_sparse.compress.steps.code import Code
+from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.errors import SparsityError, check_count, check_share
 
 
@@ -35,6 +41,30 @@ def width_of(config: DictConfig) -> float:
         "sparsity=small_dense needs a network that can be made narrower: give model.net a _target_ that takes width= "
         f"(a factor of its hidden sizes, 1 by default), or leave this control out ({missing})"
     )
+
+
+def width_of_bits(make: Callable[[float], nn.Module], bits: float) -> float:
+    """The largest width at which a network at 16 bits a number, coded, takes no more than ``bits`` of the full one.
+
+    Args:
+        make: ``make(width)`` builds the network; 1.0 is its full width.
+        bits: a share in (0, 1) of the full network in float32.
+
+    Raises:
+        SparsityError: if the network takes no ``width``; an OutOfReachError, if the narrowest takes more bits.
+    """
+    with fork_random_states(0):  # bytes depend a little on the values: a training that goes on must find the same width
+        try:
+            full = make(1.0)
+        except Exception as error:
+            raise SparsityError(
+                "compression=narrow needs a network that can be made narrower: give model.net a _target_ that takes width= "
+                f"(a factor of its hidden sizes, 1 by default), or leave it out ({error})"
+            ) from error
+        found = found_at(bits, Narrow(make), [Code()], Draft(full), numbers_of(full))
+    assert isinstance(found, Narrow)
+    assert found.width is not None
+    return found.width
 
 
 def sparsity_of_small(config: DictConfig, model: nn.Module) -> float:

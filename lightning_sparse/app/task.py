@@ -22,9 +22,9 @@ from omegaconf import DictConfig
 from lightning_sparse.app.hydra_parts import SweepWatcher, check_config, job_from, plain
 from lightning_sparse.app.measuring.measurements import Measurement, measurements_of
 from lightning_sparse.app.settings.normal import normal_config
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import OutOfReachError, SparsityError
 from lightning_sparse.results import launches
-from lightning_sparse.results.jobs import Job, since
+from lightning_sparse.results.jobs import OUT_OF_REACH, Job, since
 
 Tell = Callable[..., None]
 
@@ -85,11 +85,15 @@ def task(config: DictConfig) -> float | None:
 
         make_room(job)
         stored = job.stored()
-        whole = stored and stored.status == "done" and set(job.keys) <= job.measured() and not job.lost("model.ckpt")
+        whole = stored and stored.status == "done" and set(job.keys) <= job.measured()
+        whole = whole and not job.lost(job.checkpoint.name) and not job.lost(job.content.name)
         if not problem and stored and whole:
             stored.save(keys=job.keys, asked_at=time.time())
             tell("done", "skipped", "done before")
             return stored.objective
+        if stored and stored.status == OUT_OF_REACH and not config.retry_failed and multirun:
+            tell("done", "skipped", f"{OUT_OF_REACH}: {stored.error}")
+            return None
         # A job that was refused costs nothing to try again, and the reason may be no part of its name.
         again = config.retry_failed or not multirun or (stored and stored.error.startswith("SparsityError"))
         if stored and not again and (stored.status, stored.keys) == ("failed", job.keys):
@@ -126,7 +130,7 @@ def _attempt(
         _import_all(with_wandb=config.logger.kind == "wandb")
     from lightning_sparse.app.run_job import run_job
 
-    start, failure, refused = time.monotonic(), "", ""
+    start, failure, refused, out_of_reach = time.monotonic(), "", "", False
     try:
         if problem:
             raise problem
@@ -135,11 +139,14 @@ def _attempt(
         if type(error).__name__ == "UncompletedJobError":  # submitit's, if its time ran out: the job has not failed
             raise
         cause = _cause(error)
+        out_of_reach = isinstance(cause, OutOfReachError)
         failure = _leave(job, error, cause, since(start))
         if tell is None and not isinstance(cause, SparsityError):
             raise
         refused = str(cause)
         del cause
+    if out_of_reach:
+        (job.stored() or job).save(status=OUT_OF_REACH, error=refused)
     # Outside of the except, because an exception holds the frames that hold the model: the next job needs the memory.
     if tell is None and failure:
         print(f"lightning-sparse: {refused}", file=sys.stderr)
@@ -147,6 +154,8 @@ def _attempt(
     if tell is None:
         print(f"{job.run}: {found}\nrecords: {job.rows}\nmodel:   {job.checkpoint}")
         print(f"report:  lightning-sparse-report {job.folder.parent}", flush=True)
+    elif out_of_reach:
+        tell("done", how, f"{OUT_OF_REACH}: {refused}")
     elif failure:
         tell("failed", how, failure)
         raise JobFailedError(f"{job.run}: {failure} (all of it: {job.folder / 'traceback.txt'})")

@@ -7,8 +7,9 @@ from typing import Any
 
 from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.network_code import DENSE_BITS, encode_draft, ideal_bits
+from lightning_sparse.compress.steps.prune import Prune
 from lightning_sparse.compress.steps.step import Step
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import OutOfReachError, SparsityError
 
 _LOOKS = 14  # at a range of numbers: to one part in 16,000
 _ROUNDS = 4  # in which the ideal code is corrected by real bytes
@@ -21,7 +22,7 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
     The ideal code, which is quick and nearly monotonous, is bisected; real bytes then say how far it was off.
 
     Raises:
-        SparsityError: if even the smallest takes more; it names what that takes.
+        OutOfReachError: if even the smallest takes more; it names what that takes.
     """
     budget = target = bits * DENSE_BITS * numbers
     settings, best = step.settings(draft), None
@@ -39,12 +40,45 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
         target = budget * ideal / real
     if best is None:
         smallest = min(real for _, real in tried.values()) / (DENSE_BITS * numbers)
-        raise SparsityError(
-            f"bits={bits} cannot be reached by {type(step).__name__}: the smallest found takes {smallest:.4f} of the dense "
-            f"network; write bits={_rounded_up(smallest)}, or add a step such as Prune(0.9)"
-        )
+        raise _out_of_reach(bits, step, smallest)
     found: Step = step.at(best)
     return found
+
+
+def check_reachable(bits: float, steps: Sequence[Step], draft: Draft, numbers: int) -> None:
+    """Raise before a training where even the smallest setting of the free step takes too much, as far as first weights tell.
+
+    Args:
+        bits: the share of the dense network that is asked for.
+        steps: all of them, one free.
+        draft: the untrained network, which the steps before the free one change.
+        numbers: floating-point numbers of the dense network.
+
+    Raises:
+        OutOfReachError: if the smallest takes more than 1.1 of ``bits``: trained weights may take a little less.
+    """
+    for place, step in enumerate(steps):
+        later = steps[place + 1 :]
+        if step.free:
+            try:
+                made = _made(step.at(step.settings(draft)[0]), later, draft)
+            except SparsityError:  # too small a share for any rank: sizes go by ranks, which first weights have too
+                found_at(bits, step, later, draft, numbers)
+                return
+            smallest = 8 * len(encode_draft(made, numbers)[0]) / (DENSE_BITS * numbers)
+            if smallest > 1.1 * bits:
+                raise _out_of_reach(bits, step, smallest)
+            return
+        if isinstance(step, Prune) and step.method is not None:  # what it leaves is known when it has trained
+            return
+        step.apply(draft)
+
+
+def _out_of_reach(bits: float, step: Step, smallest: float) -> OutOfReachError:
+    return OutOfReachError(
+        f"bits={bits} cannot be reached by {type(step).__name__}: the smallest found takes {smallest:.4f} of the dense "
+        f"network; write bits={_rounded_up(smallest)}, or add a step such as Prune(0.9)"
+    )
 
 
 def _largest(settings: Sequence[Any] | tuple[float, float], fits: Any) -> Any:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lightning_sparse.report.words import eps_text, name_of, range_text, seeds_text
+from lightning_sparse.results.jobs import OUT_OF_REACH
 from lightning_sparse.tables.method_names import level_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     said = []
     seeds: dict[str, int] = {}
     for line in shown[shown["seeds"] > 0].to_dict("records"):
-        name = level_name(line["method"], line["sparsity_asked"])
+        name = level_name(line["method"], line["sparsity_asked"], line["compressed"])
         seeds[name] = min(line["seeds"], seeds.get(name, line["seeds"]))
     most = max(seeds.values(), default=0)
     if most == 1:
@@ -62,13 +63,15 @@ def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
         said.append(f"One seed only, and so no interval: {_some(single)}.")
     failed: dict[str, dict[str, None]] = {}
     for line in shown[shown["distrusted"].astype(bool)].to_dict("records"):
-        name = level_name(line["method"], line["sparsity_asked"])
+        name = level_name(line["method"], line["sparsity_asked"], line["compressed"])
         failed[name] = failed.get(name, {}) | dict.fromkeys(line["distrusted"])
     if failed:
         named = [f"{name} ({', '.join(checks)})" for name, checks in failed.items()]
         said.append(f"Hollow, for a check of trust failed: {_some(named)}.")
     missing = Counter(
-        level_name(gap["method"], gap["sparsity_asked"]) for gap in gaps.to_dict("records") if gap["method"]
+        level_name(gap["method"], gap["sparsity_asked"], gap["compressed"])
+        for gap in gaps.to_dict("records")
+        if gap["method"] and gap["status"] != OUT_OF_REACH
     )
     if missing:
         named = [f"{name} ({count} {'job' if count == 1 else 'jobs'})" for name, count in missing.items()]

@@ -9,11 +9,12 @@ import numpy as np
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.gallery import WRONG, show
 from lightning_sparse.results.arrays import Arrays, attributions, load
-from lightning_sparse.tables.method_names import dense_of, is_dense
+from lightning_sparse.tables.method_names import bits_text, dense_of, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lightning_sparse.results.jobs import Job
     from lightning_sparse.tables.collect import Sweep
 
 ROWS = 5
@@ -67,7 +68,7 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
             right = maps["prediction"][image] == maps["labels"][image]
             says = f"{'' if right else '✗ '}{maps['prediction'][image]}, {100 * maps['confidence'][image]:.0f} %"
             axes.set_xlabel(says, fontsize=7, color="black" if right else WRONG)
-    headings = ["dense" if is_dense(job.method) else f"sparsity\n{job.sparsity_asked:g}" for job, _ in columns]
+    headings = ["dense" if is_dense(job.method) else _heading(job) for job, _ in columns]
     for axes, heading in zip(grid[0], ["input", *headings], strict=True):
         axes.set_title(heading, fontsize=8)
     caption(
@@ -77,6 +78,10 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
         "wrong.",
     )
     return figure
+
+
+def _heading(job: Job) -> str:
+    return f"bits\n{bits_text(job.sparsity_asked)}" if job.compressed else f"sparsity\n{job.sparsity_asked:g}"
 
 
 def _choose(maps: Arrays) -> list[int]:

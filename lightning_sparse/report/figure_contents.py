@@ -31,6 +31,7 @@ X_NAMES = {
     TIME: "time / dense, of the fastest form",
     KILOBYTES: "kilobytes, of the smallest form",
 }
+OF_BITS = "bits, share of dense float32"  # where all levels are of bits
 ALL, COLUMN, NONE = "all", "column", "none"  # which panels share their y axis
 
 
@@ -246,6 +247,11 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "pareto_time": time,
     "pareto_size": size,
 }
+
+
+def x_name(contents: Contents, sweep: Sweep) -> str:
+    """The words at the x axis."""
+    return OF_BITS if contents.x == DENSITY and sweep.by_bits else X_NAMES[contents.x]
 
 
 def by_level(lines: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:

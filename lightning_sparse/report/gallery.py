@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_sparse.drawing.style import WIDTH, caption
 from lightning_sparse.results.arrays import forgotten_file, load, read
-from lightning_sparse.tables.method_names import base
+from lightning_sparse.tables.method_names import base, level_words
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,7 +33,8 @@ def forgotten(sweep: Sweep, method: str) -> Figure | None:
     if kept is None:
         return None
     sparse, dense = kept["networks"]
-    title = f"{method}: what sparsity {kept['sparsity']:g} forgets ({sparse} sparse networks, {dense} dense)"
+    level = level_words(float(kept["sparsity"]), job.compressed)
+    title = f"{method}: what {level} forgets ({sparse} sparse networks, {dense} dense)"
     return gallery(kept["images"], kept["labels"], kept["dense"], kept["sparse"], title)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.report.words import eps_text, number, range_text
 from lightning_sparse.tables.averages import interval
 from lightning_sparse.tables.frames import latest, middle_worst
-from lightning_sparse.tables.method_names import dense_of, is_dense
+from lightning_sparse.tables.method_names import dense_of, is_dense, level_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,8 @@ def headline(sweep: Sweep) -> list[str]:
         sparsity = measured.loc[measured["method"] == method, "sparsity_asked"].max()
         chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
         change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
-        said.append(f"{method} at sparsity {sparsity:g}: {_levels(chosen, charts)}.{change}")
+        level = level_words(sparsity, method in sweep.compressed)
+        said.append(f"{method} at {level}: {_levels(chosen, charts)}.{change}")
     return [*said, _meaning(sweep.frame, measured, robust)]
 
 

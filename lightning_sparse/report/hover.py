@@ -7,14 +7,15 @@ from typing import Any
 
 from lightning_sparse.report.words import name_of, number, seeds_text, sparsity_text
 from lightning_sparse.results.quantities import quantity
-from lightning_sparse.tables.method_names import is_dense
+from lightning_sparse.tables.method_names import is_dense, level_words
 
 
 def hover(line: dict[Any, Any]) -> str:
     """Say of a line of averages: the mean, its interval and single seeds, how many images and seeds, and failed checks."""
     metric = line["metric"]
-    level = "" if is_dense(line["method"]) else f", sparsity {line['sparsity_asked']:g}"
-    achieved = f" (achieved {sparsity_text(line['sparsity'])})" if level else ""
+    compressed = line["compressed"]
+    level = "" if is_dense(line["method"]) else f", {level_words(line['sparsity_asked'], compressed)}"
+    achieved = f" (achieved {sparsity_text(line['sparsity'], compressed)})" if level else ""
     unit = {"%": " %", "points": " points"}.get(quantity(metric).unit, "")
     name = name_of(metric, line["attack"], line["eps"] or float("nan"), line["attribution"])
     said = [

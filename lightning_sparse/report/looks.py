@@ -55,8 +55,8 @@ def level_colors(levels: Iterable[float], *, dark: bool = False) -> dict[float, 
     return {level: to_hex(scale(first + span * i / max(1, len(known) - 1))) for i, level in enumerate(known)}
 
 
-def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
-    """Make x the density on a log axis, sparser to the right; labels are density and, below it, sparsity."""
+def density_axis(axes: Axes, sparsities: Iterable[float], *, by_bits: bool = False) -> None:
+    """Make x the density on a log axis, sparser to the right; labels are density and, below it, sparsity, or bits alone."""
     levels, left, right = densities(sparsities)
     if not levels:
         axes.set_xticks([])
@@ -64,7 +64,7 @@ def density_axis(axes: Axes, sparsities: Iterable[float]) -> None:
     axes.set_xlim(left, right)  # before the scale, which finds no limits of its own at a single level
     axes.set_xscale("log")
     axes.set_xticks([], minor=True)
-    axes.set_xticks(levels, labels=density_names(levels, 0.33 / inches(axes) * log10(left / right)))
+    axes.set_xticks(levels, labels=density_names(levels, 0.33 / inches(axes) * log10(left / right), by_bits=by_bits))
 
 
 def densities(sparsities: Iterable[float]) -> tuple[list[float], float, float]:
@@ -78,7 +78,7 @@ def densities(sparsities: Iterable[float]) -> tuple[list[float], float, float]:
     return (levels, levels[0] * 1.25, levels[-1] / 1.25) if levels else ([], 1.0, 0.1)
 
 
-def density_names(levels: list[float], room: float) -> list[str]:
+def density_names(levels: list[float], room: float, *, by_bits: bool = False) -> list[str]:
     r"""Labels for the levels of a density axis: density and sparsity, or nothing within ``room`` decades of another label.
 
     Example:
@@ -88,4 +88,8 @@ def density_names(levels: list[float], room: float) -> list[str]:
     if not levels:  # dense alone
         return []
     written = {levels[i] for i in spaced([-log10(level) for level in levels], room)}
-    return [f"{100 * d:.3g} %\n{1 - d:.4g}" if d in written else "" for d in levels]
+    return [_density_name(d, by_bits) if d in written else "" for d in levels]
+
+
+def _density_name(density: float, by_bits: bool) -> str:
+    return f"{100 * density:.3g} %" if by_bits else f"{100 * density:.3g} %\n{1 - density:.4g}"

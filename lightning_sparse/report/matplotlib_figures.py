@@ -11,15 +11,15 @@ from lightning_sparse.report.figure_contents import (
     EPS,
     NONE,
     TIME,
-    X_NAMES,
     Contents,
     Panel,
     by_level,
     clip,
+    x_name,
 )
 from lightning_sparse.report.looks import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
-from lightning_sparse.tables.method_names import is_dense
+from lightning_sparse.tables.method_names import is_dense, level_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ BAND = 0.16  # opacity of an interval
 
 def draw(contents: Contents, sweep: Sweep) -> Figure:
     """Draw a figure for paper: small multiples with a common legend and a caption."""
-    figure, grid = _matrix(contents) if contents.same_y == COLUMN else _multiples(contents)
+    figure, grid = (_matrix if contents.same_y == COLUMN else _multiples)(contents, x_name(contents, sweep))
     for axes, panel in zip(grid, contents.panels, strict=True):
         if panel.lines.empty:
             axes.set_visible(False)
@@ -41,7 +41,7 @@ def draw(contents: Contents, sweep: Sweep) -> Figure:
         if contents.x == DENSITY:
             _against_density(axes, sweep, panel)
         elif contents.x == EPS:
-            _security_curve(axes, panel, contents.shown)
+            _security_curve(axes, panel, contents.shown, by_bits=sweep.by_bits)
         else:
             _front(axes, sweep, panel, contents.x)
         if contents.y_range:
@@ -56,18 +56,18 @@ def draw(contents: Contents, sweep: Sweep) -> Figure:
     return figure
 
 
-def _multiples(contents: Contents) -> tuple[Figure, list[Axes]]:
+def _multiples(contents: Contents, x: str) -> tuple[Figure, list[Axes]]:
     height = 2.25 if contents.x == DENSITY else 2.6 if contents.x == EPS else 2.5
     figure, grid = panels(len(contents.panels), height, same_y=contents.same_y != NONE)
     for axes, panel in zip(grid, contents.panels, strict=True):
         axes.set_title(panel.title)
     for axes in lowest(grid):
-        axes.set_xlabel(X_NAMES[contents.x])
+        axes.set_xlabel(x)
     figure.supylabel(contents.y, fontsize=8)
     return figure, grid
 
 
-def _matrix(contents: Contents) -> tuple[Figure, list[Axes]]:
+def _matrix(contents: Contents, x: str) -> tuple[Figure, list[Axes]]:
     """Rows of panels, with a title above each column."""
     from matplotlib.figure import Figure
 
@@ -77,7 +77,7 @@ def _matrix(contents: Contents) -> tuple[Figure, list[Axes]]:
     for i, (name, row) in enumerate(rows):
         for axes, panel in zip(grid[i], row, strict=True):
             axes.set_title(panel.title if i == 0 else "")
-            axes.set_xlabel(X_NAMES[contents.x] if i == len(rows) - 1 else "")
+            axes.set_xlabel(x if i == len(rows) - 1 else "")
         grid[i, 0].set_ylabel(name, fontsize=8.5)
     return figure, grid.flatten().tolist()
 
@@ -101,10 +101,10 @@ def _against_density(axes: Axes, sweep: Sweep, panel: Panel) -> None:
         if level["seeds"] > 1:
             low, high = clip(level["low"], panel.limits), clip(level["high"], panel.limits)
             axes.axhspan(low, high, color=DENSE, alpha=0.1, linewidth=0)
-    density_axis(axes, sweep.sparse_levels)
+    density_axis(axes, sweep.sparse_levels, by_bits=sweep.by_bits)
 
 
-def _security_curve(axes: Axes, panel: Panel, shown: pd.DataFrame) -> None:
+def _security_curve(axes: Axes, panel: Panel, shown: pd.DataFrame, *, by_bits: bool) -> None:
     """Draw the curves of one method, a line per sparsity, and that of dense."""
     dashes = dense_dashes(shown["method"])
     shade = level_colors(set(shown["sparsity_asked"]) - {0.0})
@@ -113,7 +113,7 @@ def _security_curve(axes: Axes, panel: Panel, shown: pd.DataFrame) -> None:
             _line(axes, line, "eps", panel, color=DENSE, linestyle=dashes[method], marker="o", label=method)
             continue
         color = shade.get(level, DENSE)
-        axes.plot(line["eps"], line["mean"], color=color, marker="o", label=f"sparsity {level:g}")
+        axes.plot(line["eps"], line["mean"], color=color, marker="o", label=level_words(level, by_bits))
         _hollow(axes, line, "eps", color)
     sizes = sorted(set(shown["eps"]))
     written = spaced(sizes, room=0.6 / inches(axes) * sizes[-1])

@@ -10,6 +10,7 @@ from lightning_sparse.report.embedded import Embedded, plotly_js
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.trust_table import trust_table
 from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
+from lightning_sparse.results.jobs import OUT_OF_REACH
 from lightning_sparse.results.launches import launches_in_words
 from lightning_sparse.results.quantities import COST, MAIN, QUANTITIES, SALIENCY, WHY, quantity
 from lightning_sparse.tables.configs import job_details, jobs_of
@@ -56,7 +57,9 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         name=sweep.name,
         sections=sections,
         launches=launches_in_words(sweep.launches),
-        holes=holes(sweep).to_dict("records"),
+        by_bits=sweep.by_bits,
+        any_bits=bool(sweep.compressed),
+        holes=[hole for hole in holes(sweep).to_dict("records") if hole["status"] != OUT_OF_REACH],
         warnings=warnings(sweep),
         explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
         details=_details(sweep.frame),
@@ -71,7 +74,8 @@ def _section(
     title: str, part: Sweep, pictures: list[Picture], embedded: Embedded, details: list[dict[Any, Any]]
 ) -> dict[str, Any]:
     lines = summarise(part)
-    lines = lines.assign(missed=missed(lines), achieved=lines["sparsity"].map(rounded))
+    lines = lines.assign(missed=missed(lines, part.compressed), compressed=lines["method"].isin(part.compressed))
+    lines = lines.assign(achieved=lines["sparsity"].map(rounded))
     summary = [line | jobs_of(line, details) for line in lines.to_dict("records")]
     figures = {picture.stem.name: picture for picture in pictures}
     blocks = []
@@ -86,7 +90,7 @@ def _section(
         "headline": headline(part),
         "subject": sorted({f"{job['data']}, {job['model']}" for job in part.jobs.to_dict("records") if job["data"]}),
         "blocks": blocks,
-        "checks": trust_table(part.frame),
+        "checks": trust_table(part.frame, part.compressed),
         "more": [figure for figure in of_images if not figure["name"].startswith("maps_")],
         "maps": [figure for figure in of_images if figure["name"].startswith("maps_")],
     }

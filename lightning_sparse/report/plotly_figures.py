@@ -16,17 +16,17 @@ from lightning_sparse.report.figure_contents import (
     EPS,
     NONE,
     TIME,
-    X_NAMES,
     Contents,
     Panel,
     by_level,
     clip,
+    x_name,
 )
 from lightning_sparse.report.hover import hover
 from lightning_sparse.report.looks import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.results.quantities import Limits
-from lightning_sparse.tables.method_names import is_dense
+from lightning_sparse.tables.method_names import is_dense, level_words
 
 if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
@@ -95,7 +95,12 @@ def _ways(contents: Contents, sweep: Sweep) -> dict[str, Look]:
         levels = sorted(set(contents.shown["sparsity_asked"]) - {0.0})
         light, dark = level_colors(levels), level_colors(levels, dark=True)
         ways |= {
-            f"sparsity {level:g}": {"color": light[level], "dark": dark[level], "marker": "o", "linestyle": "-"}
+            level_words(level, sweep.by_bits): {
+                "color": light[level],
+                "dark": dark[level],
+                "marker": "o",
+                "linestyle": "-",
+            }
             for level in levels
         }
     else:
@@ -126,7 +131,7 @@ def _against_density(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[
 def _security_curve(panel: Panel, sweep: Sweep, ways: dict[str, Look]) -> list[Trace]:
     traces = []
     for method, level, lines in by_level(panel.lines):
-        look = ways[method if is_dense(method) else f"sparsity {level:g}"]
+        look = ways[method if is_dense(method) else level_words(level, sweep.by_bits)]
         points = lines.sort_values("eps").to_dict("records")
         x = [point["eps"] for point in points]
         traces += _spread(x, points, panel.limits, look, singles=False)
@@ -196,10 +201,10 @@ def _spread(
 
 
 def _layout(contents: Contents, panel: Panel, sweep: Sweep) -> dict[str, Any]:
-    x_axis: dict[str, Any] = {"title": {"text": X_NAMES[contents.x], "standoff": 6}, "zeroline": False}
+    x_axis: dict[str, Any] = {"title": {"text": x_name(contents, sweep), "standoff": 6}, "zeroline": False}
     if contents.x == DENSITY:
         levels, left, right = densities(sweep.sparse_levels)
-        names = density_names(levels, 0.14 * log10(left / right))
+        names = density_names(levels, 0.14 * log10(left / right), by_bits=sweep.by_bits)
         ticks = [name.replace("\n", "<br>") for name in names]
         x_axis |= {"type": "log", "range": [log10(left), log10(right)], "tickvals": levels, "ticktext": ticks}
     elif contents.x == EPS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_sparse.drawing.style import caption
 from lightning_sparse.report.words import eps_text
-from lightning_sparse.tables.method_names import base, dense_of, level_name
+from lightning_sparse.tables.method_names import base, bits_text, dense_of, level_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,9 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
     axes = figure.subplots()
     axes.imshow(table.to_numpy(), cmap="viridis", vmin=0, vmax=1)
     axes.grid(False)
-    short = [name.split()[-1] for name in order]
+    short, of = [name.split()[-1] for name in order], "sparsity"
+    if method in sweep.compressed:
+        short, of = [bits_text(float(name)) if name[0].isdigit() else name for name in short], "bits"
     axes.set_xticks(range(len(order)), labels=short)
     axes.set_yticks(range(len(order)), labels=short)
     for i, row in enumerate(table.to_numpy()):
@@ -42,8 +44,8 @@ def transfer(sweep: Sweep, method: str) -> Figure | None:
             if value == value:
                 color = "white" if value < 0.6 else "black"
                 axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color)
-    axes.set_xlabel("attacked: sparsity")
-    axes.set_ylabel("crafted on: sparsity")
+    axes.set_xlabel(f"attacked: {of}")
+    axes.set_ylabel(f"crafted on: {of}")
     axes.set_title(f"{method}: accuracy, %")
     eps = eps_text(float(kept["eps"].iloc[0]))
     caption(

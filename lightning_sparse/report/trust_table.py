@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import name_of
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
+def trust_table(frame: pd.DataFrame, compressed: Collection[str] = ()) -> dict[str, Any] | None:
     """Make a table with one line per method and sparsity, dense first, and one column per check; None without checks.
 
+    The levels of ``compressed`` methods are of bits.
     A cell holds the largest number that the check found over seeds and eps, and how many of how many times it ``failed``.
     """
     rows = latest(frame)
@@ -30,7 +32,8 @@ def trust_table(frame: pd.DataFrame) -> dict[str, Any] | None:
     for method, sparsity in keys[["method", "sparsity_asked"]].itertuples(index=False):
         own = lines_of(rows, method=method, sparsity_asked=sparsity)
         cells = [_cell(own[own["metric"] == check]) for check in checks]
-        lines.append({"method": method, "sparsity_asked": sparsity, "cells": cells})
+        line = {"method": method, "sparsity_asked": sparsity, "compressed": method in compressed}
+        lines.append(line | {"cells": cells})
     return {"columns": [name_of(check).removeprefix("trust ") for check in checks], "lines": lines}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import isnan
 
 from lightning_sparse.results.quantities import quantity
+from lightning_sparse.tables.method_names import bits_text
 
 NOTHING = "\N{EN DASH}"  # an empty cell
 
@@ -68,14 +69,18 @@ def _large(value: float) -> str:
     return f"{value:.3g}"
 
 
-def sparsity_text(sparsity: float) -> str:
-    """Print a sparsity with all its digits.
+def sparsity_text(sparsity: float, compressed: bool = False) -> str:
+    """Print a sparsity with all its digits; of a ``compressed`` network its bits in percent.
 
     Example:
         >>> sparsity_text(0.9), sparsity_text(0.79999245302), sparsity_text(float("nan"))
         ('0.9', '0.799992453', '–')
+        >>> sparsity_text(0.9504, compressed=True)
+        '4.96 %'
     """
-    return NOTHING if isnan(sparsity) else f"{sparsity:.9g}"
+    if isnan(sparsity):
+        return NOTHING
+    return bits_text(sparsity) if compressed else f"{sparsity:.9g}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

@@ -22,6 +22,9 @@ from lightning_sparse.results.records import Record
 ASIDE = ".unreadable"
 """What is appended to the name of a file that cannot be read and is made again."""
 
+OUT_OF_REACH = "out of reach"
+"""The status of a job whose technique cannot reach the bits asked for; nothing has failed."""
+
 NAMING = 2
 """Raised whenever the same training gets another name: a folder with other names cannot be continued."""
 
@@ -31,16 +34,17 @@ class Job:
     """One training and its measurements.
 
     Its folder holds ``job.json`` (these fields), ``model.ckpt``, ``records.jsonl``, and for each measurement ``<key>.npz``
-    with the numbers of single images.
+    with the numbers of single images; of a compressed network also ``model.lsc``.
 
     Attributes:
         run: its name, which is also its folder's name.
-        method: the choice in the ``sparsity`` group.
+        method: the choice in the ``sparsity`` group, of a compressed network that in the ``compression`` group.
         data: the choice in the ``data`` group.
         model: the choice in the ``model`` group.
         seed: the training seed.
-        sparsity_asked: sparsity asked for; 0 for dense.
-        status: ``"running"``, ``"done"``, ``"failed"``, ``"unreadable"`` or ``"not started"``.
+        sparsity_asked: sparsity asked for; 0 for dense. Of a compressed network 1 less its bits as a share of dense float32,
+            NaN where no bits are asked for.
+        status: ``"running"``, ``"done"``, ``"failed"``, ``"unreadable"``, ``"not started"`` or :data:`OUT_OF_REACH`.
         error: why it failed, in one line.
         seconds: how long it took.
         objective: validation accuracy of the trained model, for sweepers that search; never the test accuracy.
@@ -49,6 +53,7 @@ class Job:
         asked_at: when a launch last asked for it, in seconds since 1970.
         version: of this library.
         naming: :data:`NAMING` as it was when the job was named.
+        compressed: whether the trained network is compressed, and its level is one of bits.
     """
 
     run: str
@@ -66,12 +71,23 @@ class Job:
     asked_at: float = 0.0
     version: str = __version__
     naming: int = 1
+    compressed: bool = False
     folder: Path = field(default=Path(), compare=False)
 
     @property
     def checkpoint(self) -> Path:
         """The trained model, an ordinary Lightning checkpoint."""
         return self.folder / "model.ckpt"
+
+    @property
+    def content(self) -> Path:
+        """The string of bytes that a compressed network is decoded from."""
+        return self.folder / "model.lsc"
+
+    @property
+    def account(self) -> Path:
+        """What the parts of that string take."""
+        return self.folder / "model.lsc.json"
 
     @property
     def half_done(self) -> Path:

@@ -174,6 +174,23 @@ QUANTITIES = (
             ("peak_memory_training", "peak bytes, training"),
         )
     ),
+    Quantity("cost_coded_bits", "bits coded / dense float32",
+        "Length of the string from which the network was decoded, as a share of the dense network at 32 bits a number.",
+        "lower", "count", POSITIVE, COST),
+    *(
+        Quantity(f"cost_coded_bits_{part}", f"of it, {name}", "", "lower", "count", POSITIVE, COST)
+        for part, name in (
+            ("mask", "mask"),
+            ("values", "values"),
+            ("levels", "grids and codebooks"),
+            ("other", "biases, norms, buffers"),
+            ("structure", "ranks and widths"),
+            ("header", "header"),
+        )
+    ),
+    Quantity("cost_coded_ideal", "bits of an ideal code / dense float32",
+        "What a code would take that knows how frequent each symbol is, at 16 bits for every number without levels.",
+        "lower", "count", POSITIVE, COST),
     Quantity("cost_size_", "bytes exported,",
         "Size of an exported network: of its file, or of the tensors that its module holds.",
         "lower", "count", POSITIVE, COST),

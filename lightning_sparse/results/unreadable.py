@@ -6,8 +6,10 @@ Whoever reads a sweep skips what cannot be read. Here it is found, so that it ca
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,13 @@ from lightning_sparse.results import launches, records
 from lightning_sparse.results.arrays import kind_of, problem
 from lightning_sparse.results.jobs import ASIDE, Job
 
-MEASURE, TRAIN = "measure it again", "train again"
+MEASURE, TRAIN, COMPRESS = "measure it again", "train again", "compress it again"
+
+_THEN = {
+    MEASURE: "what it lacks is measured again",
+    TRAIN: "the training starts again",
+    COMPRESS: "the trained network is compressed again",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,19 @@ def of_job(job: Job) -> list[Unreadable]:
     for path in (job.checkpoint, job.half_done, *([] if job.checkpoint.exists() else [job.ended])):
         if path.exists() and (why := _no_checkpoint(path)):
             found.append(Unreadable(path, why, TRAIN))
+    if job.content.exists() and (why := _no_content(job.content)):
+        found.append(Unreadable(job.content, why, COMPRESS))
     return found
+
+
+def _no_content(path: Path) -> str:
+    """Why a file cannot be a compressed network, by its first bytes and its checksum."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)
+    whole = content[:4] == b"LSC1" and content[4:8] == struct.pack("<I", zlib.crc32(content[8:]))
+    return "" if whole else "no compressed network, or a damaged one"
 
 
 def _no_checkpoint(path: Path) -> str:
@@ -104,7 +124,7 @@ def make_room(job: Job) -> None:
     if json.exists() and job.stored() is None:
         say(Unreadable(json, "not this job's", ""), put_aside(json), "it is written anew")
     for found in of_job(job):
-        then = "what it lacks is measured again" if found.to == MEASURE else "the training starts again"
+        then = _THEN[found.to]
         say(found, put_aside(found.path), then)
     _keep_what_is_measured(job)
 

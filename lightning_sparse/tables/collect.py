@@ -59,10 +59,22 @@ class Sweep:
 
     @cached_property
     def averages(self) -> pd.DataFrame:
-        """:func:`~lightning_sparse.tables.averages.over_seeds` of the records, computed once."""
+        """:func:`~lightning_sparse.tables.averages.over_seeds` of the records, and which are ``compressed``; once."""
         from lightning_sparse.tables.averages import over_seeds
 
-        return over_seeds(self.frame)
+        found = over_seeds(self.frame)
+        return found.assign(compressed=found["method"].isin(self.compressed))
+
+    @cached_property
+    def compressed(self) -> frozenset[str]:
+        """The methods that compress what was trained: their levels are of bits."""
+        return frozenset(job.method for job in self.members if job.compressed)
+
+    @property
+    def by_bits(self) -> bool:
+        """Whether all levels are of bits; where some are, a level is 1 less the bits, and a warning says so."""
+        others = {job.method for job in self.members if job.method and not is_dense(job.method)}
+        return bool(others) and others <= self.compressed
 
     @property
     def started(self) -> list[Job]:

@@ -13,7 +13,7 @@ from lightning_sparse.tables.not_started import NOT_STARTED
 if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
-SHOWN_ANYWAY = {"seed", "label", "sparsity.final_sparsity", "sparsity.sparsity"}  # in columns of their own
+SHOWN_ANYWAY = {"seed", "label", "bits", "sparsity.final_sparsity", "sparsity.sparsity"}  # in columns of their own
 TRACEBACK_AT_MOST = 12_000  # characters: its end says what happened
 LONG = 60  # characters of a value
 

@@ -20,14 +20,36 @@ def base(method: str) -> str:
     return method.partition(" (")[0]
 
 
-def level_name(method: str, sparsity_asked: float) -> str:
-    """Name the networks of one line.
+def level_name(method: str, sparsity_asked: float, compressed: bool = False) -> str:
+    """Name the networks of one line; of ``compressed`` ones by their bits.
 
     Example:
-        >>> level_name("gradual_pruning", 0.9), level_name("dense", 0.0)
-        ('gradual_pruning 0.9', 'dense')
+        >>> level_name("gradual_pruning", 0.9), level_name("dense", 0.0), level_name("share", 0.95, compressed=True)
+        ('gradual_pruning 0.9', 'dense', 'share at 5 %')
     """
-    return method if is_dense(method) else f"{method} {sparsity_asked:g}"
+    if is_dense(method):
+        return method
+    return f"{method} at {bits_text(sparsity_asked)}" if compressed else f"{method} {sparsity_asked:g}"
+
+
+def level_words(sparsity_asked: float, compressed: bool = False) -> str:
+    """Say what a level is one of.
+
+    Example:
+        >>> level_words(0.95), level_words(0.95, compressed=True)
+        ('sparsity 0.95', '5 % of the bits')
+    """
+    return f"{bits_text(sparsity_asked)} of the bits" if compressed else f"sparsity {sparsity_asked:g}"
+
+
+def bits_text(level: float) -> str:
+    """The bits of a level of compression, in percent of the dense network in float32.
+
+    Example:
+        >>> bits_text(0.9875), bits_text(0.0)
+        ('1.25 %', '100 %')
+    """
+    return f"{100 * (1 - level):.3g} %"
 
 
 def is_dense(method: str) -> bool:

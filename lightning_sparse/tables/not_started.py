@@ -31,14 +31,22 @@ def _described(overrides: list[str], jobs: Sequence[Job]) -> Job:
     said = {
         name.lstrip("+"): value.strip("'\"") for name, _, value in (override.partition("=") for override in overrides)
     }
-    method = said.get("sparsity", _agreed("method", jobs, ""))
-    if method == "dense":
+    agreed = _agreed("method", jobs, "")
+    label = f"-{said['label']}" if said.get("label", "null") != "null" else ""
+    method = "dense" if said.get("compression") == "none" and "sparsity" not in said else said.get("sparsity", agreed)
+    if method == "dense" and said.get("compression", "none") == "none":
         asked = 0.0
+    elif said.get("compression", "none") != "none":
+        method = said["compression"] + label
+        asked = 1.0 - _number(said.get("bits", ""))
+        asked = (
+            _agreed("sparsity_asked", [job for job in jobs if job.method == method], asked) if asked != asked else asked
+        )
     else:
         of_method = [job for job in jobs if job.method == method]
         asked = _number(said.get("sparsity.final_sparsity", said.get("sparsity.sparsity", "")))
         asked = _agreed("sparsity_asked", of_method, asked) if asked != asked else asked
-        method += f"-{said['label']}" if said.get("label", "null") != "null" else ""
+        method += label
     model = said.get("model", _agreed("model", jobs, ""))
     if "model" in said and said.get("adversarial", "none") != "none":
         model += f" ({said['adversarial']}-trained)"
@@ -54,6 +62,7 @@ def _described(overrides: list[str], jobs: Sequence[Job]) -> Job:
         error=f"the last launch did not come to it ({' '.join(overrides)})",
         seconds=float("nan"),
         version="",
+        compressed=said.get("compression", "none") != "none",
     )
 
 

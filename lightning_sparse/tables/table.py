@@ -49,9 +49,16 @@ def summarise(sweep: Sweep) -> pd.DataFrame:
 
 
 def write_csv(sweep: Sweep) -> None:
-    """Write every row to ``records.csv`` and the table to ``table.csv`` in the sweep's folder."""
+    """Write every row to ``records.csv`` and the table to ``table.csv`` in the sweep's folder.
+
+    Where all levels are of bits, the table says bits: ``bits_asked`` and ``bits`` (achieved), as shares of dense float32.
+    """
     write_whole(sweep.folder / "records.csv", sweep.frame.to_csv(index=False))
-    write_whole(sweep.folder / "table.csv", summarise(sweep).to_csv(index=False))
+    table = summarise(sweep)
+    if sweep.by_bits:
+        table = table.drop(columns="sparsity_asked").assign(sparsity=1 - table["sparsity"])
+        table = table.rename(columns={"density": "bits_asked", "sparsity": "bits"})
+    write_whole(sweep.folder / "table.csv", table.to_csv(index=False))
 
 
 def _in_order(averages: pd.DataFrame) -> list[str]:

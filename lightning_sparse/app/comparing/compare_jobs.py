@@ -43,7 +43,7 @@ def _made_from(jobs: list[Job]) -> str:
     files = {
         job.run: [
             (path.name, path.stat().st_mtime_ns, path.stat().st_size)
-            for path in (job.checkpoint, job.rows, *(job.folder / f"{key}.npz" for key in job.keys))
+            for path in (job.checkpoint, job.content, job.rows, *(job.folder / f"{key}.npz" for key in job.keys))
             if path.exists()
         ]
         for job in jobs

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from torch import Tensor, nn
 
+    from lightning_sparse.app.compress_job import Coded
     from lightning_sparse.data.images import ImageData
     from lightning_sparse.engine.masks import Masks
 
@@ -26,6 +27,7 @@ class Trained:
         data: the data that trained it.
         device: where it is measured.
         callbacks: those that measured the training, by kind of measurement.
+        coded: what its string of bytes takes, if it was decoded from one.
     """
 
     model: nn.Module
@@ -33,6 +35,7 @@ class Trained:
     data: ImageData
     device: torch.device
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
+    coded: Coded | None = None
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
-_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity")  # then they are off
+_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity", "compression")  # then they are off
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
 
 
@@ -80,7 +80,7 @@ def _check_top(config: Mapping[str, Any], added: Collection[str], raw: str | Non
             guess = f"did you mean {close[0]}?" if close else "leave it out"
             raise SparsityError(f"{name}={value!r} is no setting: {guess}")
     for name, check in TOP.items():
-        if name not in config and name not in ("batchnorm", "controls", "export"):
+        if name not in config and name not in ("batchnorm", "controls", "export", "bits"):
             raise SparsityError(f"{name} is missing: leave out ~{name}")
         if name in config:
             check(name, config[name])

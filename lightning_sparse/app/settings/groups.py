@@ -8,8 +8,27 @@ from typing import Any
 
 from lightning_sparse.app.measuring.export_forms import FORMS
 from lightning_sparse.app.measuring.measurements import KINDS
-from lightning_sparse.app.values import Check, choice, count, counts, names, numbers, or_null, seed, text, texts
+from lightning_sparse.app.values import (
+    Check,
+    anything,
+    choice,
+    count,
+    counts,
+    names,
+    numbers,
+    or_null,
+    seed,
+    text,
+    texts,
+)
 from lightning_sparse.errors import SparsityError, check_flag, check_share
+
+
+def _steps(name: str, value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(step, Mapping) and "_target_" in step for step in value):
+        raise SparsityError(
+            f"{name}={value!r:.100} is not a list of steps: write {name}=[{{_target_: lightning_sparse.compress.Code}}]"
+        )
 
 
 def _folder_name(name: str, value: Any) -> None:
@@ -36,6 +55,7 @@ TOP: dict[str, Check] = {
     "controls": check_flag,
     "export": names(tuple(FORMS), "lightning_sparse.app.measuring.export_forms.FORMS", empty=True),
     "label": or_null(text("variant")),
+    "bits": anything,  # depends on the compression
     "retry_failed": check_flag,
     "name": _folder_name,
     "output": text("outputs"),
@@ -45,6 +65,7 @@ MEASURED = {kind.group or kind.name: kind for kind in KINDS if kind.values}
 """The kinds of measurement that have a group."""
 
 PLAIN: dict[str, Mapping[str, Check]] = {group: kind.values for group, kind in MEASURED.items()} | {
+    "compression": {"steps": _steps, "epochs": count(0, write=5), "narrow": check_flag, "optimizer": anything},
     "logger": {
         "kind": choice("csv", "none", "wandb"),
         "project": text("lightning-sparse"),

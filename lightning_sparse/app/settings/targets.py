@@ -13,7 +13,7 @@ from lightning_sparse.app.signatures import arguments, definition, public_name, 
 from lightning_sparse.errors import SparsityError
 
 _HYDRAS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-_WITH_TARGETS = ("data", "model", "sparsity", "adversarial", "trainer", "callbacks")
+_WITH_TARGETS = ("data", "model", "sparsity", "adversarial", "trainer", "callbacks", "compression")
 
 
 def target_of(node: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def check_targets(config: Mapping[str, Any]) -> None:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise SparsityError(f"callbacks.{name}={node!r} has no _target_: write ~callbacks.{name} to leave it out")
     for group in _WITH_TARGETS:
-        for path, node in _nodes(group, config[group]):
+        for path, node in _nodes(group, config.get(group)):
             if "_partial_" in node and path.removeprefix("callbacks.").count(".") == 0:
                 raise SparsityError(
                     f"{path}._partial_={node['_partial_']!r} would leave it unbuilt: leave _partial_ out"

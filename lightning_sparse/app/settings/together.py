@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_sparse.app.settings.compression import check_compression
 from lightning_sparse.app.settings.groups import OF_TARGETS
 from lightning_sparse.app.settings.targets import target_of
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag
@@ -18,6 +19,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     _check_radii(config)
     _check_adversarial(config["adversarial"])
     _check_channels(config)
+    check_compression(config)
     _check_logger(config["logger"])
     if target_of(config["trainer"]).endswith(".Trainer"):
         _check_trainer(config["trainer"])

@@ -60,8 +60,9 @@ class Prune(Step):
         return self.sparsity is None and self.method is None
 
     def settings(self, draft: Draft) -> Sequence[Any] | tuple[float, float]:
-        """From one living connection to all."""
-        return (1 - 1 / sum(weight.numel() for weight in draft.weights().values()), 0.0)
+        """From one living connection a layer to all."""
+        sizes = [weight.numel() for weight in draft.weights().values()]
+        return (1 - len(sizes) / sum(sizes), 0.0)
 
     def apply(self, draft: Draft) -> None:
         """Let the smallest weights die."""
