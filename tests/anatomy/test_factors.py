@@ -10,6 +10,7 @@ from lightning_sparse import GradualPruning, RigL, SparsityMonitor, sparsifiable
 from lightning_sparse.anatomy.flops import layer_flops
 from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.compress.factorised import factorise_layers
+from lightning_sparse.export import load_packed, save_packed
 
 FACTORS = [f"0.weight.factors.factor_{at}" for at in range(3)]
 
@@ -114,3 +115,18 @@ def test_flops_of_a_train_that_is_multiplied_with_the_input_are_those_that_torch
     by_hand = dict(zip(FACTORS, [2 * 7 * 12 * 32, 2 * 7 * 144 * 2 * 8, 2 * 7 * 160 * 2 * 3], strict=True))
     assert found == {**by_hand, "2.weight": 2 * 7 * 300}
     assert sum(found.values()) == counter.get_total_flops()
+
+
+def test_a_packed_file_holds_the_zeros_of_factors_as_a_mask(tmp_path):
+    dense, sparse = train(), train()
+    for factor in sparsifiable(sparse).values():
+        factor.data.flatten()[::2] = 0
+    sizes = []
+    for net in (dense, sparse):
+        save_packed(net, None, tmp_path / "net")
+        sizes.append((tmp_path / "net").stat().st_size)
+        again = train()
+        load_packed(tmp_path / "net", again)
+        x = torch.rand(3, 64)
+        assert torch.equal(again(x), net(x))
+    assert sizes[1] < 0.75 * sizes[0]

@@ -13,6 +13,7 @@ from lightning_sparse import SparsityError, sparsifiable
 from lightning_sparse.compress.factorisation.kinds import KINDS
 from lightning_sparse.compress.factorised import factorise_as, factorise_layers
 from lightning_sparse.compress.factors import Factors
+from lightning_sparse.compress.network_code import decode_network, encode_network, numbers_of
 
 
 def digits():
@@ -317,3 +318,19 @@ def test_a_tensor_train_learns_from_the_start_and_tltorchs_own_does_not(rank):
     assert all(ours > 5 * other for ours, other in zip(*spreads, strict=True))
     assert accuracy(train(net, 8, torch.optim.SGD(net.parameters(), 0.1, momentum=0.9))) > 0.8
     assert accuracy(train(theirs, 8, torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9))) < 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_is_decoded_from_its_bytes_and_the_dense_architecture(trained, kind):
+    images, _ = digits()
+    net = copy.deepcopy(trained)
+    factors, _ = factorise_layers(net, 0.3, kind)
+    for parameter in net.parameters():
+        parameter.data = parameter.data.half().float()
+    for buffer in net.buffers():
+        buffer.copy_(buffer.half())
+    alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in sparsifiable(net).items()}
+    content, account = encode_network(net, alive, {}, factors, numbers=numbers_of(trained))
+    assert account.ideal["structure"] == 16 * sum(each.count() for each in factors)
+    with torch.no_grad():
+        assert torch.equal(decode_network(content, convolutional().eval())(images), net(images))
