@@ -1,6 +1,7 @@
 from .exported_program import to_exported_program as to_exported_program
 from .finalise import Finalised as Finalised
 from .finalise import finalise as finalise
+from .gathered_linear import GatheredLinear as GatheredLinear
 from .narrow import narrow_to as narrow_to
 from .onnx import OnnxFile as OnnxFile
 from .onnx import to_onnx as to_onnx

@@ -428,6 +428,7 @@ FUNCTIONS = {
     "export.shrink": lambda: {"model": net(), "example": images(2), "fold": True},
     "export.save_packed": lambda: {"model": net(), "masks": None, "path": "net.packed", "values": "int4"},
     "export.CSRLinear": lambda: {"weight": torch.eye(4), "bias": torch.ones(4), "contiguous": False},
+    "export.GatheredLinear": lambda: {"weight": torch.eye(4), "bias": torch.ones(4)},
     "statistics.holm": lambda: {"p_values": [0.1, 0.02]},
     "statistics.mcnemar": lambda: {"a_right": [True, False, True], "b_right": [True, True, False]},
     "statistics.mean_interval": lambda: {"values": [0.1, 0.2, 0.3]},
