@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +18,13 @@ from torch.nn.parameter import is_lazy
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
 from lightning_sparse.anatomy.channel_groups import call, channel_groups
+from lightning_sparse.anatomy.first_tensor import tensors_in
 from lightning_sparse.anatomy.isolation import as_it_was, untouched
 from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_flag
-from lightning_sparse.export.comparing import copied, difference, random_like, run
+from lightning_sparse.export.comparing import difference, run
+from lightning_sparse.export.example import cloned, copied, random_like
 from lightning_sparse.export.narrow import kept, narrow
 from lightning_sparse.export.removable import Removable, noise_in, removable
 from lightning_sparse.results.text_table import text_table
@@ -119,9 +120,9 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
     model = _with_values(model)
     with untouched(model):
         examples, outputs = _examples(model, example)
-    groups = channel_groups(model, copied(example))
+    groups = channel_groups(model, cloned(example))
     with untouched(model), torch.no_grad():
-        found = removable(model, groups, map(copied, examples), fold=fold)
+        found = removable(model, groups, map(cloned, examples), fold=fold)
         gap = partial(_gap, model, groups, found, examples, outputs)
         left: dict[str, str] = {}
         small = without(model, groups, found.gone, found)
@@ -165,7 +166,7 @@ def _with_values(model: nn.Module) -> nn.Module:
 def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tensor]]]:
     """The example, and noise like it if the model takes that; and what the model gives for each."""
     try:
-        outputs = run(model, example)
+        outputs = tensors_in(run(model, example))
     except Exception as error:
         raise SparsityError(
             f"{type(model).__name__} does not run on example= ({type(error).__name__}: {error}): give an input, a tuple of "
@@ -182,7 +183,7 @@ def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tens
     for _ in range(2):
         noise = random_like(example)
         with suppress(Exception):  # it may take whole numbers or pixels in [0, 1] alone
-            outputs = run(model, noise)
+            outputs = tensors_in(run(model, noise))
             if all(bool(output.isfinite().any()) for output in outputs if output.numel()):
                 examples.append(noise)
                 found.append(outputs)
@@ -191,37 +192,13 @@ def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tens
 
 def without(model: nn.Module, groups: Sequence[ChannelGroup], gone: Sequence[Tensor], found: Removable) -> nn.Module:
     """A copy of the model without the slots that are gone, their constants folded."""
-    small = _copy(model)
+    small = copied(model)
     keep = {name: layer for name, layer in kept(zip(groups, gone, strict=True), small).items() if layer.narrower}
     for name, layer in keep.items():
         if layer.inputs is not None and name in found.constants:
             fold_into(small.get_submodule(name), torch.where(layer.inputs, 0.0, found.constants[name]))
     narrow(small, keep)
     return small
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy that knows no Trainer."""
-    links = {id(vars(model)[name]): None for name in ("_trainer", "_fabric") if vars(model).get(name) is not None}
-    try:
-        return copy.deepcopy(model, links)
-    except Exception as error:
-        where = type(model).__name__
-        for name, module in model.named_modules():
-            for attribute, value in vars(module).items():
-                if attribute not in ("_modules", "_trainer", "_fabric") and not _copies(value):
-                    where = ".".join(filter(None, (name, attribute)))
-        raise SparsityError(
-            f"{where!r} of {type(model).__name__} cannot be copied ({type(error).__name__}: {error}): set it to None, or "
-            "give a module without it"
-        ) from error
-
-
-def _copies(value: Any) -> bool:
-    with suppress(Exception):
-        copy.deepcopy(value)
-        return True
-    return False
 
 
 def fold_into(layer: Any, constants: Tensor) -> None:
@@ -260,9 +237,9 @@ def _gap(
 ) -> float:
     """How far the outputs are from the model's, in units of what is allowed; what is gone there may write any noise."""
     try:
-        given = [run(small, example) for example in examples]
+        given = [tensors_in(run(small, example)) for example in examples]
         with noise_in(model, groups, gone, found.moved):
-            disturbed = run(model, examples[0])
+            disturbed = tensors_in(run(model, examples[0]))
     except Exception:  # a view or a split of a size that is written in the forward pass
         return math.inf
     gaps = [difference(*pair) for pair in zip(outputs, given, strict=True)]
@@ -301,7 +278,7 @@ def _layers(model: nn.Module, small: nn.Module, example: Any) -> Iterator[Shrunk
     for net in (model, small):
         with as_it_was(net), CallRecorder(net) as recorder:
             net.eval()
-            call(net, copied(example))
+            call(net, cloned(example))
         counted: Counter[str] = Counter()
         for made in recorder.calls:
             counted[made.name] += made.flops

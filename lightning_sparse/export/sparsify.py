@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +19,11 @@ from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.layers import is_conv1d
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.export.comparing import Run
 from lightning_sparse.export.example import as_arguments, copied, of_size, works
 from lightning_sparse.export.gathered_linear import GatheredLinear, living_in
-from lightning_sparse.export.same_outputs import Run
 from lightning_sparse.export.sparse_linear import DTYPES, CSRLinear
-from lightning_sparse.export.timing import check_seconds, race, speedup
+from lightning_sparse.measure.description.race import check_seconds, race, speedup
 from lightning_sparse.results.text_table import text_table
 
 SLOWEST = 1.0  # times as fast as dense: below that, layers go back to dense
@@ -153,7 +155,7 @@ def sparsify(
             gains = {form: speedup(timed[name], form, "dense") for form in made}
             best = max(gains, key=gains.__getitem__)
             sparse = _with_layers(sparse, {name: made[best]})
-            first, second = (1e3 * _median(timed[name][form]) for form in ("dense", best))
+            first, second = (1e3 * statistics.median(timed[name][form]) for form in ("dense", best))
             layers[name] = replace(layers[name], form=best, dense_ms=first, sparse_ms=second)
             if gains[best] >= _GAIN:
                 faster.add(name)
@@ -176,7 +178,8 @@ def _fast_as_a_whole(
     while True:
         made = {label: _put_in(copied(model), sparse, names) for label, names in choices.items()}
         equal = [label for label, net in made.items() if reference.gives_the_same(net)]
-        times = race({name: _call(net, batch) for name, net in {**copies, **made}.items()}, seconds, batch[0].device)
+        calls = {name: partial(net, *batch) for name, net in {**copies, **made}.items()}
+        times = race(calls, seconds, batch[0].device, cpu_time=True)
         gains = {label: speedup(times, label, "dense") * (1.0 if label == "faster" else 1 / _GAIN) for label in equal}
         best = max(gains, key=gains.__getitem__, default=None)
         if best is not None and (gains[best] >= SLOWEST or not choices[best]):
@@ -199,7 +202,7 @@ def _fast_as_a_whole(
         tuple(table),
         len(batch[0]),
         torch.get_num_threads(),
-        1e3 * _median(times["dense"]),
+        1e3 * statistics.median(times["dense"]),
         speedup(times, best, "dense") if kept else 1.0,
         speedup(times, "again", "dense"),
     )
@@ -293,10 +296,10 @@ def _timed(
         def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if name not in found:
                 (x,) = (*given, *named.values())
-                plain = x.contiguous()  # as a dense layer before would give it
-                calls = {form: _call(layer.forward, (x,)) for form, layer in forms[name].items()}
-                calls["dense"] = _call(dense.get_submodule(name).forward, (plain,))
-                found[name] = race(calls, seconds, x.device)
+                calls = {form: partial(layer.forward, x) for form, layer in forms[name].items()}
+                # with the input as a dense layer before would give it
+                calls["dense"] = partial(dense.get_submodule(name).forward, x.contiguous())
+                found[name] = race(calls, seconds, x.device, cpu_time=True)
 
         return look
 
@@ -319,14 +322,6 @@ def _with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module
             parent, _, last = other.rpartition(".")
             setattr(model.get_submodule(parent), last, layer)
     return model
-
-
-def _call(model: Callable[..., object], batch: tuple[Tensor, ...]) -> Callable[[], object]:
-    return lambda: model(*batch)
-
-
-def _median(times: list[float]) -> float:
-    return sorted(times)[len(times) // 2]
 
 
 def _written(ms: float) -> str:

@@ -316,7 +316,7 @@ def refused(kind):
 
 
 REFUSED = {
-    "locked": r"'1.lock' of Sequential cannot be copied \(TypeError",
+    "locked": r"'1.lock' of model=Sequential cannot be copied \(TypeError",
     "in place": "a part of Sequential is compiled: give the model as it was",
     "part": "a part of Sequential is compiled",
     "scripted": "is scripted, and cannot be changed",
