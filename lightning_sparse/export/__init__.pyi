@@ -8,9 +8,9 @@ from .onnx import to_onnx as to_onnx
 from .packed import load_packed as load_packed
 from .packed import save_packed as save_packed
 from .packed_table import packed_table as packed_table
-from .shrink import Shrunk as Shrunk
-from .shrink import ShrunkLayer as ShrunkLayer
 from .shrink import shrink as shrink
+from .shrunk import Shrunk as Shrunk
+from .shrunk import ShrunkLayer as ShrunkLayer
 from .sparse_linear import CSRLinear as CSRLinear
 from .sparsify import Sparsified as Sparsified
 from .sparsify import SparsifiedLayer as SparsifiedLayer
