@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from export import capabilities
 from harness import milliseconds, race, ratio
 from shrink import SHAPE, dead
 
+from export import capabilities
 from lightning_sparse.export import shrink, to_onnx
 from lightning_sparse.export.onnx import run_of
 from lightning_sparse.models import resnet20
@@ -63,7 +63,7 @@ def main() -> None:
             for batch in (1, 16):
                 x = calibration[:batch]
                 with torch.inference_mode():
-                    work = {form: lambda run=run: lambda: run(x) for form, run in forms.items()}
+                    work = {form: lambda run=run, x=x: lambda: run(x) for form, run in forms.items()}
                     times = race(work, 31, 6 if batch == 1 else 1)
                 fast = {form: 1 / ratio(times, form, "dense") for form in times}
                 cells = [f"{share:.0%}", f"{left:.3f}", str(batch), f"{milliseconds(times, 'dense'):.2f}"]

@@ -134,7 +134,8 @@ def main() -> None:
                 print(f"| {' | '.join(cells)} |", flush=True)
         print()
     print(
-        "Layers: c is in compressed sparse rows, s shrunk, d dense. ORT is ONNX Runtime. Accuracy: one seed, a short training.\n"
+        "Layers: c is in compressed sparse rows, s shrunk, d dense. ORT is ONNX Runtime. Accuracy: one seed, a short "
+        "training.\n"
     )
 
 
