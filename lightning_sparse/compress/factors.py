@@ -44,7 +44,7 @@ class Factors(NamedTuple):
         split = [len(self.modes[0]), *self.modes[0], *self.modes[1]] if self.modes else []
         return [self.place, KINDS.index(self.kind), *split, *self.ranks]
 
-    def count(self) -> int:
+    def numbers(self) -> int:
         """How many numbers that is."""
         return len(self.to_numbers())
 

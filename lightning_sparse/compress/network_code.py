@@ -228,7 +228,7 @@ def ideal_parts(
             parts["levels"] += 16.0 * numbers.size
         told.add(numbers.tobytes())
     parts["other"] = 16.0 * others
-    parts["structure"] = 16.0 * (sum(factors.count() for factors in structure) + (width is not None))
+    parts["structure"] = 16.0 * (sum(factors.numbers() for factors in structure) + (width is not None))
     return parts
 
 

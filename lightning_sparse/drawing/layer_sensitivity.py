@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from lightning_sparse.drawing.style import WIDTH, style
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
-from lightning_sparse.measure.description.layer_sensitivity import TOGETHER, changes_by_layer
+from lightning_sparse.results.layer_sensitivity import TOGETHER, changes_by_layer
 from lightning_sparse.results.records import Measured, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DARKEST = 50.0  # points; more is as bad
+POWER = 0.4  # of the shades, so that small losses can be told apart
+TICKS = (0, 1, 5, 10, 20, 50)  # points, of the bar of shades
+SHADES = "Blues"
+BAR = "points of accuracy lost"
 DARK = 8.0  # points; where the numbers have to be white
 MOST_NUMBERS = 95  # layers; with more, the cells are lower than their numbers
 
@@ -55,12 +59,12 @@ def plot_layer_sensitivity(measured: Measured, axes: Axes | None = None) -> Axes
     with style() if axes is None else nullcontext():
         panel = _new_axes(len(layers)) if axes is None else axes
         losses = [[-100 * rows[y][x].value if x in rows[y] else float("nan") for x in sparsities] for y in layers]
-        shades = panel.imshow(losses, cmap="Blues", norm=PowerNorm(0.4, 0, DARKEST, clip=True), aspect="auto")
+        panel.imshow(losses, cmap=SHADES, norm=PowerNorm(POWER, 0, DARKEST, clip=True), aspect="auto")
         panel.grid(False)
         panel.tick_params(length=0)
         panel.set_xlabel("sparsity of the layer, %")
         panel.set_xticks(range(len(sparsities)), [f"{100 * sparsity:.6g}" for sparsity in sparsities])
-        panel.set_yticks(range(len(layers)), [layer.removesuffix(".weight") for layer in layers])
+        panel.set_yticks(range(len(layers)), [short(layer) for layer in layers])
         if layers[-1] == TOGETHER:
             panel.axhline(len(layers) - 1.5, color="white", linewidth=3)
         for y, layer in enumerate(layers if len(layers) <= MOST_NUMBERS else ()):
@@ -68,21 +72,44 @@ def plot_layer_sensitivity(measured: Measured, axes: Axes | None = None) -> Axes
                 if sparsity in rows[layer]:
                     _write(panel, x, y, rows[layer][sparsity])
         if axes is None:
-            ticks = [0, 1, 5, 10, 20, 50]
-            bar = panel.figure.colorbar(shades, ax=panel, label="points of accuracy lost", ticks=ticks, aspect=40)
-            bar.outline.set_visible(False)
+            bar_of_shades([panel])
     return panel
 
 
-def _write(panel: Axes, x: int, y: int, row: Record) -> None:
+def cell(row: Record) -> tuple[str, bool]:
+    """What a cell says, in points of percent, and whether in bold: the interval leaves out zero.
+
+    Example:
+        >>> cell(Record("sensitivity_accuracy_change", -0.016, 500, -0.02, -0.01)), cell(Record("", 0.0002, 500))
+        (('-1.6', True), ('0', False))
+    """
     points = 100 * row.value
-    text = f"{points:+.1f}" if abs(points) >= 0.05 else "0"
-    weight = "bold" if row.low > 0 or row.high < 0 else "normal"
-    colour = "white" if points < -DARK else "#333333"
-    panel.text(x, y, text, size=7, weight=weight, color=colour, ha="center", va="center")
+    return f"{points:+.1f}" if abs(points) >= 0.05 else "0", row.low > 0 or row.high < 0
+
+
+def short(layer: str) -> str:
+    """A layer's name without what all of them have in common."""
+    return layer.removesuffix(".weight")
+
+
+def inches_of(layers: int) -> float:
+    """How high a heat map of so many layers is."""
+    return min(1.0 + 0.2 * layers, 20.0)
+
+
+def bar_of_shades(panels: list[Axes]) -> None:
+    """Draw what the shades mean, to the right of the heat maps, all of which have the same."""
+    bar = panels[0].figure.colorbar(panels[0].images[0], ax=panels, label=BAR, ticks=list(TICKS), aspect=40)
+    bar.outline.set_visible(False)
+
+
+def _write(panel: Axes, x: int, y: int, row: Record) -> None:
+    text, bold = cell(row)
+    colour = "white" if 100 * row.value < -DARK else "#333333"
+    panel.text(x, y, text, size=7, weight="bold" if bold else "normal", color=colour, ha="center", va="center")
 
 
 def _new_axes(layers: int) -> Axes:
     from matplotlib import pyplot  # a figure that a notebook and plt.show() know of
 
-    return pyplot.subplots(figsize=(WIDTH, min(1.0 + 0.2 * layers, 20.0)), layout="constrained")[1]
+    return pyplot.subplots(figsize=(WIDTH, inches_of(layers)), layout="constrained")[1]

@@ -1,4 +1,4 @@
-"""The engine: when a mask update is due, what it does, and how it hooks into an optimizer."""
+"""The engine: when a mask update is due, and how it hooks into an optimizer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
+from lightning_sparse.engine.changing import change_masks
 from lightning_sparse.engine.checkpoints import check_state, damaged
+from lightning_sparse.engine.clock import Clock
 from lightning_sparse.engine.distributed import check_same_masks
 from lightning_sparse.engine.followers import Followers
 from lightning_sparse.engine.leaks import leaks, refuse_leaks
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import forget_history, refuse_orphans, start_newborns
+from lightning_sparse.engine.optimizers import forget_history, refuse_orphans
 from lightning_sparse.engine.recipe import Recipe, check_same_recipe
 from lightning_sparse.engine.rewinding import Rewinding
 from lightning_sparse.engine.scoring import Look, Scoring
-from lightning_sparse.engine.selection import count_true
 from lightning_sparse.engine.stepping import Stepping
 from lightning_sparse.engine.tied_channels import TiedChannels, tied
 from lightning_sparse.engine.times import check_total
@@ -42,7 +43,7 @@ class Engine:
 
     Attributes:
         masks: the masks, by parameter name.
-        followers: biases and BatchNorms that die with tied channels; None at other granularities.
+        followers: biases and BatchNorms that die with tied channels; none at other granularities.
         idle: True while optimizer steps are not steps of training: then dead weights are zeroed, and nothing else is done.
         history: every :class:`Update` so far.
         plan: the recipe with its times in steps.
@@ -73,11 +74,7 @@ class Engine:
         self.masks = Masks.dense(
             self.parameters, recipe.compact_masks or all(weight.is_cpu for weight in self.parameters.values())
         )
-        self.followers: Followers | None = None
-        if isinstance(recipe.units, TiedChannels):
-            if model is None:
-                raise SparsityError("granularity='tied_channels' needs the model: build the Engine with model=")
-            self.followers = Followers(model, recipe.units)
+        self.followers = Followers(model, recipe.units)
         self.history: list[Update] = []
         self._scoring = Scoring(recipe, parameters, look)
         self._scoring.try_own()
@@ -86,9 +83,7 @@ class Engine:
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None
         self.idle = False
         self._gradients = self._scoring.gradients
-        self._taken = 0
-        self._unsure = 0
-        self._skipped: Tensor | float = 0.0
+        self._clock = Clock()
         self._next_due = self.plan.next_due(0)
         self._stepping = Stepping(self.parameters, self.masks, self._gradients, self._gradients_wanted)
         self._stepping.stepped, self._stepping.leaked = self._count, self._refuse
@@ -104,10 +99,7 @@ class Engine:
     @property
     def clock(self) -> int:
         """Optimizer steps taken: accumulated batches and skipped steps do not count."""
-        if self._unsure:
-            self._taken += self._unsure - round(float(self._skipped))
-            self._unsure, self._skipped = 0, 0.0
-        return self._taken
+        return self._clock.steps
 
     @property
     def rewound(self) -> int:
@@ -127,8 +119,6 @@ class Engine:
     @property
     def masked(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """All parameters that have dead entries, and their masks: the sparse ones, and what dies with tied channels."""
-        if self.followers is None:
-            return self.parameters, self.masks
         both: Any = ChainMap(self.masks, self.followers.masks)  # type: ignore[arg-type]  # only read
         return {**self.parameters, **self.followers.parameters}, both
 
@@ -154,8 +144,7 @@ class Engine:
         """
         self.detach()
         self._stepping.install(optimizers)
-        if self.followers:
-            self.followers.install(optimizers)
+        self.followers.install(optimizers)
         orphans = [n for n, p in self.parameters.items() if p.requires_grad and n not in self._stepping.owners]
         if orphans:
             refuse_orphans(orphans, self.masks, self.recipe.exclude or ())
@@ -167,8 +156,7 @@ class Engine:
     def detach(self) -> None:
         """Remove every hook from the optimizers and the model; masks and history stay."""
         self._stepping.detach()
-        if self.followers:
-            self.followers.detach()
+        self.followers.detach()
         for off in self._watches:
             off()
         self._watches = []
@@ -189,8 +177,7 @@ class Engine:
         """Zero the dead weights, where something else than an optimizer has written to them."""
         self.masks.apply(self.parameters)
         self._stepping.zero_dead()
-        if self.followers:
-            self.followers.zero_dead()
+        self.followers.zero_dead()
 
     def moved(self) -> bool:
         """Whether torch has counted a write to a weight since the dead were zeroed the last time; costs next to nothing."""
@@ -202,13 +189,8 @@ class Engine:
         Args:
             cuts: by name of a parameter that is narrower now: what makes a tensor of its old shape one of the new.
         """
-        for name in [name for name in self.masks if name in cuts]:
-            (size, living), (dead, read) = (self.masks[name].numel(), self.masks.count(name)), self.masks.removed
-            self.masks.set(name, cuts[name](self.masks[name]))
-            gone, alive = size - self.masks[name].numel(), living - self.masks.count(name)
-            self.masks.removed = (dead + gone - alive, read + alive)
-        if self.followers:
-            self.followers.narrow(cuts)
+        self.masks.narrow(cuts)
+        self.followers.narrow(cuts)
         self._gradients.forget()
         self.zero_dead()
 
@@ -218,7 +200,7 @@ class Engine:
 
     def verify(self) -> None:
         """Raise a SparsityError that says which and since when, if a dead weight is not zero; one pass over the weights."""
-        self._refuse(self.leaks() | (self.followers.leaks() if self.followers else {}))
+        self._refuse(self.leaks() | self.followers.leaks())
         self._stepping.mark()
         self._verified = self.clock
 
@@ -241,11 +223,7 @@ class Engine:
         """Count a step of the clock, unless it was skipped, and do what is due after it."""
         if self.idle:
             return
-        if skipped is None:
-            self._taken += 1
-        else:
-            self._unsure += 1
-            self._skipped = self._skipped + skipped.clamp(max=1.0)
+        self._clock.count(skipped)
         if self._may_be_due():
             if not skipped and self._do_step():
                 self.masks.apply(self.parameters)  # connections have died in other optimizers' parameters too
@@ -270,13 +248,12 @@ class Engine:
             self._waiting = None
             if died and self._rewinding:
                 self._rewinding.go_back(self.optimizers, last=self.at_target)
-                if self.followers:
-                    self.followers.zero_dead()
+                self.followers.zero_dead()
         return due or bool(self._rewinding and self._rewinding.is_due(self.clock))
 
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
-        latest = self._taken + self._unsure + ahead
+        latest = self._clock.latest + ahead
         if self._watching or (self._next_due is not None and latest >= self._next_due):
             return True
         return self._rewinding is not None and self._rewinding.is_due(latest)
@@ -314,21 +291,26 @@ class Engine:
 
         Exactly ``round(sparsity * total)`` connections are dead after it (``next_masks`` in ``engine/update.py``).
         """
-        before, present = dict(self.masks), {name: self.masks.count(name) for name in self.masks}
-        *rounds, living = self._targets()
-        after, share = before, self.plan.turnover_at(self._due(self.clock) or self.clock)
-        at_birth = self.clock == 0
-        for target in rounds:
-            after, _, _ = self._scoring.next_masks(after, target, 0.0, at_birth=at_birth)
-            for name, mask in after.items():
-                self.masks.set(name, mask)
-            self.masks.apply(self.parameters)  # the next round scores what is left
-        after, replaced, shortfall = self._scoring.next_masks(after, living, share, at_birth=at_birth)
-        died, born = self._take(before, present, after, replaced)
+        step = self.clock
+        living, turnover = self._asked_living(step), self.plan.turnover_at(self._due(step) or step)
+        died, born, replaced, shortfall = change_masks(
+            self.masks,
+            self.parameters,
+            self.recipe,
+            self._scoring,
+            self._stepping.owners,
+            living,
+            turnover,
+            at_birth=step == 0,
+        )
+        self.followers.follow(self.masks)
+        if died or born:
+            for optimizer in self.optimizers:
+                forget_history(optimizer)
         update = Update(
-            step=self.clock,
-            phase=self.plan.sparsity.phase(self.clock) or self.plan.turnover.phase(self.clock),
-            asked=self.plan.sparsity(self.clock),
+            step=step,
+            phase=self.plan.sparsity.phase(step) or self.plan.turnover.phase(step),
+            asked=self.plan.sparsity(step),
             sparsity=self.masks.sparsity,
             died=died,
             born=born,
@@ -337,36 +319,9 @@ class Engine:
             turnover=replaced / self.masks.living,
         )
         self.history.append(update)
-        self._next_due = self.plan.next_due(self.clock)
+        self._next_due = self.plan.next_due(step)
         check_same_masks(self.masks, f"drop={self.recipe.names['drop']!r}, grow={self.recipe.names['grow']!r}")
         return update
-
-    def _targets(self) -> list[int]:
-        """How many connections are to live after each round of the present update: fewer by the same factor each time."""
-        asked, present, rounds = self._asked_living(self.clock), self.masks.living, self.recipe.rounds
-        if asked >= present or rounds == 1:
-            return [asked]
-        return [round(present * (asked / present) ** (done / rounds)) for done in range(1, rounds)] + [asked]
-
-    def _take(
-        self, before: Mapping[str, Tensor], present: Mapping[str, int], after: Mapping[str, Tensor], replaced: int
-    ) -> tuple[int, int]:
-        """Make ``after`` the masks, start the newborns, and return how many died and how many were born."""
-        moves = self.recipe.redistribute
-        died = born = 0 if moves else replaced  # beyond turnover, a layer either loses connections or gains some
-        for name, mask in after.items():
-            self.masks.set(name, mask)
-            change = self.masks.count(name) - present[name]
-            for optimizer in self._stepping.owners.get(name, ()) if replaced or change > 0 else ():
-                start_newborns(optimizer, self.parameters[name], mask & ~before[name], before[name])
-            born += count_true(mask & ~before[name]) if moves else max(change, 0)
-            died += count_true(before[name] & ~mask) if moves else max(-change, 0)
-        if self.followers:
-            self.followers.follow(self.masks)
-        if died or born:
-            for optimizer in self.optimizers:
-                forget_history(optimizer)
-        return died, born
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, in tensors, numbers, strings, lists and dicts."""
@@ -404,14 +359,13 @@ class Engine:
         plan, times = self.plan.plain(), ("sparsity", "turnover", "every", "rewind")
         same_times = all(state["plan"][name] == plan[name] for name in times)
         self.plan = self.plan.with_times(state["plan"])
-        self._taken, self._unsure, self._skipped = int(state["clock"]), 0, 0.0
-        self._verified, self._waiting = self._taken, state.get("waiting")
-        self._next_due = self._waiting or self.plan.next_due(self._taken)
+        self._clock.start_at(int(state["clock"]))
+        self._verified, self._waiting = self.clock, state.get("waiting")
+        self._next_due = self._waiting or self.plan.next_due(self.clock)
         self.masks.unpack(state["masks"])
         dead, read = state.get("removed", (0, 0))
         self.masks.removed = (int(dead), int(read))
-        if self.followers:
-            self.followers.follow(self.masks)
+        self.followers.follow(self.masks)
         self._scoring.load_state_dict(state)
         if self._rewinding:
             self._rewinding.load_state_dict(state["rewinding"])

@@ -12,27 +12,37 @@ from lightning_sparse.engine.leaks import leaks
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.engine.stepping import Stepping
 from lightning_sparse.engine.tied_channels import TiedChannels
+from lightning_sparse.errors import SparsityError
 
 
 class Followers:
     """Keeps biases and BatchNorms of dead channels at zero through every step, as the masks keep weights.
+
+    Without tied channels there are none, and everything here does nothing.
+
+    Args:
+        model: what they belong to.
+        units: what dies as one; of :class:`TiedChannels`, those that have been found.
 
     Attributes:
         parameters: what follows, by name.
         masks: which entries live.
     """
 
-    def __init__(self, model: nn.Module, ties: TiedChannels) -> None:
-        self.parameters = {name: model.get_parameter(name) for name in ties.vectors}
+    def __init__(self, model: nn.Module | None, units: object) -> None:
+        self._ties = units if isinstance(units, TiedChannels) else TiedChannels()
+        if self._ties is units and model is None:
+            raise SparsityError("granularity='tied_channels' needs the model: build the Engine with model=")
+        self.parameters = {} if model is None else {name: model.get_parameter(name) for name in self._ties.vectors}
         self.masks = Masks.dense(self.parameters)
-        self._ties = ties
         self._stepping = Stepping(self.parameters, self.masks, DenseGradients({}), lambda: False)
         self._stepping.stepped = lambda skipped: None
         self._stepping.leaked = lambda found: None  # the next verification says it
 
     def install(self, optimizers: Sequence[Optimizer]) -> None:
-        """Hook into the optimizers."""
-        self._stepping.install(optimizers)
+        """Hook into the optimizers, if there is anything to keep."""
+        if self.parameters:
+            self._stepping.install(optimizers)
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -51,8 +61,7 @@ class Followers:
 
     def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
         """Go on with narrower parameters, whose masks are cut as they were."""
-        for name in [name for name in self.masks if name in cuts]:
-            self.masks.set(name, cuts[name](self.masks[name]))
+        self.masks.narrow(cuts)
         self.zero_dead()
 
     def leaks(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
@@ -96,6 +96,14 @@ class Masks(Mapping[str, Tensor]):
             words.copy_(new)
         self._elsewhere = {key: copy for key, copy in self._elsewhere.items() if key[0] != name}
         self.changes += 1
+
+    def narrow(self, cuts: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+        """Cut masks, by name, to the shapes of narrower parameters; what is cut off goes on to count, in ``removed``."""
+        for name in [name for name in self if name in cuts]:
+            size, living, (dead, read) = self._words[name].numel(), self.count(name), self.removed
+            self.set(name, cuts[name](self[name]))
+            gone, alive = size - self._words[name].numel(), living - self.count(name)
+            self.removed = (dead + gone - alive, read + alive)
 
     def __getitem__(self, name: str) -> Tensor:
         words = self._words[name]

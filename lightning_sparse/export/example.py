@@ -1,8 +1,10 @@
-"""The example that a network is exported with, and copies of the network to try it on."""
+"""The example that a network is exported with, noise like it, and copies of both."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -51,16 +53,58 @@ def works(model: nn.Module, batch: tuple[Tensor, ...]) -> bool:
     return True
 
 
+def mapped(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """The same nested lists, tuples and mappings, with what a function makes of each tensor."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if isinstance(values, Mapping):
+        return {name: mapped(function, part) for name, part in values.items()}
+    if not isinstance(values, list | tuple):
+        return values
+    parts = [mapped(function, part) for part in values]
+    return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+
+
+def cloned(example: Any) -> Any:
+    """A copy, because a model may write into what it is given."""
+    return mapped(lambda tensor: tensor.detach().clone(), example)
+
+
+def random_like(example: Any) -> Any:
+    """Noise of the mean and spread of the example; of numbers that are whole or infinite, another order of them."""
+
+    def noise(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()) or not tensor.numel():
+            return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].view_as(tensor)
+        spread = tensor.std() if tensor.numel() > 1 else tensor.new_ones(())
+        return tensor.mean() + (spread + 1e-3) * torch.randn_like(tensor)
+
+    return mapped(noise, example)
+
+
 def copied(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without the Trainer that a LightningModule holds."""
-    trainer = getattr(model, "_trainer", None)
+    """A copy in eval mode, without the Trainer and the Fabric that a LightningModule holds."""
+    links = {id(vars(model)[name]): None for name in ("_trainer", "_fabric") if vars(model).get(name) is not None}
     try:
-        return copy.deepcopy(model, {} if trainer is None else {id(trainer): None}).eval()
+        return copy.deepcopy(model, links).eval()
     except Exception as error:
+        where = type(model).__name__
+        for name, module in model.named_modules():
+            for attribute, value in vars(module).items():
+                if attribute not in ("_modules", "_trainer", "_fabric") and not _copies(value):
+                    where = ".".join(filter(None, (name, attribute)))
         raise SparsityError(
-            f"model={type(model).__name__} cannot be copied ({in_short(error)}): give the network alone, such as module.net, "
-            "after torch.nn.utils.prune.remove(layer, 'weight') where that module has pruned"
+            f"{where!r} of model={type(model).__name__} cannot be copied ({type(error).__name__}: {in_short(error)}): set "
+            "it to None, or give the network alone, such as module.net; where torch.nn.utils.prune has pruned write "
+            "torch.nn.utils.prune.remove(layer, 'weight')"
         ) from error
+
+
+def _copies(value: Any) -> bool:
+    with suppress(Exception):
+        copy.deepcopy(value)
+        return True
+    return False
 
 
 def in_short(error: Exception, most: int = 300) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +16,12 @@ from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.anatomy.living import living_of
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.export.comparing import Run
 from lightning_sparse.export.example import as_arguments, copied, in_short, of_size
-from lightning_sparse.export.same_outputs import Run
 from lightning_sparse.export.shrink import shrink
 from lightning_sparse.export.sparsify import sparsify
-from lightning_sparse.export.timing import check_seconds, race, speedup
 from lightning_sparse.measure.arrays import check_weight_masks
+from lightning_sparse.measure.description.race import check_seconds, race, speedup
 from lightning_sparse.results.text_table import text_table
 
 Make = Callable[[nn.Module, Any, float], nn.Module]
@@ -118,23 +120,15 @@ def finalise(
             if to != "auto":
                 raise
             failed[form] = in_short(error)
-    with torch.inference_mode():
-        calls = {form: _call(net, batch) for form, net in made.items()} | {"again": _call(dense, batch)}
-        times = race(calls, seconds, device_of(model))
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about the state of its sparse tensors
+        calls = {form: partial(net, *batch) for form, net in {**made, "again": dense}.items()}
+        times = race(calls, seconds, device_of(model), cpu_time=True)
     speeds = {form: speedup(times, form, "dense") for form in made}
     noise = speedup(times, "again", "dense")
     best = max(speeds, key=lambda form: speeds[form])
     sure = speeds[best] > 1.0 + abs(noise - 1.0)
     form = to if to != "auto" else best if sure else "dense"
     chosen = made[form]
-    milliseconds = 1e3 * sorted(times["dense"])[len(times["dense"]) // 2]
+    milliseconds = 1e3 * statistics.median(times["dense"])
     return Finalised(chosen.eval(), form, speeds, noise, milliseconds, failed)
-
-
-def _call(model: nn.Module, batch: tuple[Tensor, ...]) -> Callable[[], object]:
-    def run() -> object:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about the state of its sparse tensors
-            return model(*batch)
-
-    return run

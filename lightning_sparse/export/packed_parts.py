@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.compress.codecs import as_matrix
-from lightning_sparse.compress.quantise import quantise, values_of
 from lightning_sparse.compress.entropy_coder import (
     Bools,
     Bytes,
@@ -17,6 +16,7 @@ from lightning_sparse.compress.entropy_coder import (
     encode_words,
     turn,
 )
+from lightning_sparse.compress.quantise import quantise, values_of
 from lightning_sparse.export.packed_file import Part
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup, Member
 from lightning_sparse.anatomy.channel_groups import call, is_depthwise
-
-Slots = list[Tensor]  # by group, boolean
+from lightning_sparse.export.channel_links import linked, links_of
+from lightning_sparse.export.constant_channels import Slots, constant_channels
+from lightning_sparse.export.folding import unfoldable
 
 
 @dataclass
@@ -48,11 +47,9 @@ def removable(
 ) -> Removable:
     """Find the slots that can be removed so that the outputs stay as they are.
 
-    A slot is *constant* if whatever writes it has no weight on anything that depends on the input, or if a depthwise kernel
-    or a norm's weight of zero silences it and noise put into it does not come out anywhere else. Its values are then
-    read off a forward pass, where BatchNorm's shift and activations have been at them, and can be folded into the biases of
-    what reads it. It is *unread* if whatever reads it has no weight on it. Both spread: a unit that reads only constants is
-    constant, and what only unread units read is unread.
+    A slot is *constant* if it holds the same whatever the input (:func:`constant_channels`); its values can be folded into
+    the biases of what reads it. It is *unread* if whatever reads it has no weight on it. Both spread: a unit that reads only
+    constants is constant, and what only unread units read is unread.
 
     Args:
         model: the model of the groups, in eval mode.
@@ -64,12 +61,8 @@ def removable(
     modules = dict(model.named_modules())
     layers = {m.name: modules[m.name] for group in groups for m in group.members if m.name in modules}
     linking = {m.name for group in groups for m in group.members if m.role != "each"}
-    links = {name: _links(layers[name]) for name in sorted(linking)}
-    silenced = _silenced(groups, layers)
-    constant, moved = _constant(groups, links, silenced)
-    with noise_in(model, groups, silenced, moved):
-        values = _values(model, groups, constant, partial(forward, model), examples)
-    _with_another_way(groups, constant, silenced, values)
+    links = {name: links_of(layers[name]) for name in sorted(linking)}
+    constant, values, moved = constant_channels(model, groups, layers, links, partial(forward, model), examples)
     reasons: list[list[str]] = [[group.obstacle] if group.obstacle else [] for group in groups]
     foldable = [
         _foldable(group, slots, values, layers, fold, why)
@@ -80,161 +73,6 @@ def removable(
     gone = _possible(layers, groups, links, foldable, unread, reasons)
     constants = {name: torch.nan_to_num(value) for name, (value, _) in values.items()}
     return Removable(gone, constants, dead, ["; ".join(dict.fromkeys(why)) for why in reasons], moved)
-
-
-@contextmanager
-def noise_in(
-    model: nn.Module, groups: Sequence[ChannelGroup], slots: Sequence[Tensor], moved: Mapping[str, Tensor]
-) -> Iterator[None]:
-    """Let what writes into these slots, and depends on the input, write noise instead, as large as its largest output."""
-    handles, source = [], torch.Generator().manual_seed(0)  # of its own: a model may draw random numbers
-
-    def disturb(channels: Tensor, module: Any, args: Any, given: Tensor) -> Tensor:
-        disturbed = given.clone()
-        rows = disturbed.movedim(channel_axis(module, given), 0)
-        noise = torch.randn(rows[channels].shape, generator=source).to(given)
-        rows[channels] = noise * (1 + given.detach().abs().max() if given.numel() else 1)
-        return disturbed
-
-    for group, noisy in zip(groups, slots, strict=True):
-        for member in group.having("writes"):
-            channels = member.channels[noisy[member.slots] & moved[member.name][member.channels]]
-            if len(channels):
-                hook = partial(disturb, channels)
-                handles.append(model.get_submodule(member.name).register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def channel_axis(module: Any, tensor: Tensor) -> int:
-    """The axis of the channels in what a layer reads or writes; a convolution takes one image without a batch too."""
-    if not isinstance(module, _ConvNd):
-        return -1
-    return 1 if tensor.dim() == module.weight.dim() else 0
-
-
-def _links(layer: Any) -> Tensor:
-    """Which input has a weight to which output: 0 or 1, shape (outputs, inputs)."""
-    if isinstance(layer, nn.LSTM):
-        weight = torch.cat([w.detach() for n, w in layer.named_parameters() if n.startswith("weight_ih_l0")])
-    elif isinstance(layer, nn.Embedding):
-        weight = layer.weight.detach().mT.abs().amax(1, keepdim=True)
-    elif isinstance(layer, _ConvNd):
-        largest = layer.weight.detach().flatten(2).abs().amax(2)
-        parts = largest.view(layer.groups, -1, largest.shape[1])
-        blocks = [part.mT if layer.transposed else part for part in parts]
-        weight = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
-    else:
-        weight = layer.weight.detach()
-    return (weight != 0).cpu().view(torch.uint8)
-
-
-def _linked(links: Tensor, ends: Tensor, axis: int) -> Tensor:
-    """Which outputs (axis 1) or inputs (axis 0) have a weight to one of these ends on the other side."""
-    # The largest of bytes is found many times as fast as whether any truth value is true.
-    at_ends = links if bool(ends.all()) else links & ends.view(torch.uint8).unsqueeze(1 - axis)
-    return at_ends.amax(axis).bool() if at_ends.numel() else torch.zeros(links.shape[1 - axis], dtype=torch.bool)
-
-
-def _silences(layer: Any) -> Tensor | None:
-    """Channels of a layer that works on each alone whose output is the same whatever the input."""
-    if not (is_depthwise(layer) or isinstance(layer, _NormBase)) or layer.weight is None:
-        return None
-    weight: Tensor = layer.weight.detach().view(len(layer.weight), -1)
-    return (weight == 0).all(1).cpu()
-
-
-def _silenced(groups: Sequence[ChannelGroup], layers: Mapping[str, Any]) -> Slots:
-    """Slots that pass through a layer which gives the same whatever comes in."""
-    found = [torch.zeros(group.size, dtype=torch.bool) for group in groups]
-    for group, slots in zip(groups, found, strict=True):
-        for member in group.having("each"):
-            channels = _silences(layers.get(member.name))
-            if channels is not None:
-                slots[member.slots[channels[member.channels]]] = True
-    return found
-
-
-def _with_another_way(
-    groups: Sequence[ChannelGroup], constant: Slots, silenced: Slots, values: Mapping[str, tuple[Tensor, Tensor]]
-) -> None:
-    """Slots that are silenced in one place only, and reach a reader by another, are not constant."""
-    for group, slots, quiet in zip(groups, constant, silenced, strict=True):
-        for member in group.having("reads"):
-            if member.name in values:
-                varied = values[member.name][0][member.channels].isnan()
-                slots[member.slots[varied & quiet[member.slots]]] = False
-
-
-def _constant(
-    groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], silenced: Slots
-) -> tuple[Slots, dict[str, Tensor]]:
-    """Slots that are the same for every input, and which outputs of layers are not."""
-    varies = {name: torch.ones(link.shape[1], dtype=torch.bool) for name, link in links.items()}
-    moved = {name: _linked(link, varies[name], 1) for name, link in links.items()}
-    while True:
-        before = {name: inputs.clone() for name, inputs in varies.items()}
-        written = [_written(group, moved) for group in groups]
-        for group, moves, quiet in zip(groups, written, silenced, strict=True):
-            for member in group.having("reads"):
-                varies[member.name][member.channels[(~moves | quiet)[member.slots]]] = False
-        changed = [name for name, inputs in varies.items() if not torch.equal(inputs, before[name])]
-        if not changed:
-            return [~moves | quiet for moves, quiet in zip(written, silenced, strict=True)], moved
-        moved |= {name: _linked(links[name], varies[name], 1) for name in changed}
-
-
-def _written(group: ChannelGroup, moved: Mapping[str, Tensor]) -> Tensor:
-    """Slots into which something writes what depends on the input."""
-    writers = group.having("writes")
-    found = torch.full((group.size,), not writers)
-    for member in writers:
-        found[member.slots[moved[member.name][member.channels]]] = True
-    return found
-
-
-def _values(
-    model: nn.Module,
-    groups: Sequence[ChannelGroup],
-    constant: Slots,
-    run: Callable[[Any], Any],
-    examples: Iterable[Any],
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """By layer that reads constants: the value of each input (nan where it varies), and whether it is zero exactly."""
-    readers = {
-        m.name
-        for g, slots in zip(groups, constant, strict=True)
-        if slots.any() and not g.obstacle
-        for m in g.having("reads")
-    }
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def see(name: str, module: Any, args: Any, kwargs: Any) -> None:
-        given = args[0] if args else kwargs["input"]
-        given = given.data if isinstance(given, nn.utils.rnn.PackedSequence) else given.detach()
-        rows = given.movedim(channel_axis(module, given), 0).flatten(1).double().cpu()
-        if rows.shape[1]:
-            low, high = seen.get(name, (torch.tensor(torch.inf), torch.tensor(-torch.inf)))
-            seen[name] = torch.minimum(low, rows.amin(1)), torch.maximum(high, rows.amax(1))
-
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(partial(see, name), with_kwargs=True)
-        for name in sorted(readers)
-    ]
-    try:
-        for example in examples:
-            run(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = {}
-    for name, (low, high) in seen.items():
-        same = (high - low) <= 1e-6 * torch.maximum(high.abs(), torch.tensor(1.0))  # sums of equal values round
-        found[name] = (torch.where(same, (low + high) / 2, torch.nan), (low == 0) & (high == 0))
-    return found
 
 
 def _foldable(
@@ -255,7 +93,7 @@ def _foldable(
                 why.append(f"{member.name!r} is not called, so that its inputs cannot be seen")
             return torch.zeros_like(constant)
         value, zero = (each[member.channels] for each in values[member.name])
-        obstacle, varied = _unfoldable(layers[member.name]), value.isnan()
+        obstacle, varied = unfoldable(layers[member.name]), value.isnan()
         lost = torch.zeros_like(constant)
         lost[member.slots[~zero & (varied | bool(obstacle) | (not fold))]] = True
         if bool((lost & constant).any()):
@@ -264,17 +102,6 @@ def _foldable(
             why.append(f"constants other than 0 cannot be folded into {member.name!r} ({reason})")
         found &= ~lost
     return found
-
-
-def _unfoldable(layer: Any) -> str:
-    """Why a constant input does not add the same in every place to what a layer gives; empty if it does."""
-    if isinstance(layer, nn.LSTM):
-        return "" if layer.bias else "it has no bias"
-    if not isinstance(layer, _ConvNd):
-        return ""
-    borders = layer.padding != "valid" if isinstance(layer.padding, str) else any(layer.padding)
-    padded = "its padding is 0" if borders and layer.padding_mode == "zeros" else ""
-    return "it is a transposed convolution" if layer.transposed else padded
 
 
 def _unread(groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], gone: Slots) -> Slots:
@@ -290,7 +117,7 @@ def _unread(groups: Sequence[ChannelGroup], links: Mapping[str, Tensor], gone: S
         changed = [name for name, outputs in alive.items() if not torch.equal(outputs, before[name])]
         if heard and not changed:
             return found
-        heard |= {name: _linked(links[name], alive[name], 0) for name in (changed if heard else links)}
+        heard |= {name: linked(links[name], alive[name], 0) for name in (changed if heard else links)}
         for group, slots in zip(groups, found, strict=True):
             if not group.obstacle:
                 read = torch.zeros(group.size, dtype=torch.bool)

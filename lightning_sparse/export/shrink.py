@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
-from lightning_sparse.anatomy.channel_groups import call, channel_groups
-from lightning_sparse.anatomy.isolation import as_it_was, untouched
-from lightning_sparse.anatomy.layer_calls import CallRecorder, is_compiled
+from lightning_sparse.anatomy.channel_groups import channel_groups
+from lightning_sparse.anatomy.first_tensor import tensors_in
+from lightning_sparse.anatomy.isolation import untouched
+from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_flag
-from lightning_sparse.export.comparing import copied, difference, random_like, run
+from lightning_sparse.export.comparing import difference, run
+from lightning_sparse.export.example import cloned, copied, random_like
+from lightning_sparse.export.folding import fold_into
 from lightning_sparse.export.narrow import kept, narrow
-from lightning_sparse.export.removable import Removable, noise_in, removable
-from lightning_sparse.results.text_table import text_table
-
-
-@dataclass(frozen=True)
-class ShrunkLayer:
-    """A layer before and after.
-
-    Attributes:
-        name: of its weight.
-        before: shape of the weight.
-        after: the same, of the smaller network.
-        flops_before: of one forward pass on the example, two a multiply-add.
-        flops_after: the same, of the smaller network.
-    """
-
-    name: str
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    flops_before: int
-    flops_after: int
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """A smaller network, and what is smaller in it.
-
-    Attributes:
-        model: an ordinary module of the same class, trainable.
-        layers: its layers with a weight, in the order of its parameters.
-        left: by a layer's name, how many of its dead units are still there, and why.
-    """
-
-    model: nn.Module
-    layers: tuple[ShrunkLayer, ...]
-    left: Mapping[str, str]
-
-    def table(self) -> str:
-        """The layers as a table in text, and what was left."""
-        cells = [("layer", "weight before", "after", "MFLOPs before", "after")]
-        rows = [*self.layers, _total(self.layers)]
-        cells += [
-            (r.name, _shape(r.before), _shape(r.after), _mega(r.flops_before), _mega(r.flops_after)) for r in rows
-        ]
-        return "\n".join([text_table(cells, "<<<>>"), *(f"left: {name}: {why}" for name, why in self.left.items())])
+from lightning_sparse.export.noise_in_channels import noise_in
+from lightning_sparse.export.removable import Removable, removable
+from lightning_sparse.export.shrunk import Shrunk, before_and_after
 
 
 def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
@@ -119,9 +75,9 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
     model = _with_values(model)
     with untouched(model):
         examples, outputs = _examples(model, example)
-    groups = channel_groups(model, copied(example))
+    groups = channel_groups(model, cloned(example))
     with untouched(model), torch.no_grad():
-        found = removable(model, groups, map(copied, examples), fold=fold)
+        found = removable(model, groups, map(cloned, examples), fold=fold)
         gap = partial(_gap, model, groups, found, examples, outputs)
         left: dict[str, str] = {}
         small = without(model, groups, found.gone, found)
@@ -143,7 +99,7 @@ def shrink(model: nn.Module, example: Any, *, fold: bool = True) -> Shrunk:
             if parameter is not None:  # a bias that constants were folded into is new
                 like = here._parameters[name] if here._parameters[name] is not None else here._parameters["weight"]
                 parameter.requires_grad_(like.requires_grad)  # type: ignore[union-attr]
-    return Shrunk(small, tuple(_layers(model, small, example)), left)
+    return Shrunk(small, tuple(before_and_after(model, small, example)), left)
 
 
 def _with_values(model: nn.Module) -> nn.Module:
@@ -165,7 +121,7 @@ def _with_values(model: nn.Module) -> nn.Module:
 def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tensor]]]:
     """The example, and noise like it if the model takes that; and what the model gives for each."""
     try:
-        outputs = run(model, example)
+        outputs = tensors_in(run(model, example))
     except Exception as error:
         raise SparsityError(
             f"{type(model).__name__} does not run on example= ({type(error).__name__}: {error}): give an input, a tuple of "
@@ -182,7 +138,7 @@ def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tens
     for _ in range(2):
         noise = random_like(example)
         with suppress(Exception):  # it may take whole numbers or pixels in [0, 1] alone
-            outputs = run(model, noise)
+            outputs = tensors_in(run(model, noise))
             if all(bool(output.isfinite().any()) for output in outputs if output.numel()):
                 examples.append(noise)
                 found.append(outputs)
@@ -191,62 +147,13 @@ def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tens
 
 def without(model: nn.Module, groups: Sequence[ChannelGroup], gone: Sequence[Tensor], found: Removable) -> nn.Module:
     """A copy of the model without the slots that are gone, their constants folded."""
-    small = _copy(model)
+    small = copied(model)
     keep = {name: layer for name, layer in kept(zip(groups, gone, strict=True), small).items() if layer.narrower}
     for name, layer in keep.items():
         if layer.inputs is not None and name in found.constants:
             fold_into(small.get_submodule(name), torch.where(layer.inputs, 0.0, found.constants[name]))
     narrow(small, keep)
     return small
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy that knows no Trainer."""
-    links = {id(vars(model)[name]): None for name in ("_trainer", "_fabric") if vars(model).get(name) is not None}
-    try:
-        return copy.deepcopy(model, links)
-    except Exception as error:
-        where = type(model).__name__
-        for name, module in model.named_modules():
-            for attribute, value in vars(module).items():
-                if attribute not in ("_modules", "_trainer", "_fabric") and not _copies(value):
-                    where = ".".join(filter(None, (name, attribute)))
-        raise SparsityError(
-            f"{where!r} of {type(model).__name__} cannot be copied ({type(error).__name__}: {error}): set it to None, or "
-            "give a module without it"
-        ) from error
-
-
-def _copies(value: Any) -> bool:
-    with suppress(Exception):
-        copy.deepcopy(value)
-        return True
-    return False
-
-
-def fold_into(layer: Any, constants: Tensor) -> None:
-    """Add what these inputs, constant and 0 elsewhere, give in a layer to its bias."""
-    if not bool(constants.any()) or getattr(layer, "transposed", False):  # of those only zeros go
-        return
-    ends = ("_ih_l0", "_ih_l0_reverse")[: 1 + layer.bidirectional] if isinstance(layer, nn.LSTM) else ("",)
-    for end in ends:
-        _fold(layer, f"weight{end}", f"bias{end}", constants)
-
-
-def _fold(layer: Any, leaf: str, name: str, constants: Tensor) -> None:
-    weight: Any = getattr(layer, leaf)
-    with torch.no_grad():
-        matrix: Tensor = weight.double()
-        constants = constants.to(weight.device).double()
-        if isinstance(layer, _ConvNd):
-            grouped = matrix.flatten(2).sum(2).view(layer.groups, -1, matrix.shape[1])
-            added = torch.einsum("goi,gi->go", grouped, constants.view(layer.groups, -1)).flatten()
-        else:
-            added = matrix @ constants
-        if getattr(layer, name) is None:
-            layer.register_parameter(name, nn.Parameter(weight.new_zeros(len(weight))))
-        bias = getattr(layer, name)
-        bias.copy_(bias.double() + added)
 
 
 def _gap(
@@ -260,9 +167,9 @@ def _gap(
 ) -> float:
     """How far the outputs are from the model's, in units of what is allowed; what is gone there may write any noise."""
     try:
-        given = [run(small, example) for example in examples]
+        given = [tensors_in(run(small, example)) for example in examples]
         with noise_in(model, groups, gone, found.moved):
-            disturbed = run(model, examples[0])
+            disturbed = tensors_in(run(model, examples[0]))
     except Exception:  # a view or a split of a size that is written in the forward pass
         return math.inf
     gaps = [difference(*pair) for pair in zip(outputs, given, strict=True)]
@@ -294,34 +201,3 @@ def _one_by_one(
 
 def _name(group: ChannelGroup) -> str:
     return (group.having("writes") or group.members)[0].name
-
-
-def _layers(model: nn.Module, small: nn.Module, example: Any) -> Iterator[ShrunkLayer]:
-    flops = []
-    for net in (model, small):
-        with as_it_was(net), CallRecorder(net) as recorder:
-            net.eval()
-            call(net, copied(example))
-        counted: Counter[str] = Counter()
-        for made in recorder.calls:
-            counted[made.name] += made.flops
-        flops.append(counted)
-    after = dict(small.named_parameters())
-    for name, weight in model.named_parameters():
-        if weight.dim() > 1:
-            yield ShrunkLayer(name, tuple(weight.shape), tuple(after[name].shape), flops[0][name], flops[1][name])
-
-
-def _total(layers: Sequence[ShrunkLayer]) -> ShrunkLayer:
-    before, after = (sum(prod(getattr(layer, side)) for layer in layers) for side in ("before", "after"))
-    return ShrunkLayer(
-        "total", (before,), (after,), sum(r.flops_before for r in layers), sum(r.flops_after for r in layers)
-    )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _mega(flops: int) -> str:
-    return f"{flops / 1e6:.3f}"

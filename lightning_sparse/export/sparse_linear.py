@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -48,7 +49,11 @@ class CSRLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, contiguous: bool = False) -> None:
         super().__init__()
-        _check(weight, bias)
+        check_matrix(weight, bias)
+        if weight.dtype not in DTYPES:
+            raise SparsityError(
+                f"weight is {weight.dtype}, which sparse kernels do not compute in: write weight.float()"
+            )
         self.out_features, self.in_features = weight.shape
         self.contiguous = check_flag("contiguous", contiguous)
         with warnings.catch_warnings():
@@ -107,21 +112,25 @@ class CSRLinear(nn.Module):
         return {**self.__dict__, "_matrix": None}  # made again where it is needed
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("columns", "values"):  # as many as the weight that is loaded has
-            saved, held = state_dict.get(prefix + name), getattr(self, name)
-            if isinstance(saved, Tensor) and saved.dim() == 1 and len(saved) != len(held):
-                setattr(self, name, held.new_zeros(len(saved)))
+        as_long_as_saved(self, ("columns", "values"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _check(weight: Any, bias: Any) -> None:
+def as_long_as_saved(layer: nn.Module, names: Iterable[str], state: Mapping[str, Any], prefix: str) -> None:
+    """Make buffers of a layer as long as the saved ones, because a weight with other living connections may be loaded."""
+    for name in names:
+        saved, held = state.get(prefix + name), getattr(layer, name)
+        if isinstance(saved, Tensor) and saved.dim() == held.dim() and saved.shape != held.shape:
+            setattr(layer, name, held.new_zeros(saved.shape))
+
+
+def check_matrix(weight: Any, bias: Any) -> None:
+    """Raise a SparsityError unless these are the weight and the bias of a linear layer."""
     if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.dim() != 2 or 0 in weight.shape:
         what = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
         raise SparsityError(
             f"weight={what} is not a matrix (outputs, inputs): give a dense one, such as layer.weight of a Linear layer"
         )
-    if weight.dtype not in DTYPES:
-        raise SparsityError(f"weight is {weight.dtype}, which sparse kernels do not compute in: write weight.float()")
     if bias is not None and (
         not isinstance(bias, Tensor) or bias.shape != weight.shape[:1] or bias.dtype != weight.dtype
     ):

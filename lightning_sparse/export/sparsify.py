@@ -1,11 +1,14 @@
-"""Give each linear layer of a network the form that is fastest on this machine: sparse or dense."""
+"""Give each linear layer of a network the form that is fastest on this machine: sparse, shrunk or dense."""
 
 from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +19,11 @@ from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.layers import is_conv1d
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_count
+from lightning_sparse.export.comparing import Run
 from lightning_sparse.export.example import as_arguments, copied, of_size, works
-from lightning_sparse.export.same_outputs import Run
+from lightning_sparse.export.gathered_linear import GatheredLinear, living_in
 from lightning_sparse.export.sparse_linear import DTYPES, CSRLinear
-from lightning_sparse.export.timing import check_seconds, race, speedup
+from lightning_sparse.measure.description.race import check_seconds, race, speedup
 from lightning_sparse.results.text_table import text_table
 
 SLOWEST = 1.0  # times as fast as dense: below that, layers go back to dense
@@ -37,9 +41,9 @@ class SparsifiedLayer:
         name: of the layer in the network.
         shape: (outputs, inputs).
         density: share of its weights that are not zero.
-        form: ``"dense"``, ``"csr"`` or ``"2:4"``.
+        form: ``"dense"``, ``"csr"``, ``"shrunk"`` or ``"2:4"``.
         dense_ms: milliseconds of the dense layer on the batch; NaN if nothing else was tried.
-        sparse_ms: those of the sparse one, whether it was chosen or not; NaN likewise.
+        sparse_ms: those of the fastest other form, whether it was chosen or not; NaN likewise.
         why: why it stays dense; empty if it does not.
     """
 
@@ -91,18 +95,19 @@ class Sparsified:
 def sparsify(
     model: nn.Module, example: Tensor | tuple[Tensor, ...], *, batch_size: int | None = None, seconds: float = 2.0
 ) -> Sparsified:
-    """Copy a network with each linear layer in the form that is fastest here, dense or sparse, its outputs equal.
+    """Copy a network with each linear layer in the form that is fastest here: sparse, shrunk or dense, its outputs equal.
 
-    Every ``nn.Linear`` (and transformers' ``Conv1D``) of density 0.5 at most is timed in compressed sparse rows
-    (:class:`CSRLinear`) beside itself, on the input that it gets in the network. The network is then timed as a whole beside
-    two copies of the dense one, with the layers that are faster alone and with all of them: in a chain of sparse layers none
-    has to turn its input. As long as it is slower than dense, the half of the sparse layers that gains least goes back. On a
-    CUDA device, a weight with two zeros in every group of four inputs is tried as torch's semi-structured sparse tensor.
+    Every ``nn.Linear`` (and transformers' ``Conv1D``) is timed beside its other forms, on the input that it gets in the
+    network: at a density of 0.5 at most in compressed sparse rows (:class:`CSRLinear`); with dead inputs or outputs, whose
+    column or row of the weight is zero, shrunk to the living ones (:class:`GatheredLinear`); on a CUDA device, with two zeros
+    in every group of four inputs, as torch's semi-structured sparse tensor. The network is then timed as a whole beside two
+    copies of the dense one, with the layers that are faster alone and with all of them: in a chain of sparse layers none has
+    to turn its input. As long as it is slower than dense, the half of the sparse layers that gains least goes back.
 
-    On a CPU, compressed sparse rows begin to pay at a sparsity of about 0.8 to 0.9 for 128 examples, later for narrow layers.
-    Convolutions, recurrent layers and whatever reads a weight without calling its layer stay as they are. So do weights in
-    16 bits, for which a CPU has no sparse kernel. The choice holds for this machine, this batch size and this number of
-    threads.
+    On a CPU, compressed sparse rows begin to pay at a sparsity of about 0.8 to 0.9 for 128 examples, later for narrow layers;
+    for weights in 16 bits it has no such kernel. A shrunk layer still gives its full width: :func:`shrink`, which narrows
+    what follows as well, comes first where it can. Convolutions, recurrent layers and whatever reads a weight without calling
+    its layer stay as they are. The choice holds for this machine, this batch size and this number of threads.
 
     Args:
         model: any module; it is left as it was. Its zeros are taken as they are: a Lightning checkpoint of this library has
@@ -140,16 +145,20 @@ def sparsify(
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(0):
         dense, again = copied(model), copied(model)
         plain = Run(dense, few if works(dense, few) else batch)
-        sparse, layers = _made_sparse(copied(model), plain)
-        candidates = [name for name, layer in layers.items() if layer.form != "dense"]
-        timed = _timed(sparse, dense, batch, candidates, 0.5 * seconds / max(1, len(candidates)))
-        for name in candidates:
+        sparse, layers, forms = _made_sparse(copied(model), plain)
+        timed = _timed(sparse, dense, forms, batch, 0.5 * seconds / max(1, len(forms)))
+        faster = set()
+        for name, made in forms.items():
             if name not in timed:
-                layers[name] = replace(layers[name], form="dense", why="not called")
+                layers[name] = replace(layers[name], why="not called")
                 continue
-            first, second = (1e3 * _median(timed[name][form]) for form in ("dense", "sparse"))
-            layers[name] = replace(layers[name], dense_ms=first, sparse_ms=second)
-        faster = {name for name, times in timed.items() if speedup(times, "sparse", "dense") >= _GAIN}
+            gains = {form: speedup(timed[name], form, "dense") for form in made}
+            best = max(gains, key=gains.__getitem__)
+            sparse = _with_layers(sparse, {name: made[best]})
+            first, second = (1e3 * statistics.median(timed[name][form]) for form in ("dense", best))
+            layers[name] = replace(layers[name], form=best, dense_ms=first, sparse_ms=second)
+            if gains[best] >= _GAIN:
+                faster.add(name)
         return _fast_as_a_whole(model, sparse, layers, faster, {"dense": dense, "again": again}, batch, seconds / 2)
 
 
@@ -169,7 +178,8 @@ def _fast_as_a_whole(
     while True:
         made = {label: _put_in(copied(model), sparse, names) for label, names in choices.items()}
         equal = [label for label, net in made.items() if reference.gives_the_same(net)]
-        times = race({name: _call(net, batch) for name, net in {**copies, **made}.items()}, seconds, batch[0].device)
+        calls = {name: partial(net, *batch) for name, net in {**copies, **made}.items()}
+        times = race(calls, seconds, batch[0].device, cpu_time=True)
         gains = {label: speedup(times, label, "dense") * (1.0 if label == "faster" else 1 / _GAIN) for label in equal}
         best = max(gains, key=gains.__getitem__, default=None)
         if best is not None and (gains[best] >= SLOWEST or not choices[best]):
@@ -192,7 +202,7 @@ def _fast_as_a_whole(
         tuple(table),
         len(batch[0]),
         torch.get_num_threads(),
-        1e3 * _median(times["dense"]),
+        1e3 * statistics.median(times["dense"]),
         speedup(times, best, "dense") if kept else 1.0,
         speedup(times, "again", "dense"),
     )
@@ -203,9 +213,12 @@ def _put_in(model: nn.Module, sparse: nn.Module, names: Collection[str]) -> nn.M
     return _with_layers(model, {name: sparse.get_submodule(name) for name in names})
 
 
-def _made_sparse(model: nn.Module, plain: Run) -> tuple[nn.Module, dict[str, SparsifiedLayer]]:
-    """Put a sparse layer wherever the outputs stay equal and laid out as they are, and say of the others why not."""
+def _made_sparse(
+    model: nn.Module, plain: Run
+) -> tuple[nn.Module, dict[str, SparsifiedLayer], dict[str, dict[str, nn.Module]]]:
+    """Make each layer's forms that leave the outputs equal and laid out as they are; put the first in, or say why not."""
     found: dict[str, SparsifiedLayer] = {}
+    forms: dict[str, dict[str, nn.Module]] = {}
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
     for name, module in linear.items():
         weight = _matrix(module)
@@ -213,21 +226,22 @@ def _made_sparse(model: nn.Module, plain: Run) -> tuple[nn.Module, dict[str, Spa
             found[name] = SparsifiedLayer(name, (0, 0), math.nan, why="its weight is no plain matrix")
             continue
         density = torch.count_nonzero(weight).item() / weight.numel()
-        layer = SparsifiedLayer(name, (weight.shape[0], weight.shape[1]), density)
-        forms = _forms(module, weight, density)
-        why = forms if isinstance(forms, str) else "the network reads its weight, or gives other outputs"
-        for form, make in () if isinstance(forms, str) else forms:
-            try:
-                model = _with_layers(model, {name: make()})
-                works = plain.gives_the_same(model)
-            except Exception:  # whatever torch, or code that reads the layer's weight, has against it
-                works = False
-            if works:
-                layer = replace(layer, form=form)
-                break
-            model = _with_layers(model, {name: module})
-        found[name] = layer if layer.form != "dense" else replace(layer, why=why)
-    return model, found
+        makers = _forms(module, weight, density)
+        made: dict[str, nn.Module] = {}
+        for form, make in () if isinstance(makers, str) else makers:
+            if form in made:
+                continue
+            with suppress(Exception):  # whatever torch, or code that reads the layer's weight, has against it
+                layer = make()
+                model = _with_layers(model, {name: layer})
+                if plain.gives_the_same(model):
+                    made[form] = layer
+        model = _with_layers(model, {name: next(iter(made.values()), module)})
+        if made:
+            forms[name] = made
+        why = makers if isinstance(makers, str) else "the network reads its weight, or gives other outputs"
+        found[name] = SparsifiedLayer(name, (weight.shape[0], weight.shape[1]), density, why="" if made else why)
+    return model, found, forms
 
 
 def _matrix(module: Any) -> Tensor | None:
@@ -238,21 +252,23 @@ def _matrix(module: Any) -> Tensor | None:
 
 
 def _forms(module: Any, weight: Tensor, density: float) -> str | list[tuple[str, Callable[[], nn.Module]]]:
-    """The forms to try, the fastest first, or why there is none."""
+    """The forms to try, or why there is none; of two with one name the second is for where the first does not do."""
     if type(module).__mro__[1] is not nn.Module:
         return "a class of its own"
     if module._forward_pre_hooks or module._forward_hooks:
         return "it has hooks"
-    if density > _DENSEST:
-        return "too dense"
-    if weight.is_cuda and isinstance(module, nn.Linear) and _is_2_4(weight):
-        return [("2:4", lambda: _semi_structured(module))]
-    if weight.dtype not in DTYPES:
-        return f"no sparse kernel for {str(weight.dtype).removeprefix('torch.')}"
-    return [
-        ("csr", lambda: CSRLinear(weight, module.bias)),
-        ("csr", lambda: CSRLinear(weight, module.bias, contiguous=True)),
-    ]
+    forms: list[tuple[str, Callable[[], nn.Module]]] = []
+    if density <= _DENSEST and weight.is_cuda and isinstance(module, nn.Linear) and _is_2_4(weight):
+        forms.append(("2:4", lambda: _semi_structured(module)))
+    elif density <= _DENSEST and weight.dtype in DTYPES:
+        forms.append(("csr", lambda: CSRLinear(weight, module.bias)))
+        forms.append(("csr", lambda: CSRLinear(weight, module.bias, contiguous=True)))
+    outputs, inputs = living_in(weight)
+    if _GAIN * len(outputs) * len(inputs) <= weight.numel():  # with fewer dead ones, no gain could be told from noise
+        forms.append(("shrunk", lambda: GatheredLinear(weight, module.bias)))
+    if forms:
+        return forms
+    return "too dense" if density > _DENSEST else f"no sparse kernel for {str(weight.dtype).removeprefix('torch.')}"
 
 
 def _is_2_4(weight: Tensor) -> bool:
@@ -267,23 +283,27 @@ def _semi_structured(module: nn.Linear) -> nn.Module:
 
 
 def _timed(
-    sparse: nn.Module, dense: nn.Module, batch: tuple[Tensor, ...], names: Collection[str], seconds: float
+    sparse: nn.Module,
+    dense: nn.Module,
+    forms: Mapping[str, Mapping[str, nn.Module]],
+    batch: tuple[Tensor, ...],
+    seconds: float,
 ) -> dict[str, dict[str, list[float]]]:
-    """Time both forms of each layer, when the network calls it first, on what it is called with."""
+    """Time all forms of each layer, when the network calls it first, on what it is called with."""
     found: dict[str, dict[str, list[float]]] = {}
 
     def timer(name: str) -> Callable[..., None]:
         def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if name not in found:
                 (x,) = (*given, *named.values())
-                plain = x.contiguous()  # as a dense layer before would give it
-                beside = dense.get_submodule(name).forward
-                calls = {"dense": lambda: beside(plain), "sparse": lambda: module.forward(x)}
-                found[name] = race(calls, seconds, x.device)
+                calls = {form: partial(layer.forward, x) for form, layer in forms[name].items()}
+                # with the input as a dense layer before would give it
+                calls["dense"] = partial(dense.get_submodule(name).forward, x.contiguous())
+                found[name] = race(calls, seconds, x.device, cpu_time=True)
 
         return look
 
-    handles = [sparse.get_submodule(name).register_forward_pre_hook(timer(name), with_kwargs=True) for name in names]
+    handles = [sparse.get_submodule(name).register_forward_pre_hook(timer(name), with_kwargs=True) for name in forms]
     try:
         sparse(*batch)
     finally:
@@ -302,14 +322,6 @@ def _with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module
             parent, _, last = other.rpartition(".")
             setattr(model.get_submodule(parent), last, layer)
     return model
-
-
-def _call(model: nn.Module, batch: tuple[Tensor, ...]) -> Callable[[], object]:
-    return lambda: model(*batch)
-
-
-def _median(times: list[float]) -> float:
-    return sorted(times)[len(times) // 2]
 
 
 def _written(ms: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lightning_sparse.report.words import eps_text, name_of, range_text, seeds_text
@@ -47,6 +48,20 @@ def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:
     if curves:
         return f"Lines are means over {seeds}; band: 95 % Student-t interval of dense.{hollow}"
     return f"Lines are means over {seeds}, bands 95 % Student-t intervals, dots single seeds.{hollow}"
+
+
+def cells(kept: pd.DataFrame, details: Iterable[str]) -> str:
+    """Say what the cells of a heat map of layers are, over how many seeds, and, from the rows' ``details``, how measured."""
+    seeds = seeds_text(kept["seeds"])
+    over = f"Means over {seeds}; bold: the 95 % Student-t interval leaves out 0."
+    if seeds.startswith("one"):
+        over = f"Every cell is one network, {seeds}."
+    ways = "; or ".join(sorted({detail.partition("not trained; ")[2] for detail in details} - {""}))
+    return (
+        "A cell: accuracy with this layer alone pruned by magnitude, without training, less that of the same network "
+        "unpruned, in points of percent. Lowest row: all layers at once, each to that sparsity; the losses of single layers "
+        f"do not add up to it. {over}" + (f" {ways[0].upper()}{ways[1:]}." if ways else "")
+    )
 
 
 def notes(shown: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:

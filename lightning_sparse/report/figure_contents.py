@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.report.captions import attacks, marks, subject
+from lightning_sparse.report.captions import attacks, cells, marks, subject
 from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
+from lightning_sparse.results.layer_sensitivity import CHANGE
 from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
-from lightning_sparse.tables.method_names import base, is_dense
+from lightning_sparse.tables.method_names import base, is_dense, level_name
 from lightning_sparse.tables.pareto import against, pareto
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
 DENSITY, EPS, KILOBITS, TIME, KILOBYTES = "density", "eps", "kilobits", "time", "kilobytes"
+LAYERS = "layers"
 X_NAMES = {
     DENSITY: "density (below it: sparsity)",
     EPS: "size of the perturbation, eps",
     KILOBITS: "description length, kilobits",
     TIME: "time / dense, of the fastest form",
     KILOBYTES: "kilobytes, of the smallest form",
+    LAYERS: "sparsity of the layer, %",
 }
 OF_BITS = "bits, share of dense float32"  # where all levels are of bits
 ALL, COLUMN, NONE = "all", "column", "none"  # which panels share their y axis
@@ -42,7 +45,7 @@ class Panel:
     Attributes:
         title: its title.
         lines: of :func:`~lightning_sparse.tables.averages.over_seeds`, with a column named like the figure's x; in a Pareto
-            figure ``front`` marks those on the front.
+            figure ``front`` marks those on the front. In a heat map of layers ``condition`` names layer and sparsity.
     """
 
     title: str
@@ -174,6 +177,27 @@ def stability(sweep: Sweep) -> Contents | None:
     return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, kept)} {told} {marks(kept)}", kept, same_y=NONE)
 
 
+def sensitivity(sweep: Sweep) -> Contents | None:
+    """What pruning one layer alone costs, a heat map for each method; None if it was not measured.
+
+    Shown are the networks of the lowest sparsity, the dense ones if there are any: a heat map for every level would be too
+    many, and a layer that is sparse already loses nothing until it is pruned further.
+    """
+    averages = sweep.averages
+    found = averages[(averages["metric"] == CHANGE) & averages["mean"].notna()]
+    lowest = found["sparsity_asked"].min()
+    kept = found[found["sparsity_asked"] == lowest]
+    if kept.empty:
+        return None
+    rows = sweep.frame[(sweep.frame["metric"] == CHANGE) & (sweep.frame["sparsity_asked"] == lowest)]
+    place = {condition: i for i, condition in enumerate(rows["condition"].unique())}  # the network's order of layers
+    kept = kept.sort_values("condition", key=lambda conditions: conditions.map(place))
+    panels = [Panel(level_name(method, level), lines) for method, level, lines in by_level(kept)]
+    said = f"{subject(sweep, kept)} {cells(kept, rows['detail'])}"
+    said += " Sparser networks: records.csv." if len(kept) < len(found) else ""
+    return Contents(LAYERS, "", {"": panels}, said, kept, unit="points")
+
+
 def cost(sweep: Sweep) -> Contents | None:
     """Bits of the model's description against robust accuracy, with the front; None if one of the two is missing."""
     sizes = pareto(sweep.averages)
@@ -243,6 +267,7 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "differences": differences,
     "saliency": saliency,
     "stability": stability,
+    "sensitivity": sensitivity,
     "pareto": cost,
     "pareto_time": time,
     "pareto_size": size,

@@ -9,6 +9,7 @@ from lightning_sparse.report.figure_contents import (
     COLUMN,
     DENSITY,
     EPS,
+    LAYERS,
     NONE,
     TIME,
     Contents,
@@ -17,6 +18,7 @@ from lightning_sparse.report.figure_contents import (
     clip,
     x_name,
 )
+from lightning_sparse.report.layer_heat_map import printed
 from lightning_sparse.report.looks import DENSE, dense_dashes, density_axis, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.tables.method_names import is_dense, level_words
@@ -33,6 +35,8 @@ BAND = 0.16  # opacity of an interval
 
 def draw(contents: Contents, sweep: Sweep) -> Figure:
     """Draw a figure for paper: small multiples with a common legend and a caption."""
+    if contents.x == LAYERS:
+        return printed(contents)
     figure, grid = (_matrix if contents.same_y == COLUMN else _multiples)(contents, x_name(contents, sweep))
     for axes, panel in zip(grid, contents.panels, strict=True):
         if panel.lines.empty:

@@ -31,7 +31,7 @@ BLOCKS = {
     MAIN: ["robustness"],
     "At every size of the perturbation, and against dense": ["security_curves", "differences"],
     SALIENCY: ["saliency"],
-    WHY: ["stability"],
+    WHY: ["stability", "sensitivity"],
     COST: ["pareto", "pareto_time", "pareto_size"],
 }
 

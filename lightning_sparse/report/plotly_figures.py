@@ -14,6 +14,7 @@ from lightning_sparse.report.figure_contents import (
     COLUMN,
     DENSITY,
     EPS,
+    LAYERS,
     NONE,
     TIME,
     Contents,
@@ -23,6 +24,7 @@ from lightning_sparse.report.figure_contents import (
     x_name,
 )
 from lightning_sparse.report.hover import hover
+from lightning_sparse.report.layer_heat_map import on_page
 from lightning_sparse.report.looks import DENSE, dense_dashes, densities, density_names, level_colors, looks
 from lightning_sparse.report.words import eps_text
 from lightning_sparse.results.quantities import Limits
@@ -59,6 +61,8 @@ def interactive(contents: Contents, sweep: Sweep) -> dict[str, Any]:
         ``many``: whether there are too many lines to show these at first. A trace's ``meta`` holds its ``group``, colours
         and ``role``: ``"mean"``, ``"spread"`` or ``"front"``; its ``hollow`` points failed a check of trust.
     """
+    if contents.x == LAYERS:
+        return on_page(contents)
     ways = _ways(contents, sweep)
     draw = {DENSITY: _against_density, EPS: _security_curve}.get(contents.x, partial(_pareto, contents.x))
     rows: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from advised import call_in
+from export.sparse_networks import pruned
 from lightning_sparse import SparsityError
 from lightning_sparse.export import CSRLinear, to_exported_program, to_onnx
 from lightning_sparse.models import lenet5
@@ -18,18 +19,9 @@ from networks import Lstm, Transformer, UNet
 from settings import digits
 
 
-def pruned(model, density=0.3):
-    generator = torch.Generator().manual_seed(1)  # not that of the weights: only the negative ones would live
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() >= 2:
-                weight.mul_(torch.rand(weight.shape, generator=generator) < density)
-    return model
-
-
 def small():
     torch.manual_seed(0)
-    return pruned(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    return pruned(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), 0.3)
 
 
 def run(path, *arguments):
@@ -72,7 +64,7 @@ def test_a_file_gives_the_same_with_the_same_zeros(name, tmp_path, capfd):
     torch.manual_seed(0)
     model = make()
     model.eval()(x)  # lazy layers are made now
-    model = pruned(model).train()
+    model = pruned(model, 0.3).train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     found = to_onnx(model, x, tmp_path / "net.onnx")
     assert capfd.readouterr() == ("", "")
@@ -143,7 +135,7 @@ def test_several_inputs_and_outputs_and_integers(tmp_path):
             x = self.body(self.embedding(tokens)) * scale[:, None]
             return {"x": x, "first": (x[:, 0], tokens.argmax(1))}
 
-    model, tokens, scale = pruned(Two()), torch.randint(9, (4, 5)), torch.rand(4, 1)
+    model, tokens, scale = pruned(Two(), 0.3), torch.randint(9, (4, 5)), torch.rand(4, 1)
     found = to_onnx(model, (tokens, scale), tmp_path / "net.onnx")
     assert set(found.zeros) == {"embedding.weight", "body.weight"}  # what is not used is not in the file
     program = to_exported_program(model, (tokens, scale), tmp_path / "net.pt2")

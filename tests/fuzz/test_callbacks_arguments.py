@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lightning_sparse
 from fuzz.odd_values import values
 from fuzz.outcomes import at_most, may_be_right, result_or_refusal
-from fuzz.valid_calls import CALLBACKS, COMMON
+from fuzz.valid_callbacks import CALLBACKS, COMMON
 from lightning_sparse import SparseTraining, SparsityError
 from settings import Module, dead_are_zero, quiet
 

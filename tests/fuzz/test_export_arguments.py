@@ -5,7 +5,7 @@ import torch
 
 from fuzz import odd_values
 from fuzz.outcomes import result_or_refusal
-from fuzz.valid_calls import images, net
+from fuzz.small_inputs import images, net
 from lightning_sparse import SparsityError
 from lightning_sparse.export import finalise, sparsify, to_exported_program, to_onnx
 

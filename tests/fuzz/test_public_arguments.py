@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fuzz.odd_values import values
 from fuzz.outcomes import may_be_right, result_or_refusal
-from fuzz.valid_calls import CALLBACKS, FUNCTIONS, LEFT_OUT
+from fuzz.valid_callbacks import CALLBACKS
+from fuzz.valid_calls import FUNCTIONS, LEFT_OUT
 from lightning_sparse import SparsityError
 
 WINGS = ("", ".export", ".measure", ".statistics", ".data", ".models")

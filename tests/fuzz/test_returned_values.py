@@ -8,8 +8,8 @@ from torch import nn
 
 from fuzz.odd_values import values
 from fuzz.outcomes import result_or_refusal
+from fuzz.small_inputs import net, pair
 from fuzz.test_callbacks_arguments import Images, batches
-from fuzz.valid_calls import net, pair
 from lightning_sparse import (
     SNIP,
     GradualPruning,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lightning_sparse.report import write
+from lightning_sparse.results.records import Record, append
 from lightning_sparse.tables.collect import collect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -18,6 +19,8 @@ OF_ITS_OWN = {
     "clients2.google.com",
     "accounts.google.com",
     "optimizationguide-pa.googleapis.com",
+    "www.google.com",
+    "android.clients.google.com",
 }
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-extensions"]
@@ -42,6 +45,12 @@ addEventListener("load", () => {
   const spread = main[0].querySelector(".spread");
   const visible = (trace) => trace.meta.role === "spread" && trace.visible;
   const bands = () => main[0].querySelector(".panel").data.filter(visible).length;
+  const heatMap = [...document.querySelectorAll(".panel.js-plotly-plot")].find((panel) => panel.data[0].type === "heatmap");
+  const cells = () => [...heatMap.querySelectorAll(".heatmap-label text")].map((text) => text.textContent);
+  found.cells = [cells()];
+  main[0].querySelector('button[data-group="dense"]').click();
+  found.cells.push(cells());
+  main[0].querySelector('button[data-group="dense"]').click();
   found.bands = [bands()];
   spread.click();
   found.bands.push(bands());
@@ -82,6 +91,10 @@ def seen(tmp_path_factory, request):
         for level in (0.5, 0.98):
             write_job(folder, "gradual", level, seed)
             write_job(folder, "brain", level, seed, saliency=False)
+    job = {"run": "dense-0-s0", "method": "dense", "data": "digits", "model": "cnn", "key": "saliency-0"}
+    changes = {"a.weight 0.5": -0.01, "a.weight 0.9": -0.2, "b.weight 0.9": -0.6}  # with a hole
+    rows = [Record("sensitivity_accuracy_change", loss, 200, condition=of, **job) for of, loss in changes.items()]
+    append(folder / "dense-0-s0" / "records.jsonl", rows)
     (folder / "gradual-0.5-s0" / ".hydra").mkdir()
     (folder / "gradual-0.5-s0" / ".hydra" / "config.yaml").write_text("seed: 0\nsparsity:\n  end: 0.5\n")
     (folder / "gradual-0.98-s1" / ".hydra").mkdir()
@@ -126,7 +139,7 @@ def test_it_draws_every_panel_without_an_error_and_without_a_request(seen):
     assert seen["wrong"] == []
     assert seen["loaded"] == []
     assert seen["asked"] <= OF_ITS_OWN
-    assert seen["panels"] >= 4 + 2 + 4
+    assert seen["panels"] >= 4 + 2 + 4 + 1
 
 
 def test_a_click_on_the_legend_hides_a_method_in_every_figure(seen):
@@ -139,6 +152,10 @@ def test_a_click_on_the_legend_hides_a_method_in_every_figure(seen):
     assert all(groups == ["gradual"] for groups in seen["alone"])
     assert seen["bands"][0] > 0
     assert seen["bands"][1] == 0
+
+
+def test_a_heat_map_has_its_numbers_whatever_is_hidden(seen):
+    assert seen["cells"] == [["-1.0", "-20.0", "-60.0"]] * 2  # and nothing where nothing was measured
 
 
 def test_a_click_on_a_heading_sorts_by_number(seen):

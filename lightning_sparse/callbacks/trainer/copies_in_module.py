@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.parameters import Targets
+
 # Nothing trains what is in these (torch's, timm's), even if an optimizer was given all of module.parameters().
 _AVERAGING = ("AveragedModel", "ModelEma", "ModelEmaV2", "ModelEmaV3")
 # Where torch keeps what it knows of a module; anything else in its vars() is the user's.
@@ -23,6 +25,17 @@ def trained_in(module: nn.Module, optimizers: Iterable[Optimizer]) -> set[int]:
     given = {id(parameter) for group in groups for parameter in group["params"] if parameter.requires_grad}
     averages = [each for each in module.modules() if any(kind.__name__ in _AVERAGING for kind in type(each).__mro__)]
     return given - {id(parameter) for average in averages for parameter in average.parameters()}
+
+
+def without_copies(targets: Targets, module: nn.Module, optimizers: Iterable[Optimizer]) -> Targets:
+    """Leave out the parameters of copies in the module, which are masked as averages; the targets are changed in place."""
+    trained = trained_in(module, optimizers)
+    copied = CopiesInModule(module, {n: p for n, p in targets.items() if id(p) in trained}).find(trained)
+    modules = [copy for copy, _ in copied if isinstance(copy, nn.Module)]
+    gone = {id(parameter) for copy in modules for parameter in copy.parameters()}
+    for name in [name for name, parameter in targets.items() if id(parameter) in gone]:
+        del targets[name]
+    return targets
 
 
 class CopiesInModule:

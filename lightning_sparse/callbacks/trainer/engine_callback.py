@@ -8,12 +8,12 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.parameters import Targets, sparsifiable
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
-from lightning_sparse.callbacks.trainer.copies_in_module import CopiesInModule, trained_in
+from lightning_sparse.callbacks.trainer.copies_in_module import without_copies
 from lightning_sparse.callbacks.trainer.coverage import Coverage
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.optimizer_steps import optimizer_steps
@@ -29,6 +29,7 @@ from lightning_sparse.callbacks.trainer.resumed_from import explain_ckpt_path, s
 from lightning_sparse.callbacks.trainer.rewound_schedulers import RewoundSchedulers
 from lightning_sparse.callbacks.trainer.score_batches import ScoreBatches
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
+from lightning_sparse.callbacks.trainer.unfinished import warn_if_unfinished
 from lightning_sparse.callbacks.trainer.weight_averages import WeightAverages, mask_tensors
 from lightning_sparse.engine.checkpoints import check_state
 from lightning_sparse.engine.engine import Engine
@@ -110,7 +111,7 @@ class EngineCallback(OneOfAKind):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             total = int(trainer.fast_dev_run)  # type: ignore[attr-defined]
             recipe = recipe.in_short(total)
-        parameters = self._without_copies(trainer, pl_module)
+        parameters = without_copies(self._parameters(pl_module), pl_module, trainer.optimizers)
         if self.recipe.reads_batches:
             self._batches = ScoreBatches(trainer, pl_module, parameters, self.loss_fn, self.recipe.score_batches)
         look = self._batches.look if self._batches else None
@@ -197,7 +198,7 @@ class EngineCallback(OneOfAKind):
         as_planned = not (trainer.should_stop or trainer.fast_dev_run)  # type: ignore[attr-defined]
         if as_planned and self._said_at_start:
             return
-        _warn_if_unfinished(self.engine, as_planned=as_planned)
+        warn_if_unfinished(self.engine, as_planned=as_planned)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask what has been put in the model's place at the very end."""
@@ -297,16 +298,6 @@ class EngineCallback(OneOfAKind):
         if self._averages.may_stand_in():
             self.engine.zero_dead()
 
-    def _without_copies(self, trainer: Trainer, pl_module: LightningModule) -> Targets:
-        """The parameters to make sparse, without those of copies in the module, which are masked as averages."""
-        targets, trained = self._parameters(pl_module), trained_in(pl_module, trainer.optimizers)
-        copied = CopiesInModule(pl_module, {n: p for n, p in targets.items() if id(p) in trained}).find(trained)
-        modules = [copy for copy, _ in copied if isinstance(copy, nn.Module)]
-        gone = {id(parameter) for copy in modules for parameter in copy.parameters()}
-        for name in [name for name, parameter in targets.items() if id(parameter) in gone]:
-            del targets[name]
-        return targets
-
     def _parameters(self, pl_module: LightningModule) -> Targets:
         return sparsifiable(pl_module, self.recipe.include, self.recipe.exclude)
 
@@ -347,22 +338,3 @@ def _overrides(module: Any, method: str) -> bool:
     """Whether the user's module defines a hook itself; Lightning's own test knows one of its two namespaces only."""
     home = getattr(type(module), method).__module__
     return not home.startswith(("lightning.pytorch.", "pytorch_lightning."))
-
-
-def _warn_if_unfinished(engine: Engine, *, as_planned: bool) -> None:
-    """Warn if too few steps (``as_planned``: no early stop, no trial run) or an early stop kept it from its recipe."""
-    plan, clock, masks = engine.plan, engine.clock, engine.masks
-    replaced = any(update.replaced for update in engine.history)
-    asked_for = min(plan.turnover.highest, plan.sparsity.highest) > 0.0
-    if as_planned and 0 < clock < int(plan.every) and asked_for and not replaced:
-        warnings.warn(
-            f"no connection was replaced: every={plan.every} steps, and the training had {clock}; write a smaller every",
-            stacklevel=3,
-        )
-    asked = plan.sparsity.final
-    if clock < plan.sparsity.end and round(asked * masks.total) != masks.total - masks.living:
-        warnings.warn(
-            f"training stopped at step {clock}, before step {plan.sparsity.end} where the sparsity asked for would have been "
-            f"reached: asked {asked:g}, achieved {masks.sparsity:.4f}",
-            stacklevel=3,
-        )

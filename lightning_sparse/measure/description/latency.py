@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import gc
-import math
-import random
 import re
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +17,10 @@ from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, as_list, check_count
 from lightning_sparse.measure.description.machine import machine_in_words
 from lightning_sparse.measure.description.peak_memory import peak_of
+from lightning_sparse.measure.description.race import check_seconds, race
 from lightning_sparse.results.records import Measured, Record
 
 DENSE, NOISE = "dense", "noise"  # names that no model may have
-SLOT = 3e-4  # seconds of calls in one timing: thousands of ticks of the clock, and over before most interruptions
-WARM_UP = 0.05  # seconds
-LEAST, MOST = 5, 2000  # rounds
-Calls = dict[str, Callable[[], object]]
 
 
 def measure_latency(
@@ -82,8 +76,7 @@ def measure_latency(
     models = _checked_models(model, baseline)
     inputs = _checked_example(example)
     sizes = _checked_sizes(batch_sizes)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
-        raise SparsityError(f"seconds={seconds!r} is not a number in (0, 3600]: write seconds=2.0")
+    check_seconds(seconds)
     device = _device(models, baseline)
     rows = []
     with ExitStack() as stack:
@@ -103,8 +96,8 @@ def _of_batch(
 ) -> list[Record]:
     machine = machine_in_words(device)
     peaks = {name: _peak(name, module, batch, device) for name, module in models.items()}
-    calls: Calls = {name: lambda module=module: module(*batch) for name, module in models.items()}  # type: ignore[misc]
-    times = _times(calls, device, seconds)
+    calls = {name: partial(module, *batch) for name, module in models.items()}
+    times = race(calls, seconds, device)
     median = {name: statistics.median(taken) for name, taken in times.items()}
     size, rounds = len(batch[0]), len(times[DENSE])
     condition = f"batch={size}"
@@ -124,56 +117,6 @@ def _of_batch(
         detail = f"images a second: {size} in {_milliseconds(median[name])}, the median of {how}"
         rows.append(Record(f"cost_throughput_{name}", size / median[name], size, condition=condition, detail=detail))
     return sorted(rows, key=lambda row: row.metric)
-
-
-def _times(calls: Calls, device: torch.device, seconds: float) -> dict[str, list[float]]:
-    """Seconds of a call by name and round; the networks take turns until the time is over."""
-    repeats = {name: max(1, math.ceil(SLOT / _once(call, device))) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    order, shuffle = list(calls), random.Random(0).shuffle
-    with _without_collections():
-        end = time.perf_counter() + seconds
-        while len(times[DENSE]) < LEAST or (time.perf_counter() < end and len(times[DENSE]) < MOST):
-            shuffle(order)
-            for name in order:
-                if repeats[name] > 1:
-                    calls[name]()  # brings its weights back into the cache, which the others have filled
-                times[name].append(_taken(calls[name], repeats[name], device))
-    return times
-
-
-def _once(call: Callable[[], object], device: torch.device) -> float:
-    """About how long a call takes; these calls are the warm-up too, and the first may compile."""
-    call()
-    taken: list[float] = []
-    while len(taken) < 10 and sum(taken) < WARM_UP:
-        taken.append(_taken(call, 1, device))
-    return max(statistics.median(taken), 1e-7)
-
-
-def _taken(call: Callable[[], object], repeat: int, device: torch.device) -> float:
-    start = _now(device)
-    for _ in range(repeat):
-        call()
-    return (_now(device) - start) / repeat
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """As timeit does: a collection of garbage in one network's turn is not its own."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _peak(name: str, module: nn.Module, batch: tuple[Tensor, ...], device: torch.device) -> int:

@@ -27,13 +27,12 @@ from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.outputs import check_logits, check_not_padded
 from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.results.layer_sensitivity import CHANGE, TOGETHER, UNPRUNED
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.paired import bonett_price
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 MOST_SPARSITIES = 255  # counted in a byte for each connection
-TOGETHER = "all layers"  # no parameter has a blank in its name
-UNPRUNED = "no layer"
 
 
 def measure_sensitivity_of_layers(
@@ -127,30 +126,6 @@ def measure_sensitivity_of_layers(
         right, losses = _scores(classifier, images, labels, pruning, norms, averages, batch_size, seed, bar)
     words = f"granularity {units}; {batchnorm_in_words(bool(norms), len(train[1]) if train else 0)}; eval mode, float32"
     return Measured(_rows(pruning, right, losses, words), {"right": right, "cross_entropy": losses.astype(np.float32)})
-
-
-def changes_by_layer(measured: Measured) -> dict[str, dict[float, Record]]:
-    """The rows of the change of accuracy, by layer (and all layers) and sparsity.
-
-    Raises:
-        SparsityError: if ``measured`` holds none.
-
-    Example:
-        >>> row = Record("sensitivity_accuracy_change", -0.1, 500, condition="head.weight 0.9")
-        >>> changes_by_layer(Measured([row]))["head.weight"][0.9].value
-        -0.1
-    """
-    found: dict[str, dict[float, Record]] = {}
-    for row in measured.records if isinstance(measured, Measured) else []:
-        layer, _, sparsity = row.condition.rpartition(" ")
-        if row.metric == "sensitivity_accuracy_change":
-            found.setdefault(layer, {})[float(sparsity)] = row
-    if not found:
-        raise SparsityError(
-            f"measured={type(measured).__name__} holds no sensitivity of layers: write "
-            "measured=measure_sensitivity_of_layers(model, (images, labels))"
-        )
-    return found
 
 
 class _Point(NamedTuple):
@@ -304,9 +279,7 @@ def _rows(pruning: _Pruning, right: npt.NDArray[np.bool_], losses: npt.NDArray[n
             ends = bonett_price(gained, lost, n)
             change = f"less the unpruned network on the same images; {detail}"
             rows += [
-                Record(
-                    "sensitivity_accuracy_change", (gained - lost) / n, n, *ends, condition=condition, detail=change
-                ),
+                Record(CHANGE, (gained - lost) / n, n, *ends, condition=condition, detail=change),
                 mean_row("sensitivity_cross_entropy_change", loss - losses[:, 0], condition=condition, detail=change),
             ]
     sizes = {name: weight.numel() for name, weight in pruning.targets.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from lightning_sparse.engine.layer_rules import LayerRules
 from lightning_sparse.errors import SparsityError, check_share
-from lightning_sparse.measure.description.layer_sensitivity import UNPRUNED, changes_by_layer
+from lightning_sparse.results.layer_sensitivity import UNPRUNED, changes_by_layer
 from lightning_sparse.results.records import Measured, Record
 
 ACCURACY, SIZE = "sensitivity_accuracy", "sensitivity_connections"
