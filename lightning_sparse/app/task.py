@@ -145,8 +145,6 @@ def _attempt(
             raise
         refused = str(cause)
         del cause
-    if out_of_reach:
-        (job.stored() or job).save(status=OUT_OF_REACH, error=refused)
     # Outside of the except, because an exception holds the frames that hold the model: the next job needs the memory.
     if tell is None and failure:
         print(f"lightning-sparse: {refused}", file=sys.stderr)
@@ -192,7 +190,9 @@ def _leave(job: Job, error: Exception, cause: BaseException, seconds: float) -> 
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
     try:
         stored = job.stored() or job  # has the objective, and the time that earlier launches took
-        stored.fail(error, reason, round(stored.seconds + seconds, 2))
+        left = stored.fail(error, reason, round(stored.seconds + seconds, 2))
+        if isinstance(cause, OutOfReachError):
+            left.save(status=OUT_OF_REACH, error=str(cause))
     except OSError as full:
         print(f"{job.run}: the failure could not be written down ({full})", file=sys.stderr)
     return reason

@@ -178,7 +178,7 @@ def test_a_sweep_measures_what_is_decoded(sweep):
         assert sum(parts) == pytest.approx(rows["cost_coded_bits"].value)
         assert len(parts) == 6
         # The ideal code takes 16 bits for a number that has no levels; real ones find order in their exponents.
-        assert rows["cost_coded_ideal"].value == pytest.approx(rows["cost_coded_bits"].value, rel=0.3)
+        assert 0.8 < rows["cost_coded_ideal"].value / rows["cost_coded_bits"].value < 1.6
         assert rows["clean_accuracy"].sparsity == 1 - rows["cost_coded_bits"].value
         decoded = decompress(job.content, build_model(composed()))
         right = (decoded.eval()(images).argmax(1) == labels).float().mean().item()
