@@ -36,7 +36,7 @@ def factorise_layers(
     Args:
         model: any module.
         share: of the weights of the layers that can be factorised, in (0, 1): all of them together take at most this. Each
-            layer has the same share of its full rank. None if ``rank`` is given.
+            layer has the same rank, or its full one where that is less. None if ``rank`` is given.
         kind: ``"svd"`` (of a convolution as a matrix: Denton et al. 2014, arXiv 1404.0736), ``"tucker"``, ``"cp"`` or
             ``"tensor_train"``, see :data:`KINDS`.
         rank: of each layer, at least 1, or as high as the layer allows where that is less.
@@ -65,9 +65,8 @@ def factorise_layers(
     check_choice("kind", kind, KINDS)
     check_flag("fresh", fresh)
     choices, left_alone = _choices(model, kind, include, exclude)
-    of_full = ranks_of(choices, share, rank)
     found = []
-    for choice in choices:
+    for choice, of_full in zip(choices, ranks_of(choices, share, rank), strict=True):
         factors = choice.factors(of_full)
         if factors is None:
             ranks = FACTORISATIONS[choice.kind].ranks(choice.layer, of_full)

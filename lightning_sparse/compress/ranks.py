@@ -38,43 +38,46 @@ class Choice(NamedTuple):
         return FACTORISATIONS[self.kind].numbers(self.layer, found.ranks, self.modes) if found else self.size
 
 
-def ranks_of(choices: Sequence[Choice], share: float | None, rank: int | None) -> Callable[[int], int]:
-    """What is to be made of each full rank, so that the layers take at most ``share``, or have ``rank``.
+def ranks_of(choices: Sequence[Choice], share: float | None, rank: int | None) -> list[Callable[[int], int]]:
+    """What is to be made of the full ranks of each layer, so that all take at most ``share``, or have ``rank``.
+
+    By ``share`` all layers have one rank, and some of them one more, the largest first, as far as that fits.
 
     Raises:
         SparsityError: if both or neither are given, or none will do; it names one that does.
 
     Example:
         >>> from torch import nn
-        >>> of_full = ranks_of([Choice("0", 0, nn.Linear(784, 300), "svd", ())], 0.1, None)
+        >>> (of_full,) = ranks_of([Choice("0", 0, nn.Linear(784, 300), "svd", ())], 0.1, None)
         >>> of_full(300)  # 21 * 1084 of 235200 numbers
         21
     """
     if (share is None) == (rank is None):
         raise SparsityError(f"share={share} and rank={rank}: write one of them, share=0.1 or rank=8")
     if rank is not None:
-        return _given(choices, check_count("rank", rank, write=8))
+        return [_given(choices, check_count("rank", rank, write=8))] * len(choices)
     assert share is not None
     if not check_share("share", share, one_allowed=False):
         raise SparsityError("share=0 leaves no weight: write share=0.1")
     total = sum(choice.size for choice in choices)
 
-    def taken(of_full: Callable[[int], int]) -> int:
-        return sum(choice.numbers(of_full) for choice in choices)
+    def taken(ranks: Sequence[int]) -> int:
+        return sum(choice.numbers(partial(min, each)) for choice, each in zip(choices, ranks, strict=True))
 
-    least = taken(_at(0.0)) / total
+    ones = [1] * len(choices)
+    least = taken(ones) / total
     if least > share:
         write = f"write share={ceil(1000 * least) / 1000}" if least < 0.999 else "leave them dense"
         raise SparsityError(f"share={share} is less than ranks of 1 take: the smallest share is {least:.4g}; {write}")
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if taken(_at(middle)) <= share * total else (low, middle)
-    return _at(low)
-
-
-def _at(share: float) -> Callable[[int], int]:
-    return lambda full: max(1, round(share * full))
+    low, high = 1, max(choice.size for choice in choices)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if taken([middle * one for one in ones]) <= share * total else (low, middle)
+    ranks = [low * one for one in ones]
+    for place in sorted(range(len(choices)), key=lambda place: -choices[place].size):
+        more = [rank + (at == place) for at, rank in enumerate(ranks)]
+        ranks = more if taken(more) <= share * total else ranks
+    return [partial(min, each) for each in ranks]
 
 
 def _given(choices: Sequence[Choice], rank: int) -> Callable[[int], int]:

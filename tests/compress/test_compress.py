@@ -110,7 +110,7 @@ def test_trained_weights_are_dead_and_at_their_levels_when_decoded(steps, net):
         ([Factorise(share=0.5), Prune(), Code()], 0.05),
         ([Narrow(lambda width: lenet_300_100((1, 8, 8), 10, width)), Code()], 0.05),
     ],
-    ids=str,
+    ids=lambda value: " ".join(type(step).__name__ for step in value) if isinstance(value, list) else str(value),
 )
 def test_a_size_that_is_asked_for_is_kept_and_nearly_used(steps, bits, net):
     found = compress(net, steps, bits=bits)

@@ -12,7 +12,7 @@ from torch.nn.utils import skip_init
 
 def linear(layer: nn.Linear, inputs: int, outputs: int, *, last: bool = False) -> nn.Linear:
     """A Linear layer without values; the last one has the bias of the layer."""
-    made: nn.Linear = skip_init(nn.Linear, inputs, outputs, bias=False, **_place(layer))
+    made: nn.Linear = skip_init(nn.Linear, inputs, outputs, bias=False, **_place(layer))  # type: ignore[no-untyped-call]
     return _with_bias(made, layer) if last else made
 
 
@@ -27,7 +27,7 @@ def conv(
         return tuple(value if here else otherwise for value, here in zip(values, moves, strict=True))
 
     padding = layer.padding if isinstance(layer.padding, str) else only(layer.padding, 0)
-    made: nn.Module = skip_init(
+    made: nn.Module = skip_init(  # type: ignore[no-untyped-call]
         type(layer),
         inputs,
         outputs,
@@ -45,7 +45,7 @@ def conv(
 
 def pointwise(layer: Any, inputs: int, outputs: int, *, last: bool = False) -> nn.Module:
     """A convolution of one pixel without values; the last one has the bias of the layer."""
-    made: nn.Module = skip_init(type(layer), inputs, outputs, 1, bias=False, **_place(layer))
+    made: nn.Module = skip_init(type(layer), inputs, outputs, 1, bias=False, **_place(layer))  # type: ignore[no-untyped-call]
     return _with_bias(made, layer) if last else made
 
 

@@ -32,7 +32,7 @@ def numbers(layer: Any, ranks: Sequence[int], modes: object = ()) -> int:
         >>> numbers(nn.Conv2d(16, 32, (3, 5)), (10,))  # 10 * (16 + 3 + 5 + 32)
         560
     """
-    return ranks[0] * sum(layer.weight.shape)
+    return int(ranks[0] * sum(layer.weight.shape))
 
 
 def build(layer: Any, ranks: Sequence[int], modes: object = ()) -> nn.Module:

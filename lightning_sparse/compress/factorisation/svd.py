@@ -31,7 +31,7 @@ def numbers(layer: Any, ranks: Sequence[int], modes: object = ()) -> int:
         10840
     """
     outputs, *inputs = layer.weight.shape
-    return ranks[0] * (outputs + prod(inputs))
+    return int(ranks[0] * (outputs + prod(inputs)))
 
 
 def build(layer: Any, ranks: Sequence[int], modes: object = ()) -> nn.Module:

@@ -88,7 +88,8 @@ def decompose(weight: Tensor, ranks: Sequence[int], modes: Modes) -> list[Tensor
     """
     out, into = modes
     pairs = [axis for pair in zip(range(len(out)), range(len(out), 2 * len(out)), strict=True) for axis in pair]
-    rest, factors = weight.reshape(*out, *into).permute(pairs), []
+    rest = weight.reshape(*out, *into).permute(pairs)
+    factors: list[Tensor] = []
     for before, outputs, inputs, after in _shapes(ranks, modes):
         rest = rest.reshape(before * outputs * inputs, -1)
         if len(factors) == len(ranks):

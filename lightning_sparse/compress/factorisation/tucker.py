@@ -33,7 +33,7 @@ def numbers(layer: Any, ranks: Sequence[int], modes: object = ()) -> int:
     """
     outputs, inputs, *kernel = layer.weight.shape
     out, into = ranks
-    return inputs * into + into * out * prod(kernel) + out * outputs
+    return int(inputs * into + into * out * prod(kernel) + out * outputs)
 
 
 def build(layer: Any, ranks: Sequence[int], modes: object = ()) -> nn.Module:

@@ -20,7 +20,7 @@ class Factorise(Step):
     Args:
         rank: of every layer, at least 1. None takes ``share``, or is found by ``bits=``.
         kind: ``"svd"``, ``"tucker"``, ``"cp"`` or ``"tensor_train"``.
-        share: of the weights that is left, in (0, 1), at ranks that are one share of the full rank in all layers.
+        share: of the weights that is left, in (0, 1), at one rank for all layers, or a layer's full one where that is less.
 
     Example:
         >>> str(Factorise(rank=8))

@@ -113,7 +113,7 @@ def measure_description_length(
     alone = size * code_bits(labels.cpu().numpy(), 0) / n
     details = {
         "mask": f"log2 C(N, k) + log2(N + 1) a layer, {len(counts)} layers; {living} of {total} connections live",
-        "values": f"{'k H(q), the histogram and two ends a layer, uniform levels' if found.width < 32 else '32 a value'}; {found.words}",
+        "values": f"{'k H(q), the histogram and two ends a layer' if found.width < 32 else '32 a value'}; {found.words}",
         "other": "biases, norms and buffers at 16 bits a float; integers are not counted",
     }
     of_all = (
