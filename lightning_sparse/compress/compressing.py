@@ -23,7 +23,7 @@ from lightning_sparse.compress.steps.deep_compression import DeepCompression
 from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.compress.steps.order import check_steps
 from lightning_sparse.compress.steps.step import Step
-from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 from lightning_sparse.results.files import write_whole
 
 
@@ -137,7 +137,11 @@ def compress(
     seed = check_seed(seed)
     if fine_tune and data is None:
         raise SparsityError(f"data=None, and fine_tune={fine_tune} trains: write data=loader, or fine_tune=0")
-    epochs = Epochs(data, batch_size, seed)
+    for name, given in (("optimizer", optimizer), ("loss", loss)):
+        if not (callable(given) or (given is None and name == "optimizer")):
+            raise SparsityError(f"{name}={given!r} cannot be called: write a function, or leave it out")
+    check_flag("progress", progress)
+    epochs = Epochs(((), ()) if data is None else data, batch_size, seed)
     shares = _shares(fine_tune, asked)
     draft, numbers = Draft(copied(model)), numbers_of(model)
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(seed):

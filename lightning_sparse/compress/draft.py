@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,6 +21,7 @@ from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.compress.factors import Factors
 from lightning_sparse.compress.levels import Levels
 from lightning_sparse.engine.masks import Masks
+from lightning_sparse.errors import SparsityError
 
 
 class Epochs:
@@ -33,6 +34,7 @@ class Epochs:
     """
 
     def __init__(self, data: Any, batch_size: int = 64, seed: int = 0) -> None:
+        _check(data)
         self._tensors = isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
         self._data, self._size, self._seed = data, batch_size, seed
 
@@ -49,6 +51,19 @@ class Epochs:
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self._seed + epoch))
         for some in order.split(self._size):  # type: ignore[no-untyped-call]
             yield inputs[some], truth[some]
+
+
+def _check(data: Any) -> None:
+    """Refuse what holds no batches."""
+    pair = isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    if pair and (data[0].dim() == 0 or len(data[0]) == 0 or data[1].dim() == 0 or len(data[0]) != len(data[1])):
+        shapes = ", ".join(str(tuple(part.shape)) for part in data)
+        raise SparsityError(f"data holds tensors of shapes {shapes}: give as many labels as inputs, at least one")
+    if not (pair or (isinstance(data, Iterable) and hasattr(data, "__len__") and not isinstance(data, str | Tensor))):
+        raise SparsityError(
+            f"data={type(data).__name__} is no loader of known length and no pair of tensors: write data=loader, or "
+            "data=(images, labels)"
+        )
 
 
 @dataclass
@@ -129,6 +144,11 @@ class Training:
         with torch.enable_grad(), fork_random_states(self.seed), _trained(model), ExitStack() as stack:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = self.optimizer(parameters) if self.optimizer else Adam(parameters, 1e-3)
+            if not isinstance(optimizer, Optimizer):
+                raise SparsityError(
+                    f"optimizer= returned {type(optimizer).__name__}: write optimizer=lambda weights: "
+                    "torch.optim.SGD(weights, lr=0.1)"
+                )
             if draft.alive:
                 stack.callback(_keep_dead(draft, optimizer))
             steps = self.epochs * len(self.data)
@@ -137,9 +157,12 @@ class Training:
                 stack.callback(held.detach)
             scheduler = CosineAnnealingLR(optimizer, steps)
             batches = chain.from_iterable(self.data.of(epoch) for epoch in range(self.epochs))
-            for inputs, truth in tqdm(batches, what, steps, disable=not self.progress, leave=False):
+            for batch in tqdm(batches, what, steps, disable=not self.progress, leave=False):
+                if not (isinstance(batch, Sequence) and len(batch) == 2):
+                    raise SparsityError(f"data gives a {type(batch).__name__}: let each batch be (inputs, truth)")
+                inputs, truth = (part.to(device) for part in batch)
                 optimizer.zero_grad()
-                self.loss(model(inputs.to(device)), truth.to(device)).backward()  # type: ignore[no-untyped-call]
+                self.loss(model(inputs), truth).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
 

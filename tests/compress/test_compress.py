@@ -255,3 +255,19 @@ def test_refused_before_any_work(arguments, words, net):
 def test_steps_check_their_arguments(make, words):
     with pytest.raises(SparsityError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"data": True}, "data=bool is no loader"),
+        ({"data": (torch.rand(4, 64), torch.zeros(3))}, r"shapes \(4, 64\), \(3,\): give as many labels"),
+        ({"data": [torch.rand(4, 64)]}, r"data gives a Tensor: let each batch be \(inputs, truth\)"),
+        ({"optimizer": "adam"}, "optimizer='adam' cannot be called"),
+        ({"optimizer": lambda weights: None}, "optimizer= returned NoneType"),
+        ({"loss": None}, "loss=None cannot be called"),
+    ],
+)
+def test_what_cannot_train_is_refused(arguments, words, net):
+    with pytest.raises(SparsityError, match=words):
+        compress(net, [Prune(0.5)], **{"data": digits()[0], "fine_tune": 1, **arguments})

@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
-from fuzz.small_inputs import attached_with_batches, images, labels, masks, net, packed, sensitivity, shape
+from fuzz.small_inputs import attached_with_batches, images, labels, masks, net, packed, pair, sensitivity, shape
 from fuzz.valid_callbacks import COMMON
 from fuzz.valid_measuring import MEASURING
 from lightning_sparse import Curve, Engine, Recipe
+from lightning_sparse.compress import Code, Prune, Share, compress
 
 FUNCTIONS = {
     "Curve": lambda: {"start": 0.5, "segments": ()},
@@ -49,6 +50,23 @@ FUNCTIONS = {
     "sparsifiable": lambda: {"model": net(), "include": None, "exclude": None},
     "sparsity_of": lambda: {"model": net(), "include": None, "exclude": None},
     **MEASURING,
+    "compress.compress": lambda: {
+        "model": net(),
+        "steps": [Prune(), Share(bits=2)],
+        "data": pair(),
+        "fine_tune": 1,
+        "bits": 0.2,
+        "batch_size": 4,
+        "optimizer": None,
+        "seed": 0,
+    },
+    "compress.decompress": lambda: {"content": compress(net(), [Code()]).content, "model": net()},
+    "compress.Prune": lambda: {"sparsity": 0.5, "method": None, "allocation": "erk"},
+    "compress.Quantise": lambda: {"bits": 4, "per": "row", "symmetric": True, "levels": None},
+    "compress.Share": lambda: {"bits": 4, "codebook_of": "network", "entries": None},
+    "compress.Factorise": lambda: {"rank": 2, "kind": "svd", "share": None},
+    "compress.Narrow": lambda: {"make": lambda width: net(), "width": 0.5},
+    "compress.DeepCompression": lambda: {"sparsity": 0.5, "bits": 2},
     "export.narrow_to": lambda: {"model": net(), "tensors": net().state_dict()},
     "export.load_packed": lambda: {"path": packed(), "model": net()},
     "export.packed_table": lambda: {"path": packed()},
@@ -110,6 +128,9 @@ LEFT_OUT = {
     "measure.THRESHOLDS",
     "measure.TIERS",
     "measure.batchnorm_in_words",
+    "compress.Account",
+    "compress.Code",
+    "compress.Compressed",
     "export.Finalised",
     "export.OnnxFile",
     "export.Shrunk",

@@ -8,6 +8,7 @@ from lightning_sparse.compress.steps.code import Code
 from lightning_sparse.compress.steps.prune import Prune
 from lightning_sparse.compress.steps.share import Share
 from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.errors import check_count
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class DeepCompression:
     bits: int = 4
 
     def __post_init__(self) -> None:
-        _ = self.steps  # checks both
+        check_count("bits", self.bits, 1, most=8, write=3)
+        Prune(self.sparsity)
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ from lightning_sparse.compress.steps.step import Step
 from lightning_sparse.engine.attach import attach
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.recipe import Recipe
-from lightning_sparse.engine.schedules import cubic
+from lightning_sparse.engine.schedules import Curve, cubic
 from lightning_sparse.engine.update import allocate
 from lightning_sparse.errors import SparsityError, check_share
 
@@ -44,6 +44,7 @@ class Prune(Step):
     def __post_init__(self) -> None:
         if self.sparsity is not None:
             check_share("sparsity", self.sparsity, one_allowed=False)
+        Recipe(Curve(0.5), allocation=self.allocation)  # refuses what is none
         if self.method is not None and self.sparsity is not None:
             raise SparsityError(
                 f"sparsity={self.sparsity} and method={type(self.method).__name__}, which has a sparsity of its own: write "
