@@ -6,6 +6,7 @@ from .callbacks.adversarial_training import AdversarialTraining as AdversarialTr
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget
+from .callbacks.factorise import Factorise as Factorise
 from .callbacks.methods.ac_dc import ACDC as ACDC
 from .callbacks.methods.at_birth import SNIP as SNIP
 from .callbacks.methods.at_birth import GraSP as GraSP

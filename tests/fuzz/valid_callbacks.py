@@ -91,6 +91,7 @@ CALLBACKS = {
     "SparsityMonitor": {"per_layer": True},
     "RandomState": {},
     "Shrink": {},
+    "Factorise": {"rank": 2, "kind": "svd", "share": None, "fresh": False, "include": None, "exclude": None},
     "Quantise": {
         "bits": 2,
         "per": "row",
