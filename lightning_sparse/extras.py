@@ -16,7 +16,6 @@ EXTRAS = {
     "wandb": "wandb",
     "constriction": "compress",
     "kmeans1d": "compress",
-    "sklearn": "compress",
     "tensorly": "compress",
     "tltorch": "compress",
     "onnx": "export",
@@ -24,6 +23,7 @@ EXTRAS = {
     "onnxscript": "export",
     "torch_pruning": "export",
     "matplotlib": "app",
+    "sklearn": "app",
 }
 """The smallest extra that installs each library."""
 

@@ -96,7 +96,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path):
 def test_without_the_library_nothing_is_written(tmp_path, monkeypatch):
     save_packed(tiny(), None, tmp_path / "there.packed")
     monkeypatch.setitem(sys.modules, "constriction", None)
-    with pytest.raises(SparsityError, match=r'constriction could not .*pip install "lightning-sparse\[export\]"'):
+    with pytest.raises(SparsityError, match=r'constriction could not .*pip install "lightning-sparse\[compress\]"'):
         save_packed(tiny(), None, tmp_path / "net.packed")
     with pytest.raises(SparsityError, match="constriction could not"):
         load_packed(tmp_path / "there.packed", tiny())
