@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from lightning_sparse.compress.coded_weight import CodedWeight, Symbols
+from lightning_sparse.compress.coded_weight import CodedWeight, Symbols, code_hashed
 from lightning_sparse.compress.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
-from lightning_sparse.compress.levels import levels_from
+from lightning_sparse.compress.levels import Levels, levels_from
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import has
 
@@ -22,14 +23,8 @@ norms and buffers; ranks and widths; lengths, kinds and the checksum."""
 
 _MAGIC = b"LSC1"
 _PLAIN, _RANGE, _LZMA, _ALL = range(4)  # how a stream is coded; _ALL: every connection lives
-_VALUES = (
-    "float16",
-    "bfloat16",
-    "ends",
-    "end",
-    "entries",
-    "shared",
-)  # shared: the levels are those of an earlier weight
+# How the values of a weight are said. Shared: with the levels of an earlier weight; hashed: a seed says which has which.
+_VALUES = ("float16", "bfloat16", "ends", "end", "entries", "shared", "hashed")
 
 Piece = tuple[str, str, bytes]  # the part, the weight's name, and the bytes
 
@@ -76,6 +71,7 @@ class Writer:
         if levels is not None:
             told = levels.numbers().astype("<f2").tobytes()
             kind = "shared" if told in self._levels and len(told) > 2 else kind
+            kind = kind if coded.seed is None else "hashed"
         self.number(_VALUES.index(kind), name=name)
         self._mask(name, coded.alive)
         if levels is None:
@@ -88,7 +84,9 @@ class Writer:
             self.number(levels.count, name=name)
             self.number(len(levels.entries), name=name)
             self.pieces.append(("levels", name, told))
-        if self._entropy:
+        if coded.seed is not None:
+            self.number(coded.seed, "values", name)
+        elif self._entropy:
             self._shortest(coded.symbols.astype(np.uint8)[:, None], "values", name)
         else:
             width = max(1, (levels.count - 1).bit_length())
@@ -168,8 +166,8 @@ class Reader:
         """Read numbers of 16 bits."""
         return self._words(count, 2, turned=True).copy().view("<u2")[:, 0].astype(np.uint16)
 
-    def weight(self, shape: Sequence[int]) -> CodedWeight:
-        """Read one weight of a known shape."""
+    def weight(self, shape: Sequence[int], name: str) -> CodedWeight:
+        """Read one weight of a known shape and name."""
         kind = _VALUES[self.number()]
         rows = shape[0] if len(shape) > 1 else 1
         alive = self._mask((rows, int(np.prod(shape)) // rows))
@@ -180,8 +178,12 @@ class Reader:
             told, kind, count, groups = self._levels[self.number()]
         else:
             count, groups = self.number(), self.number()
-            told = self._take(2 * groups * {"ends": 2, "end": 1, "entries": count}[kind])
+            told = self._take(2 * groups * {"ends": 2, "end": 1}.get(kind, count))
             self._levels.append((told, kind, count, groups))
+        if kind == "hashed":
+            entries = torch.from_numpy(np.frombuffer(told, "<f2").astype(np.float32))
+            matrix = torch.from_numpy(alive)
+            return code_hashed(name, matrix.view(tuple(shape)), matrix, Levels(entries[None], "entries"), self.number())
         levels = levels_from(np.frombuffer(told, "<f2").astype(np.float16).reshape(groups, -1), kind, count)
         if self._entropy:
             symbols = self._words(living, 1)[:, 0].astype(np.uint16)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.compress.codecs import as_matrix
+from lightning_sparse.compress.hashing import hashed
 from lightning_sparse.compress.levels import Levels
 from lightning_sparse.errors import SparsityError
 
@@ -27,6 +28,7 @@ class CodedWeight:
         symbols: of each living connection, row by row: the number of its level, or the 16 bits of its value.
         levels: None where values are kept in 16 bits.
         half: the format of such: ``"float16"``, or ``"bfloat16"`` where a value is too large for it.
+        seed: of hashed weights, whose symbols follow from it, and count the levels and then their negatives; else None.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +36,7 @@ class CodedWeight:
     symbols: Symbols
     levels: Levels | None = None
     half: str = "float16"
+    seed: int | None = None
 
     def decode(self) -> Tensor:
         """The weight, float32."""
@@ -42,6 +45,8 @@ class CodedWeight:
             matrix[self.alive] = from_half(self.symbols, self.half)
         else:
             entries = self.levels.entries.cpu().numpy()
+            if self.seed is not None:
+                entries = np.concatenate([entries, -entries], axis=1)
             group = np.nonzero(self.alive)[0] if len(entries) > 1 else 0
             matrix[self.alive] = entries[group, self.symbols]
         return torch.from_numpy(matrix).reshape(self.shape)
@@ -66,6 +71,21 @@ def code_weight(weight: Tensor, alive: Tensor, levels: Levels | None = None) -> 
         return CodedWeight(tuple(weight.shape), lives, symbols, None, half)
     numbers = levels.to(torch.device("cpu")).nearest(torch.from_numpy(matrix)).numpy()
     return CodedWeight(tuple(weight.shape), lives, numbers[lives].astype(np.uint16), levels)
+
+
+def code_hashed(name: str, weight: Tensor, alive: Tensor, levels: Levels, seed: int) -> CodedWeight:
+    """Code a weight whose values were given out by :func:`~lightning_sparse.compress.hashing.hashed`.
+
+    Args:
+        name: of the weight in its network.
+        weight: any shape.
+        alive: which connections live, bool, of the same shape.
+        levels: the entries, in their order.
+        seed: of the hash.
+    """
+    lives = as_matrix(alive)
+    numbers = hashed(name, weight.numel(), levels.count, seed).numpy().reshape(lives.shape)
+    return CodedWeight(tuple(weight.shape), lives, numbers[lives].astype(np.uint16), levels, seed=seed)
 
 
 def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:

@@ -74,6 +74,7 @@ class Draft:
         model: a copy of the network given.
         alive: which connections of the weights live, once they are pruned.
         levels: the values that weights may take, once they are quantised or shared.
+        seeds: of weights whose values were given out by a hash.
         structure: layers that are factorised.
         width: of a narrower network in place of the one given.
         entropy: whether streams are coded as short as can be.
@@ -83,6 +84,7 @@ class Draft:
     model: nn.Module
     alive: dict[str, Tensor] = field(default_factory=dict)
     levels: dict[str, Levels] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
     structure: list[Factors] = field(default_factory=list)
     width: float | None = None
     entropy: bool = False
@@ -94,6 +96,7 @@ class Draft:
             copy.deepcopy(self.model),
             dict(self.alive),
             dict(self.levels),
+            dict(self.seeds),
             list(self.structure),
             self.width,
             self.entropy,

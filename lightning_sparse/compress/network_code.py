@@ -8,6 +8,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_sparse.compress.byte_string import PARTS, Reader, Writer
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
-from lightning_sparse.compress.coded_weight import CodedWeight, code_weight, from_half, to_half
+from lightning_sparse.compress.coded_weight import CodedWeight, code_hashed, code_weight, from_half, to_half
 from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.factorised import factorise_as
 from lightning_sparse.compress.factors import Factors
@@ -83,6 +84,7 @@ def encode_network(
     structure: Sequence[Factors] = (),
     *,
     numbers: int,
+    seeds: Mapping[str, int] = MappingProxyType({}),
     width: float | None = None,
     entropy: bool = True,
 ) -> tuple[bytes, Account]:
@@ -94,11 +96,12 @@ def encode_network(
         levels: of those weights that have any.
         structure: layers that are factorised.
         numbers: floating-point numbers of the dense network, for the account.
+        seeds: of weights that are hashed.
         width: of a narrower architecture than the dense one.
         entropy: code each stream as short as can be, else at a fixed width.
     """
     writer, state = Writer(entropy), _tensors(model)
-    coded = coded_weights(model, alive, levels)
+    coded = coded_weights(model, alive, levels, seeds)
     writer.number(int(entropy))
     writer.number(int(width is not None))
     if width is not None:
@@ -126,15 +129,21 @@ def encode_network(
 
 def encode_draft(draft: Draft, numbers: int) -> tuple[bytes, Account]:
     """Write a draft down."""
-    structure, width = draft.structure, draft.width
     return encode_network(
-        draft.model, draft.masks(), draft.levels, structure, numbers=numbers, width=width, entropy=draft.entropy
+        draft.model,
+        draft.masks(),
+        draft.levels,
+        draft.structure,
+        numbers=numbers,
+        seeds=draft.seeds,
+        width=draft.width,
+        entropy=draft.entropy,
     )
 
 
 def ideal_bits(draft: Draft) -> float:
     """About what :func:`encode_draft` would take, in no time."""
-    coded = coded_weights(draft.model, draft.masks(), draft.levels)
+    coded = coded_weights(draft.model, draft.masks(), draft.levels, draft.seeds)
     floats, _ = _rest(_tensors(draft.model), coded)
     return sum(ideal_parts(coded.values(), sum(t.numel() for t in floats), draft.structure, draft.width).values())
 
@@ -161,7 +170,7 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
         bits = reader.raw(-(-len(state) // 8))
         chosen = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(state)).astype(bool)
         names = [name for name, coded in zip(state, chosen, strict=True) if coded]
-        found = {name: reader.weight(state[name].shape).decode() for name in names}
+        found = {name: reader.weight(state[name].shape, name).decode() for name in names}
         floats, others = _rest(state, found)
         half = "bfloat16" if reader.number() else "float16"
         values = torch.from_numpy(from_half(reader.halves(sum(t.numel() for t in floats)), half))
@@ -202,14 +211,21 @@ def _architecture(width: float | None, model: Any) -> nn.Module:
 
 
 def coded_weights(
-    model: nn.Module, alive: Mapping[str, Tensor], levels: Mapping[str, Levels]
+    model: nn.Module,
+    alive: Mapping[str, Tensor],
+    levels: Mapping[str, Levels],
+    seeds: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, CodedWeight]:
     """Each weight that has a mask or levels, as a decoder gets it, in the order of the model's state."""
-    return {
-        name: code_weight(tensor, alive.get(name, torch.ones_like(tensor, dtype=torch.bool)), levels.get(name))
-        for name, tensor in _tensors(model).items()
-        if name in alive or name in levels
-    }
+    found = {}
+    for name, tensor in _tensors(model).items():
+        if name in alive or name in levels:
+            lives = alive.get(name, torch.ones_like(tensor, dtype=torch.bool))
+            if name in seeds:
+                found[name] = code_hashed(name, tensor, lives, levels[name], seeds[name])
+            else:
+                found[name] = code_weight(tensor, lives, levels.get(name))
+    return found
 
 
 def ideal_parts(
@@ -222,7 +238,7 @@ def ideal_parts(
         if weight.levels is None:
             parts["values"] += 16.0 * len(weight.symbols)
             continue
-        parts["values"] += code_bits(weight.symbols, weight.levels.count)
+        parts["values"] += code_bits(weight.symbols, weight.levels.count) if weight.seed is None else 32
         numbers = weight.levels.numbers()
         if numbers.tobytes() not in told:
             parts["levels"] += 16.0 * numbers.size

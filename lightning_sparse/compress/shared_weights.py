@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_sparse.compress.around_steps import AroundSteps
+from lightning_sparse.compress.hashing import hashed
 from lightning_sparse.compress.levels import MOST, Levels, codebook
 from lightning_sparse.engine.distributed import average
 from lightning_sparse.engine.hooks import is_elementwise, nested
@@ -195,6 +195,10 @@ class SharedWeights:
         """The values that the living weights of a parameter may take; exact in float16 after :meth:`settle`."""
         return Levels(self._values[self._group_of[name]][:-1].float().sort().values[None], "entries")
 
+    def entries_of(self, name: str) -> Levels:
+        """The entries of a hashed codebook, without their negatives, in the order that numbers count them."""
+        return Levels(self._values[self._group_of[name]][: self.count].float()[None], "entries")
+
     def numbers_of(self, name: str) -> Tensor:
         """For each living weight of a parameter, in order, the number of its value in :meth:`levels_of`, int64."""
         rank = self._values[self._group_of[name]][:-1].sort(stable=True).indices.argsort()
@@ -226,8 +230,7 @@ class SharedWeights:
         """The number of the entry where each weight belongs, int32; the last number for zeros."""
         weight, values = self._flat(name), self._values[self._group_of[name]]
         if self._hashed:
-            drawn = torch.Generator().manual_seed(zlib.crc32(f"{self._seed} {name}".encode()))
-            nearest = torch.randint(2 * self.count, weight.shape, generator=drawn).to(weight.device)
+            nearest = hashed(name, len(weight), self.count, self._seed).to(weight.device)
         else:
             entries, order = values[:-1].sort()
             nearest = order[torch.bucketize(weight, (entries[1:] + entries[:-1]) / 2)]

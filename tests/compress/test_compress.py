@@ -40,6 +40,8 @@ COMBINATIONS = [
     [Quantise(levels=3, symmetric=True), Code()],
     [Share(bits=2, codebook_of="network"), Code()],
     [Share(entries=40), Code()],
+    [Share(bits=8, assignment="hash"), Code()],
+    [Prune(0.5), Share(bits=6, assignment="hash")],
     [Factorise(rank=6), Code()],
     [Factorise(share=0.3), Prune(0.5), Share(bits=4), Code()],
     [Factorise(share=0.2), Quantise(bits=6, per="row"), Code()],
@@ -88,9 +90,10 @@ def test_trained_weights_are_dead_and_at_their_levels_when_decoded(steps, net):
         assert dead >= round(prune.sparsity * total)
     for name, weight in weights.items() if levels else ():
         count = levels.count if isinstance(levels, Quantise) else levels.entries or 2**levels.bits
+        count *= 2 if getattr(levels, "assignment", "") == "hash" else 1  # and their negatives
         rows = weight if getattr(levels, "per", "") == "row" else [weight]
         assert all(len(row[row != 0].unique()) <= count for row in rows), name
-    assert accuracy(found.model) > (0.2 if "0.95" in str(steps[0]) or "bits=1" in str(steps[0]) else 0.6)
+    assert accuracy(found.model) > (0.2 if any(word in str(steps[0]) for word in ("0.95", "bits=1", "hash")) else 0.6)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,7 @@ def test_refused_before_any_work(arguments, words, net):
         (lambda: Quantise(bits=4, per="channel"), "per='channel'"),
         (lambda: Share(bits=2.5), "bits=2.5"),
         (lambda: Share(bits=2, codebook_of="row"), "codebook_of='row'"),
+        (lambda: Share(bits=2, assignment="md5"), "assignment='md5'"),
         (lambda: Factorise(rank=0), "rank=0"),
         (lambda: Factorise(kind="qr"), "kind='qr'"),
         (lambda: Factorise(share=0), "share=0"),

@@ -63,7 +63,7 @@ FUNCTIONS = {
     "compress.decompress": lambda: {"content": compress(net(), [Code()]).content, "model": net()},
     "compress.Prune": lambda: {"sparsity": 0.5, "method": None, "allocation": "erk"},
     "compress.Quantise": lambda: {"bits": 4, "per": "row", "symmetric": True, "levels": None},
-    "compress.Share": lambda: {"bits": 4, "codebook_of": "network", "entries": None},
+    "compress.Share": lambda: {"bits": 4, "codebook_of": "network", "entries": None, "assignment": "hash"},
     "compress.Factorise": lambda: {"rank": 2, "kind": "svd", "share": None},
     "compress.Narrow": lambda: {"make": lambda width: net(), "width": 0.5},
     "compress.DeepCompression": lambda: {"sparsity": 0.5, "bits": 2},

@@ -25,21 +25,26 @@ class Share(Step):
             :func:`~lightning_sparse.compress.compress`, which counts values instead, from 2 to 256.
         codebook_of: each ``"layer"``, or the whole ``"network"``.
         entries: their number, in place of ``bits``.
+        assignment: ``"kmeans"``, or ``"hash"``: at random, with a random sign (Chen et al. 2015, arXiv 1504.04788), so that a
+            seed says which weight has which value, and ``entries`` is what a layer has left. A control: what is shared
+            without looking has to be trained anew.
 
     Example:
         >>> str(Share(bits=3))
-        "Share(bits=3, codebook_of='layer', entries=None)"
+        "Share(bits=3, codebook_of='layer', entries=None, assignment='kmeans')"
     """
 
     bits: int | None = None
     codebook_of: str = "layer"
     entries: int | None = None
+    assignment: str = "kmeans"
 
     place: ClassVar[int] = 3
     knob: ClassVar[str] = "entries"
 
     def __post_init__(self) -> None:
         check_choice("codebook_of", self.codebook_of, ("layer", "network"))
+        check_choice("assignment", self.assignment, ("kmeans", "hash"))
         if self.bits is not None:
             check_count("bits", self.bits, 1, most=8, write=4)
         if self.entries is not None:
@@ -74,10 +79,12 @@ class Share(Step):
     def _begun(self, draft: Draft) -> SharedWeights:
         count = self.entries if self.bits is None else 2**self.bits
         assert count is not None
-        weights = SharedWeights(draft.weights(), count, codebook_of=self.codebook_of)
+        weights = SharedWeights(draft.weights(), count, codebook_of=self.codebook_of, assignment=self.assignment)
         weights.begin()
         return weights
 
     def _finish(self, draft: Draft, weights: SharedWeights) -> None:
         weights.settle()
-        draft.levels = {name: weights.levels_of(name) for name in draft.weights()}
+        hashes = self.assignment == "hash"
+        draft.levels = {n: weights.entries_of(n) if hashes else weights.levels_of(n) for n in draft.weights()}
+        draft.seeds = dict.fromkeys(draft.levels, 0) if hashes else {}

@@ -1,0 +1,85 @@
+"""The results of the sweep `six`: the tables of docs/compression.md.
+
+    lightning-sparse -cn six
+    python benchmarks/compression.py outputs/six
+
+Text in docs/compression.md between `<!-- six: NAME -->` and `<!-- /six -->` is replaced; figures go to docs/images/.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+DOCS = Path(__file__).parent.parent / "docs"
+NAMES = {
+    "half": "16 bits, coded",
+    "narrow": "down-sizing",
+    "svd": "SVD",
+    "tensor_train": "tensor train",
+    "prune": "sparsification",
+    "quantise": "quantisation",
+    "share": "sharing",
+    "deep_compression": "pruned, shared, coded",
+}
+TABLES = {
+    "accuracy": "clean/accuracy",
+    "robust": "robust/worst/eps=0.0625",
+    "explanations": "saliency/gradient/dense_agreement",
+}
+FIGURES = {"robustness": "six_robustness"}
+
+
+def table(frame: pd.DataFrame, column: str) -> str:
+    """Every technique at every size, in percent."""
+    sizes = sorted({size for size in frame.bits_asked if 0 < size < 1}, reverse=True)
+    lines = [f"| technique | {' | '.join(f'{size:g}' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    dense = frame[frame.method == "dense"]
+    if dense[column].notna().any():
+        lines.append(f"| dense, 32 bits (1.0) | {cell(dense, column)} |" + " |" * (len(sizes) - 1))
+    for method, name in NAMES.items():
+        here = frame[frame.method == method]
+        if method == "half":
+            lines.append(f"| {name} ({here.bits.iloc[0]:.2f}) | {cell(here, column)} |" + " |" * (len(sizes) - 1))
+            continue
+        cells = [cell(here[here.bits_asked == size], column) for size in sizes]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(rows: pd.DataFrame, column: str) -> str:
+    """Mean and half of the 95 % interval over seeds, in percent; a size that was not reached by all seeds says so."""
+    if rows.empty or rows[column].isna().all():
+        return "-"
+    row = rows.iloc[0]
+    seeds = "" if row.seeds == 5 else f" ({row.seeds:g} seeds)"
+    half = row[f"{column} ±"]
+    return f"{100 * row[column]:.1f}" + (f" ± {100 * half:.1f}" if half == half else "") + seeds
+
+
+def achieved(frame: pd.DataFrame) -> str:
+    """The sizes that came out, as a share of those asked for, lowest to highest."""
+    here = frame[frame.method.isin(NAMES) & (frame.method != "half")]
+    shares = here.bits / here.bits_asked
+    return f"{shares.min():.2f} to {shares.max():.2f}"
+
+
+def main(folder: Path) -> None:
+    frame = pd.read_csv(folder / "table.csv")
+    page = DOCS / "compression.md"
+    text = page.read_text()
+    found = {name: f"\n\n{table(frame, column)}\n\n" for name, column in TABLES.items()}
+    found["achieved"] = achieved(frame)
+    for name, content in found.items():
+        text = re.sub(
+            rf"(<!-- six: {name} -->).*?(<!-- /six -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S
+        )
+    page.write_text(text)
+    for figure, name in FIGURES.items():
+        shutil.copy(folder / "figures" / f"{figure}.svg", DOCS / "images" / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
