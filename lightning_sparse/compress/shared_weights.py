@@ -93,8 +93,10 @@ class SharedWeights:
 
     def begin(self) -> None:
         """Find the codebooks, write each weight's entry, and let the optimizers forget what they know of single weights."""
+        spreads = {}
         for group, names in self._groups.items():
             living = torch.cat([weight[weight != 0] for weight in map(self._flat, names)])
+            spreads[group] = living.square().mean().sqrt()
             if self._hashed:
                 self._values[group] = living.new_zeros(2 * self.count + 1)
             else:
@@ -107,6 +109,10 @@ class SharedWeights:
                 optimizer.state.pop(parameter, None)
         if self._hashed:
             self._tie(self.parameters)
+            # Means of weights at random are near zero, from where no gradient leads: they get the spread of the weights.
+            for group, names in self._groups.items():
+                living = torch.cat([weight[weight != 0] for weight in map(self._flat, names)])
+                self._values[group] *= spreads[group] / living.square().mean().sqrt().clamp_min(1e-30)
         for name in self.parameters:
             self._write(name)
 

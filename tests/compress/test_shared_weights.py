@@ -137,8 +137,10 @@ def test_hashed_weights_are_said_by_the_seed_and_the_entries():
     assert len(values) == 16  # eight and their negatives
     assert torch.equal(values, -values.flip(0))
     value = values[-1].detach()
-    mean = torch.cat([start[a == value], -start[a == -value]]).mean()
-    assert value == pytest.approx(mean.item(), rel=1e-4)
+    means = torch.stack([torch.cat([start[a == v], -start[a == -v]]).mean() for v in values.detach()])
+    spread = a.detach()[a != 0].square().mean().sqrt()
+    assert spread == pytest.approx(start[start != 0].square().mean().sqrt().item(), rel=1e-4)
+    assert (values.detach() / means).tolist() == pytest.approx([(values[0] / means[0]).item()] * 16, rel=1e-3)
     a.grad = torch.randn_like(a)
     there, opposite = a.grad[a == value].clone(), a.grad[a == -value].clone()
     expected = (there.sum() - opposite.sum()) / (len(there) + len(opposite))
