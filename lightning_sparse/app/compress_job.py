@@ -22,7 +22,8 @@ from lightning_sparse.compress.bits import check_reachable
 from lightning_sparse.compress.byte_string import PARTS
 from lightning_sparse.compress.compressing import Compressed, compress
 from lightning_sparse.compress.draft import Draft
-from lightning_sparse.compress.network_code import DENSE_BITS, numbers_of
+from lightning_sparse.compress.network_code import DENSE_BITS
+from lightning_sparse.compress.state import numbers_of
 from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.errors import SparsityError

@@ -14,7 +14,7 @@ from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.compress.bits import found_at
 from lightning_sparse.compress.draft import Draft
-from lightning_sparse.compress.network_code import numbers_of
+from lightning_sparse.compress.state import numbers_of
 from lightning_sparse.compress.steps.code import Code
 from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.errors import SparsityError, check_count, check_share

@@ -87,6 +87,19 @@ class Factorise(OneOfAKind):
         )
         self._done = ref(pl_module)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse optimizers that were made before, and would train layers that are no longer there."""
+        trained = {
+            id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]
+        }
+        names = [name for name, parameter in pl_module.named_parameters() if id(parameter) in trained]
+        mine = {factors.name for factors in self.factors or ()}
+        if trained and not any(name.startswith(tuple(f"{each}." for each in mine)) for name in names):
+            raise SparsityError(
+                "no optimizer trains the factors that Factorise has made: make the optimizer in configure_optimizers(), "
+                "which is called after it, and not before"
+            )
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy knows no module."""
         return {**vars(self), "_done": None}

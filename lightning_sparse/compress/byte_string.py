@@ -22,7 +22,7 @@ PARTS = ("mask", "values", "levels", "other", "structure", "header")
 norms and buffers; ranks and widths; lengths, kinds and the checksum."""
 
 _MAGIC = b"LSC1"
-_PLAIN, _RANGE, _LZMA, _ALL = range(4)  # how a stream is coded; _ALL: every connection lives
+_PLAIN, _RANGE, _LZMA, _ALL, _NONE = range(5)  # how a stream is coded; of masks, every connection lives or none
 # How the values of a weight are said. Shared: with the levels of an earlier weight; hashed: a seed says which has which.
 _VALUES = ("float16", "bfloat16", "ends", "end", "entries", "shared", "hashed")
 
@@ -94,8 +94,8 @@ class Writer:
             self.pieces.append(("values", name, np.packbits(bits.astype(np.uint8)).tobytes()))
 
     def _mask(self, name: str, alive: npt.NDArray[np.bool_]) -> None:
-        if alive.all():
-            self.number(_ALL, name=name)
+        if alive.all() or not alive.any():
+            self.number(_ALL if alive.any() else _NONE, name=name)
             return
         bitmap = np.packbits(alive).tobytes()
         tried = {_PLAIN: bitmap}
@@ -128,6 +128,7 @@ class Reader:
     """
 
     def __init__(self, content: bytes) -> None:
+        content = bytes(content) if isinstance(content, bytearray | memoryview) else content
         if not isinstance(content, bytes) or content[:4] != _MAGIC:
             raise SparsityError("content is no compressed network: give what compress(...).content holds, or its file")
         if len(content) < 8 or struct.unpack_from("<I", content, 4)[0] != zlib.crc32(content[8:]):
@@ -200,8 +201,8 @@ class Reader:
 
     def _mask(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         how = self.number()
-        if how == _ALL:
-            return np.ones(shape, dtype=bool)
+        if how in (_ALL, _NONE):
+            return np.full(shape, how == _ALL)
         living, content = self.number(), self.stream()
         if how == _RANGE:
             return decode_mask(content, shape, living)

@@ -14,6 +14,9 @@ from lightning_sparse.compress.hashing import hashed
 from lightning_sparse.compress.levels import Levels
 from lightning_sparse.errors import SparsityError
 
+LARGEST = 65504
+"""Of the numbers that float16 holds."""
+
 Bools = npt.NDArray[np.bool_]
 Symbols = npt.NDArray[np.uint16]
 
@@ -27,7 +30,7 @@ class CodedWeight:
         alive: (rows, columns); dead connections are zero, and have no symbol.
         symbols: of each living connection, row by row: the number of its level, or the 16 bits of its value.
         levels: None where values are kept in 16 bits.
-        half: the format of such: ``"float16"``, or ``"bfloat16"`` where a value is too large for it.
+        half: the format of such: ``"float16"``, or ``"bfloat16"`` where values are too large or too small for it.
         seed: of hashed weights, whose symbols follow from it, and count the levels and then their negatives; else None.
     """
 
@@ -89,7 +92,7 @@ def code_hashed(name: str, weight: Tensor, alive: Tensor, levels: Levels, seed: 
 
 
 def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:
-    """Values in 16 bits: as float16, or as bfloat16 where they are too large for that.
+    """Values in 16 bits: as float16, or as bfloat16 where they are too large or too small for that.
 
     Raises:
         SparsityError: if a value is not finite.
@@ -102,9 +105,12 @@ def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:
         raise SparsityError(
             "model holds values that are not finite: train it again, with a lower learning rate perhaps"
         )
-    if np.abs(values).max(initial=0.0) <= 65504:
-        return values.astype(np.float16).view(np.uint16), "float16"
-    return torch.from_numpy(values).bfloat16().view(torch.int16).numpy().view(np.uint16), "bfloat16"
+    brain = torch.from_numpy(values).bfloat16()
+    if np.abs(values).max(initial=0.0) <= LARGEST:
+        halves = values.astype(np.float16)
+        if np.square(halves - values).sum() <= np.square(brain.float().numpy() - values).sum():
+            return halves.view(np.uint16), "float16"
+    return brain.view(torch.int16).numpy().view(np.uint16), "bfloat16"
 
 
 def from_half(symbols: Symbols, half: str) -> npt.NDArray[np.float32]:

@@ -17,11 +17,14 @@ from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.compress.bits import found_at
 from lightning_sparse.compress.draft import Draft, Epochs, Training
-from lightning_sparse.compress.network_code import Account, decode_network, encode_draft, numbers_of
+from lightning_sparse.compress.network_code import Account, decode_network, encode_draft
+from lightning_sparse.compress.state import check_state, numbers_of
 from lightning_sparse.compress.steps.code import Code
 from lightning_sparse.compress.steps.deep_compression import DeepCompression
 from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.compress.steps.order import check_steps
+from lightning_sparse.compress.steps.quantise import Quantise
+from lightning_sparse.compress.steps.share import Share
 from lightning_sparse.compress.steps.step import Step
 from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 from lightning_sparse.results.files import write_whole
@@ -100,7 +103,8 @@ def compress(
         model: any module with Linear or Conv layers; it is left as it was. Zeros of its weights are not taken as dead: write
             ``Prune(0.9)`` for a network that was pruned to .9, which finds them.
         steps: at least one.
-        data: training batches (inputs, truth), as a loader or two tensors; needed for ``fine_tune``.
+        data: training batches (inputs, truth), as a loader or two tensors; needed for ``fine_tune``. Inputs in a mapping are
+            given to the model by name.
         fine_tune: epochs of training in all, shared equally by the steps but ``Code``, so that lists of steps can be
             compared; ``Code`` alone trains the network as it is. 0 trains nothing.
         bits: size in shares of the dense network in float32, in (0, 1): the one step whose argument is left out gets the
@@ -142,6 +146,7 @@ def compress(
             raise SparsityError(f"{name}={given!r} cannot be called: write a function, or leave it out")
     check_flag("progress", progress)
     epochs = Epochs(((), ()) if data is None else data, batch_size, seed)
+    check_state(model, rounded=any(isinstance(step, Quantise | Share) for step in asked))
     shares = _shares(fine_tune, asked)
     draft, numbers = Draft(copied(model)), numbers_of(model)
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(seed):
@@ -153,6 +158,11 @@ def compress(
             training = Training(epochs, shares[place], optimizer, loss, seed, progress)
             step.train(draft, training)
             taken.append(step)
+        for name, parameter in draft.model.named_parameters():
+            if parameter.dim() > 1 and name not in draft.weights():
+                draft.left_alone.setdefault(
+                    name, "no trainable weight of a Linear or Conv layer, kept at 16 bits a number"
+                )
         content, account = encode_draft(draft, numbers)
         architecture = next((step.make for step in asked if isinstance(step, Narrow)), model)
         decoded = decode_network(content, architecture)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, fork_random_states
@@ -64,6 +65,8 @@ def _check(data: Any) -> None:
             f"data={type(data).__name__} is no loader of known length and no pair of tensors: write data=loader, or "
             "data=(images, labels)"
         )
+    if not pair and not len(data):
+        raise SparsityError("data is empty: give at least one batch")
 
 
 @dataclass
@@ -163,9 +166,10 @@ class Training:
             for batch in tqdm(batches, what, steps, disable=not self.progress, leave=False):
                 if not (isinstance(batch, Sequence) and len(batch) == 2):
                     raise SparsityError(f"data gives a {type(batch).__name__}: let each batch be (inputs, truth)")
-                inputs, truth = (part.to(device) for part in batch)
+                inputs, truth = tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, batch)
                 optimizer.zero_grad()
-                self.loss(model(inputs), truth).backward()  # type: ignore[no-untyped-call]
+                outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+                self.loss(outputs, truth).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
 
@@ -184,6 +188,10 @@ def _trained(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.train()
+        for module, training in flags:  # a layer that its owner keeps as it is
+            parameters = list(module.parameters())
+            if not training and parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
         yield
     finally:
         for module, training in flags:

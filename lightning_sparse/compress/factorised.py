@@ -56,7 +56,7 @@ def factorise_layers(
         >>> factorise_layers(net, None, rank=20)
         ([Factors(name='0', place=0, kind='svd', ranks=(20,), modes=())], {'2': 'rank 10 would take 3100 numbers, and it has 3000'})
         >>> net[0]
-        Sequential(
+        Product(
           (0): Linear(in_features=784, out_features=20, bias=False)
           (1): Linear(in_features=20, out_features=300, bias=True)
         )
@@ -131,6 +131,8 @@ def _choices(
         choice = Choice(name, place, layer, *form_of(layer, kind))
         if not choice.kind:
             left_alone[name] = why_no_train(layer)
+        elif not bool(layer.weight.any()):
+            left_alone[name] = "its weight is zero, and no factor of it would learn"
         elif not bool(layer.weight.isfinite().all()):
             left_alone[name] = "its weight has NaN or infinite numbers"
         else:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from lightning_sparse.compress.byte_string import PARTS, Reader, Writer
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
-from lightning_sparse.compress.coded_weight import CodedWeight, code_hashed, code_weight, from_half, to_half
+from lightning_sparse.compress.coded_weight import CodedWeight, code_hashed, code_weight, from_half
 from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.factorised import factorise_as
 from lightning_sparse.compress.factors import Factors
 from lightning_sparse.compress.levels import Levels
+from lightning_sparse.compress.state import bytes_of, checksum, halves_and_exact, joined, tensors_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.text_table import text_table
 
@@ -100,7 +101,7 @@ def encode_network(
         width: of a narrower architecture than the dense one.
         entropy: code each stream as short as can be, else at a fixed width.
     """
-    writer, state = Writer(entropy), _tensors(model)
+    writer, state = Writer(entropy), tensors_of(model)
     coded = coded_weights(model, alive, levels, seeds)
     writer.number(int(entropy))
     writer.number(int(width is not None))
@@ -111,20 +112,21 @@ def encode_network(
         for number in factors.to_numbers():
             writer.number(number, "structure")
     chosen = np.packbits([name in coded for name in state]).tobytes()
-    writer.pieces.append(("header", "", chosen))
+    writer.pieces.append(("header", "", struct.pack("<I", checksum(state)) + chosen))
     for name, weight in coded.items():
         writer.weight(name, weight)
-    floats, others = _rest(state, coded)
-    symbols, half = to_half(_joined(floats))
-    writer.number(int(half == "bfloat16"))
-    writer.halves(symbols, "other", "")
-    writer.stream(zlib.compress(b"".join(t.detach().cpu().numpy().tobytes() for t in others), 9), "other", "")
+    halves, exact = halves_and_exact(state, coded)
+    kept = {id(tensor) for tensor in exact}
+    writer.pieces.append(("header", "", np.packbits([id(tensor) in kept for tensor in state.values()]).tobytes()))
+    writer.halves(joined(halves).astype(np.float16).view(np.uint16), "other", "")
+    writer.stream(zlib.compress(b"".join(bytes_of(tensor) for tensor in exact), 9), "other", "")
     content = writer.content()
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for part, name, piece in writer.pieces:
         found[name][part] += len(piece)
     found[""]["header"] += 8
-    return content, Account(found, ideal_parts(coded.values(), len(symbols), structure, width), numbers)
+    others = 16 * sum(t.numel() for t in halves) + 8 * sum(t.nbytes for t in exact if t.is_floating_point())
+    return content, Account(found, ideal_parts(coded.values(), others, structure, width), numbers)
 
 
 def encode_draft(draft: Draft, numbers: int) -> tuple[bytes, Account]:
@@ -144,8 +146,9 @@ def encode_draft(draft: Draft, numbers: int) -> tuple[bytes, Account]:
 def ideal_bits(draft: Draft) -> float:
     """About what :func:`encode_draft` would take, in no time."""
     coded = coded_weights(draft.model, draft.masks(), draft.levels, draft.seeds)
-    floats, _ = _rest(_tensors(draft.model), coded)
-    return sum(ideal_parts(coded.values(), sum(t.numel() for t in floats), draft.structure, draft.width).values())
+    halves, exact = halves_and_exact(tensors_of(draft.model), coded)
+    others = 16 * sum(t.numel() for t in halves) + 8 * sum(t.nbytes for t in exact if t.is_floating_point())
+    return sum(ideal_parts(coded.values(), others, draft.structure, draft.width).values())
 
 
 def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Module]) -> nn.Module:
@@ -159,21 +162,25 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
         A copy of the model with the layers and the state that the string describes.
 
     Raises:
-        SparsityError: if it is no such string, a damaged one, or one of another architecture.
+        SparsityError: if it is no such string, a damaged one, or one of an architecture with other names or shapes; what
+            has no tensor, such as an activation, cannot be told.
     """
     reader = Reader(content)
     try:
         reader.set_entropy(bool(reader.number()))
         model = _architecture(struct.unpack("<d", reader.raw(8))[0] if reader.number() else None, model)
         factorise_as(model, [Factors.from_numbers(reader, model) for _ in range(reader.number())])
-        state = _tensors(model)
+        state = tensors_of(model)
+        if struct.unpack("<I", reader.raw(4))[0] != checksum(state):
+            raise ValueError("it has tensors of other names or shapes")
         bits = reader.raw(-(-len(state) // 8))
         chosen = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(state)).astype(bool)
         names = [name for name, coded in zip(state, chosen, strict=True) if coded]
         found = {name: reader.weight(state[name].shape, name).decode() for name in names}
-        floats, others = _rest(state, found)
-        half = "bfloat16" if reader.number() else "float16"
-        values = torch.from_numpy(from_half(reader.halves(sum(t.numel() for t in floats)), half))
+        kept = np.unpackbits(np.frombuffer(reader.raw(-(-len(state) // 8)), np.uint8), count=len(state)).astype(bool)
+        others = [tensor for tensor, exact in zip(state.values(), kept, strict=True) if exact]
+        floats = [t for (name, t), exact in zip(state.items(), kept, strict=True) if name not in found and not exact]
+        values = torch.from_numpy(from_half(reader.halves(sum(t.numel() for t in floats)), "float16"))
         plain = zlib.decompress(reader.stream())
         if not reader.ended() or len(plain) != sum(t.nbytes for t in others):
             raise ValueError("the string is longer or shorter than the architecture needs")
@@ -192,8 +199,13 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
             at += tensor.numel()
         at = 0
         for tensor in others:
-            piece = np.frombuffer(plain[at : at + tensor.nbytes], np.uint8).copy()
-            tensor.copy_(torch.from_numpy(piece).view(tensor.dtype).reshape(tensor.shape))
+            piece = (
+                torch.frombuffer(bytearray(plain[at : at + tensor.nbytes]), dtype=torch.uint8)
+                if tensor.nbytes
+                else None
+            )
+            if piece is not None:
+                tensor.copy_(piece.view(tensor.dtype).reshape(tensor.shape))
             at += tensor.nbytes
     return model
 
@@ -218,7 +230,7 @@ def coded_weights(
 ) -> dict[str, CodedWeight]:
     """Each weight that has a mask or levels, as a decoder gets it, in the order of the model's state."""
     found = {}
-    for name, tensor in _tensors(model).items():
+    for name, tensor in tensors_of(model).items():
         if name in alive or name in levels:
             lives = alive.get(name, torch.ones_like(tensor, dtype=torch.bool))
             if name in seeds:
@@ -243,27 +255,6 @@ def ideal_parts(
         if numbers.tobytes() not in told:
             parts["levels"] += 16.0 * numbers.size
         told.add(numbers.tobytes())
-    parts["other"] = 16.0 * others
+    parts["other"] = float(others)
     parts["structure"] = 16.0 * (sum(factors.numbers() for factors in structure) + (width is not None))
     return parts
-
-
-def numbers_of(model: nn.Module) -> int:
-    """How many floating-point numbers a checkpoint of a model holds."""
-    return sum(tensor.numel() for tensor in _tensors(model).values() if tensor.is_floating_point())
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors of the state, each once, by its first name."""
-    found = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
-    return dict(reversed(list(found.values())))
-
-
-def _rest(state: Mapping[str, Tensor], coded: Mapping[str, object]) -> tuple[list[Tensor], list[Tensor]]:
-    rest = [tensor for name, tensor in state.items() if name not in coded]
-    return [t for t in rest if t.is_floating_point()], [t for t in rest if not t.is_floating_point()]
-
-
-def _joined(tensors: Sequence[Tensor]) -> np.ndarray:
-    parts = [tensor.detach().to("cpu", torch.float32).reshape(-1).numpy() for tensor in tensors]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -168,7 +168,8 @@ class QuantisedWeights:
     def _fit(self, name: str) -> None:
         rows = _as_rows(self.latent[name], self._per_row)
         if not self._per_row:
-            rows = rows[rows != 0][None]
+            living = rows[rows != 0][None]
+            rows = living if living.numel() else rows[:, :1]
         lives = rows != 0
         stride = min(int(lives.sum()) // _SAMPLE, rows.shape[1] // _IN_A_ROW)
         if stride > 1:

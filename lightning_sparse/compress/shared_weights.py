@@ -96,7 +96,7 @@ class SharedWeights:
         spreads = {}
         for group, names in self._groups.items():
             living = torch.cat([weight[weight != 0] for weight in map(self._flat, names)])
-            spreads[group] = living.square().mean().sqrt()
+            spreads[group] = living.square().mean().sqrt().nan_to_num(0.0)  # of no weight, 0
             if self._hashed:
                 self._values[group] = living.new_zeros(2 * self.count + 1)
             else:
@@ -112,7 +112,7 @@ class SharedWeights:
             # Means of weights at random are near zero, from where no gradient leads: they get the spread of the weights.
             for group, names in self._groups.items():
                 living = torch.cat([weight[weight != 0] for weight in map(self._flat, names)])
-                self._values[group] *= spreads[group] / living.square().mean().sqrt().clamp_min(1e-30)
+                self._values[group] *= spreads[group] / living.square().mean().sqrt().nan_to_num(1.0).clamp_min(1e-30)
         for name in self.parameters:
             self._write(name)
 

@@ -93,7 +93,9 @@ def test_trained_weights_are_dead_and_at_their_levels_when_decoded(steps, net):
         count *= 2 if getattr(levels, "assignment", "") == "hash" else 1  # and their negatives
         rows = weight if getattr(levels, "per", "") == "row" else [weight]
         assert all(len(row[row != 0].unique()) <= count for row in rows), name
-    assert accuracy(found.model) > (0.6 if not any(word in found.table() for word in ("0.95", "bits=1", "hash")) else 0.1)
+    assert accuracy(found.model) > (
+        0.6 if not any(word in found.table() for word in ("0.95", "bits=1", "hash")) else 0.1
+    )
 
 
 @pytest.mark.parametrize(

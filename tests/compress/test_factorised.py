@@ -13,7 +13,8 @@ from lightning_sparse import SparsityError, sparsifiable
 from lightning_sparse.compress.factorisation.kinds import KINDS
 from lightning_sparse.compress.factorised import factorise_as, factorise_layers
 from lightning_sparse.compress.factors import Factors
-from lightning_sparse.compress.network_code import decode_network, encode_network, numbers_of
+from lightning_sparse.compress.network_code import decode_network, encode_network
+from lightning_sparse.compress.state import numbers_of
 
 
 def digits():

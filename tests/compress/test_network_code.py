@@ -11,7 +11,8 @@ from compress.small_networks import convolutional
 from lightning_sparse.compress import byte_string
 from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.levels import codebook, even_grid
-from lightning_sparse.compress.network_code import decode_network, encode_draft, encode_network, numbers_of
+from lightning_sparse.compress.network_code import decode_network, encode_draft, encode_network
+from lightning_sparse.compress.state import numbers_of
 from lightning_sparse.errors import SparsityError
 
 
@@ -109,7 +110,7 @@ def test_a_number_too_large_for_float16_is_kept_as_bfloat16_and_an_infinite_one_
     net.weight.data = torch.tensor([[1e6, 1.0, 0.0]])
     decoded = decode_network(encode_draft(Draft(net), 1)[0], nn.Linear(3, 1))
     assert torch.equal(decoded.weight, net.weight.data.bfloat16().float())
-    net.bias.data.fill_(math.inf)
+    net.weight.data.fill_(math.inf)
     with pytest.raises(SparsityError, match="not finite"):
         encode_draft(Draft(net), 1)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.compress.factorisation.convolutions import conv, linear, pointwise
+from lightning_sparse.compress.factorisation.product import Product
 
 
 def ranks(layer: Any, of_full: Callable[[int], int]) -> tuple[int]:
@@ -46,7 +47,7 @@ def build(layer: Any, ranks: Sequence[int], modes: object = ()) -> nn.Module:
     """
     outputs, inputs = layer.weight.shape[:2]
     if isinstance(layer, nn.Linear):
-        return nn.Sequential(linear(layer, inputs, ranks[0]), linear(layer, ranks[0], outputs, last=True))
+        return Product(linear(layer, inputs, ranks[0]), linear(layer, ranks[0], outputs, last=True))
     return nn.Sequential(conv(layer, inputs, ranks[0]), pointwise(layer, ranks[0], outputs, last=True))
 
 
