@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-import lightning_sparse.engine.engine
+import lightning_sparse.engine.changing
 import settings
 from lightning_sparse import SparseTraining
 
@@ -148,7 +148,7 @@ def clean(optimizer, parameter, born, living):
 
 @pytest.mark.parametrize("optimizer", ["adam", "nadam", "adagrad"])
 def test_a_newborn_whose_second_moments_are_zeroed_leaps(optimizer, make_trainer, monkeypatch):
-    monkeypatch.setattr(lightning_sparse.engine.engine, "start_newborns", clean)
+    monkeypatch.setattr(lightning_sparse.engine.changing, "start_newborns", clean)
     for newborn, _ in first_steps(optimizer, "random", make_trainer, 0.5, steps=160).values():
         assert newborn.median() > 10
 

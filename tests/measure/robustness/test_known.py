@@ -53,7 +53,9 @@ def test_one_more_eps_costs_that_eps_and_fewer_cost_a_look(digits):
     seen.clear()
     alone = measure_robustness(classifier, data, eps=[MIDDLE])
     assert spent < sum(seen)
-    assert abs(rows(more, MIDDLE)[-1].value - rows(alone, MIDDLE)[-1].value) <= 2 / 150
+    assert (
+        abs(rows(more, MIDDLE)[-1].value - rows(alone, MIDDLE)[-1].value) <= 4 / 150
+    )  # which images fall differs with the CPU
     seen.clear()
     fewer = measure_robustness(classifier, data, eps=[HIGH, MIDDLE], known=more)
     assert sum(seen) == 150 + 1  # clean, and whether the logits carry a gradient
