@@ -30,7 +30,14 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
     for _ in range(_ROUNDS):
         value = _largest(settings, lambda v, most=target: _ideal(step.at(v), later, draft) <= most)
         if value not in tried:
-            made = _made(step.at(value), later, draft)
+            try:
+                made = _made(step.at(value), later, draft)
+            except SparsityError as error:  # too small a share for any rank
+                if best is None:
+                    raise OutOfReachError(
+                        f"bits={bits} cannot be reached by {type(step).__name__} ({error})"
+                    ) from error
+                break
             tried[value] = ideal_bits(made), 8 * len(encode_draft(made, numbers)[0])
         ideal, real = tried[value]
         if real <= budget and (best is None or real > tried[best][1]):

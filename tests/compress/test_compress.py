@@ -23,7 +23,7 @@ from lightning_sparse.compress import (
     compress,
     decompress,
 )
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import OutOfReachError, SparsityError
 from lightning_sparse.models import lenet_300_100
 
 COMBINATIONS = [
@@ -223,6 +223,7 @@ REFUSED = [
     ({"steps": [Prune(), Share(), Code()], "bits": 0.1}, "Prune and Share leaves one open"),
     ({"steps": [Prune(0.9), Code()], "bits": 0.1}, "no step leaves one open"),
     ({"steps": [Quantise(), Code()], "bits": 0.01}, "cannot be reached by Quantise: the smallest found takes 0.0"),
+    ({"steps": [Factorise(), Code()], "bits": 0.01}, "bits=0.01 cannot be reached by Factorise"),
     ({"steps": [Prune(), Code()], "bits": 0.0}, "bits=0 is no size"),
     ({"steps": [Prune(), Code()], "bits": 2}, "bits=2"),
     ({"steps": [Code()], "fine_tune": 1}, "data=None, and fine_tune=1 trains"),
@@ -233,8 +234,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_refused_before_any_work(arguments, words, net):
-    with pytest.raises(SparsityError, match=words):
+    with pytest.raises(SparsityError, match=words) as refused:
         compress(net, **arguments)
+    assert isinstance(refused.value, OutOfReachError) == ("cannot be reached" in words)
 
 
 @pytest.mark.parametrize(
