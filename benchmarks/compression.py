@@ -34,7 +34,7 @@ FIGURES = {"robustness": "six_robustness"}
 
 def table(frame: pd.DataFrame, column: str) -> str:
     """Every technique at every size, in percent."""
-    sizes = sorted({size for size in frame.bits_asked if 0 < size < 1}, reverse=True)
+    sizes = sorted({size for size in frame[frame.method != "half"].bits_asked if size < 1}, reverse=True)
     lines = [f"| technique | {' | '.join(f'{size:g}' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
     dense = frame[frame.method == "dense"]
     if dense[column].notna().any():
