@@ -53,7 +53,8 @@ def test_named_sweeps_and_groups_exist():
     pages = README + (ROOT / "docs" / "sweeps.md").read_text()
     for name in re.findall(r"-cn (\w+)", pages):
         assert (ROOT / "sweeps" / f"{name}.yaml").exists()
-    for group, choice in re.findall(r" (data|model|sparsity|attack|logger)=(\w+)", pages):
+    commands = re.sub(r"```python\n.*?```", "", pages, flags=re.S)
+    for group, choice in re.findall(r" (data|model|sparsity|attack|logger|compression)=(\w+)", commands):
         assert (ROOT / "conf" / group / f"{choice}.yaml").exists()
 
 
