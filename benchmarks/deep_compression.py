@@ -2,7 +2,7 @@
 
     python benchmarks/deep_compression.py
 
-Five seeds of LeNet-300-100 (ten minutes on a core) and of Caffe's LeNet-5 (an hour).
+Five seeds of LeNet-300-100 and of Caffe's LeNet-5, or of the one that is named behind.
 """
 
 from __future__ import annotations

@@ -151,3 +151,14 @@ def as_list(values: object) -> list[Any] | None:
         with suppress(TypeError):  # an array of no dimension
             return list(values)
     return None
+
+
+def in_short(error: Exception, most: int = 300) -> str:
+    """The words of an error, on one line.
+
+    Example:
+        >>> in_short(ValueError("too    long"))
+        'too long'
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else f"{words[:most]}..."

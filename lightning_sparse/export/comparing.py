@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_sparse.anatomy.channel_groups import call
 from lightning_sparse.anatomy.isolation import fork_random_states
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.export.example import cloned, in_short
+from lightning_sparse.errors import SparsityError, in_short
+from lightning_sparse.export.example import cloned
 
 
 def run(model: nn.Module, example: Any) -> Any:

@@ -1,10 +1,8 @@
-"""The example that a network is exported with, noise like it, and copies of both."""
+"""The example that a network is exported with, noise like it, and copies of it."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -80,39 +78,3 @@ def random_like(example: Any) -> Any:
         return tensor.mean() + (spread + 1e-3) * torch.randn_like(tensor)
 
     return mapped(noise, example)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without the Trainer and the Fabric that a LightningModule holds."""
-    links = {id(vars(model)[name]): None for name in ("_trainer", "_fabric") if vars(model).get(name) is not None}
-    try:
-        return copy.deepcopy(model, links).eval()
-    except Exception as error:
-        where = type(model).__name__
-        for name, module in model.named_modules():
-            for attribute, value in vars(module).items():
-                if attribute not in ("_modules", "_trainer", "_fabric") and not _copies(value):
-                    where = ".".join(filter(None, (name, attribute)))
-        raise SparsityError(
-            f"{where!r} of model={type(model).__name__} cannot be copied ({type(error).__name__}: {in_short(error)}): set "
-            "it to None, or give the network alone, such as module.net; where torch.nn.utils.prune has pruned write "
-            "torch.nn.utils.prune.remove(layer, 'weight')"
-        ) from error
-
-
-def _copies(value: Any) -> bool:
-    with suppress(Exception):
-        copy.deepcopy(value)
-        return True
-    return False
-
-
-def in_short(error: Exception, most: int = 300) -> str:
-    """The words of an error, on one line.
-
-    Example:
-        >>> in_short(ValueError("too    long"))
-        'too long'
-    """
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= most else f"{words[:most]}..."

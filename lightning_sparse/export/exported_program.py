@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, in_short
 from lightning_sparse.export.comparing import Run
-from lightning_sparse.export.example import as_arguments, in_short, of_size
+from lightning_sparse.export.example import as_arguments, of_size
 from lightning_sparse.export.sparse_linear import CSRLinear
 
 Program = torch.export.ExportedProgram

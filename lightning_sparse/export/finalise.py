@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.anatomy.living import living_of
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.errors import SparsityError, check_choice
+from lightning_sparse.errors import SparsityError, check_choice, in_short
 from lightning_sparse.export.comparing import Run
-from lightning_sparse.export.example import as_arguments, copied, in_short, of_size
+from lightning_sparse.export.example import as_arguments, of_size
 from lightning_sparse.export.shrink import shrink
 from lightning_sparse.export.sparsify import sparsify
 from lightning_sparse.measure.arrays import check_weight_masks
@@ -109,7 +110,7 @@ def finalise(
         living_of(model, masks)
     arguments = as_arguments(example)
     batch = of_size(arguments, len(arguments[0]), device_of(model))
-    dense = copied(model)
+    dense = copied(model).eval()
     with torch.no_grad():
         Run(dense, batch)  # refuses an example that does not fit
     made, failed = {"dense": dense}, {}

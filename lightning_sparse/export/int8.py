@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sparse.errors import SparsityError
-from lightning_sparse.export.example import in_short
+from lightning_sparse.errors import SparsityError, in_short
 from lightning_sparse.extras import need
 from lightning_sparse.measure.images_and_labels import images_and_labels
 

@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.errors import SparsityError
+from lightning_sparse.errors import SparsityError, in_short
 from lightning_sparse.export.comparing import relative_difference, tolerance
-from lightning_sparse.export.example import as_arguments, in_short
+from lightning_sparse.export.example import as_arguments
 from lightning_sparse.export.exported_program import Program, batches_of, check_path, exported
 from lightning_sparse.export.int8 import Calibration, accuracy, calibration_of, quantised
 from lightning_sparse.extras import need

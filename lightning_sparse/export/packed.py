@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.factors import factor_names
 from lightning_sparse.anatomy.layers import is_layer
 from lightning_sparse.anatomy.living import living_of
@@ -17,7 +18,6 @@ from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.parameters import names_of
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError, check_choice
-from lightning_sparse.export.example import copied
 from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.export.packed_file import CODES, Packed, check_path, read_packed, undecodable, write_packed
 from lightning_sparse.export.packed_parts import decode_part, encode_part, name_of, tensor_of, words_of
@@ -125,7 +125,7 @@ def load_packed(path: str | Path, model: nn.Module) -> Masks:
     narrower = _narrower(packed, _state(model)[0])
     like = model
     if narrower:
-        like = copied(model)  # the model changes only when everything has been read
+        like = copied(model).eval()  # the model changes only when everything has been read
         narrow_to(like, narrower)
     state, same = _state(like)
     state |= {name: state[owner] for name, owner in same.items()}

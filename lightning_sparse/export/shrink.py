@@ -14,13 +14,14 @@ from torch.nn.parameter import is_lazy
 
 from lightning_sparse.anatomy.channel_group import ChannelGroup
 from lightning_sparse.anatomy.channel_groups import channel_groups
+from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.first_tensor import tensors_in
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_flag
 from lightning_sparse.export.comparing import difference, run
-from lightning_sparse.export.example import cloned, copied, random_like
+from lightning_sparse.export.example import cloned, random_like
 from lightning_sparse.export.folding import fold_into
 from lightning_sparse.export.narrow import kept, narrow
 from lightning_sparse.export.noise_in_channels import noise_in
@@ -147,7 +148,7 @@ def _examples(model: nn.Module, example: Any) -> tuple[list[Any], list[list[Tens
 
 def without(model: nn.Module, groups: Sequence[ChannelGroup], gone: Sequence[Tensor], found: Removable) -> nn.Module:
     """A copy of the model without the slots that are gone, their constants folded."""
-    small = copied(model)
+    small = copied(model).eval()
     keep = {name: layer for name, layer in kept(zip(groups, gone, strict=True), small).items() if layer.narrower}
     for name, layer in keep.items():
         if layer.inputs is not None and name in found.constants:

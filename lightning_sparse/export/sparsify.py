@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.isolation import device_of, fork_random_states
 from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.anatomy.layers import is_conv1d
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.export.comparing import Run
-from lightning_sparse.export.example import as_arguments, copied, of_size, works
+from lightning_sparse.export.example import as_arguments, of_size, works
 from lightning_sparse.export.gathered_linear import GatheredLinear, living_in
 from lightning_sparse.export.sparse_linear import DTYPES, CSRLinear
 from lightning_sparse.measure.description.race import check_seconds, race, speedup
@@ -143,9 +144,9 @@ def sparsify(
     device = device_of(model)
     batch, few = (of_size(arguments, n, device) for n in (size, 3))
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(0):
-        dense, again = copied(model), copied(model)
+        dense, again = copied(model).eval(), copied(model).eval()
         plain = Run(dense, few if works(dense, few) else batch)
-        sparse, layers, forms = _made_sparse(copied(model), plain)
+        sparse, layers, forms = _made_sparse(copied(model).eval(), plain)
         timed = _timed(sparse, dense, forms, batch, 0.5 * seconds / max(1, len(forms)))
         faster = set()
         for name, made in forms.items():
@@ -176,7 +177,7 @@ def _fast_as_a_whole(
     why = dict.fromkeys(layers, "dense is as fast")
     choices = {"faster": faster, "all": {name for name, layer in layers.items() if layer.form != "dense"}}
     while True:
-        made = {label: _put_in(copied(model), sparse, names) for label, names in choices.items()}
+        made = {label: _put_in(copied(model).eval(), sparse, names) for label, names in choices.items()}
         equal = [label for label, net in made.items() if reference.gives_the_same(net)]
         calls = {name: partial(net, *batch) for name, net in {**copies, **made}.items()}
         times = race(calls, seconds, batch[0].device, cpu_time=True)
@@ -198,7 +199,7 @@ def _fast_as_a_whole(
         for name, layer in layers.items()
     )
     return Sparsified(
-        _put_in(copied(model), sparse, kept).eval(),
+        _put_in(copied(model).eval(), sparse, kept).eval(),
         tuple(table),
         len(batch[0]),
         torch.get_num_threads(),

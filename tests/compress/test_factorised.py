@@ -100,7 +100,8 @@ def test_a_large_share_keeps_what_was_learned_and_a_small_one_does_not(trained, 
             factorise_layers(net, share, kind)
             errors.append(float((net(images) - truth).norm() / truth.norm()))
     assert max(errors[:2]) < errors[2]
-    assert errors[0] < 0.3
+    assert kind == "cp" or errors == sorted(errors)  # alternating least squares stop where they stop
+    assert errors[0] < (0.3 if kind == "cp" else 0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)

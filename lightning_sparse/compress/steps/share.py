@@ -18,7 +18,8 @@ from lightning_sparse.errors import SparsityError, check_choice, check_count
 class Share(Step):
     """Let weights share the values of a codebook, found by k-means and then trained (Han et al. 2016, arXiv 1510.00149).
 
-    In fine-tuning the gradients of all weights that share a value are summed.
+    In fine-tuning all weights that share a value take the mean of their gradients, where the paper sums them: see
+    :class:`~lightning_sparse.compress.shared_weights.SharedWeights`.
 
     Args:
         bits: of a living weight at a fixed width, from 1 to 8: 2^bits values. None is found by ``bits=`` of
