@@ -16,7 +16,7 @@ from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.compress.bits import found_at
-from lightning_sparse.compress.draft import Draft, Epochs, Training
+from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.network_code import Account, decode_network, encode_draft
 from lightning_sparse.compress.state import check_state, numbers_of
 from lightning_sparse.compress.steps.code import Code
@@ -26,6 +26,7 @@ from lightning_sparse.compress.steps.order import check_steps
 from lightning_sparse.compress.steps.quantise import Quantise
 from lightning_sparse.compress.steps.share import Share
 from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.compress.training import Epochs, Training
 from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
 from lightning_sparse.results.files import write_whole
 

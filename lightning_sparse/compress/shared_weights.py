@@ -205,11 +205,6 @@ class SharedWeights:
         """The entries of a hashed codebook, without their negatives, in the order that numbers count them."""
         return Levels(self._values[self._group_of[name]][: self.count].float()[None], "entries")
 
-    def numbers_of(self, name: str) -> Tensor:
-        """For each living weight of a parameter, in order, the number of its value in :meth:`levels_of`, int64."""
-        rank = self._values[self._group_of[name]][:-1].sort(stable=True).indices.argsort()
-        return rank[self._numbers[name][self._at_entry[name].bool()]]
-
     def state_dict(self) -> dict[str, Any]:
         """Entries, and which weight belongs to which; empty before :meth:`begin`."""
         numbers = {name: numbers.short() for name, numbers in self._numbers.items()}

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 
-from lightning_sparse.compress.draft import Draft, Training
+from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.compress.training import Training
 from lightning_sparse.engine.attach import attach
 from lightning_sparse.engine.engine import Engine
 from lightning_sparse.engine.recipe import Recipe

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 
-from lightning_sparse.compress.draft import Draft, Training
+from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.quantised_weights import QuantisedWeights
 from lightning_sparse.compress.steps.step import Step
+from lightning_sparse.compress.training import Training
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
-from lightning_sparse.compress.draft import Draft, Training
+from lightning_sparse.compress.draft import Draft
+from lightning_sparse.compress.training import Training
 
 
 class Step:
