@@ -85,6 +85,7 @@ def _wandb_run(config: DictConfig, job: Job) -> Any:
         entity=config.logger.get("entity"),
         notes=config.logger.get("notes"),
         config={**plain(config), "run": job.run, "method": job.method, "sparsity_asked": job.sparsity_asked},
+        compressed=job.compressed,
         mode=config.logger.mode,
     )
 

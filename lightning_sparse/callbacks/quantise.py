@@ -23,7 +23,7 @@ class Quantise(FewValues):
 
     Args:
         bits: of a weight, from 1 to 8.
-        per: one grid for each ``"tensor"``, or for each ``"row"``, which is an output in Linear and Conv layers.
+        per: one grid for each ``"tensor"``, or for each ``"row"``, which is an output.
         symmetric: grids symmetric about zero, with a level at zero: ``2**bits - 1`` levels, or 2 without zero for one bit.
         begin: when, as an ``int`` in optimizer steps or a ``float`` as a share of the training; 1.0 rounds when it has ended.
         include: shell-style patterns of parameter names; None takes the trained weights of Linear and Conv layers, and of

@@ -59,7 +59,8 @@ class AroundSteps:
         """Hook into the optimizers and those inside them.
 
         Raises:
-            SparsityError: if one is LBFGS, which goes back and forth between weights within a step.
+            SparsityError: if one is LBFGS, which goes back and forth between weights within a step, or schedule-free, which
+                has an average to be used in the weights' place.
         """
         self.detach()
         for outermost in optimizers:
@@ -70,6 +71,13 @@ class AroundSteps:
                 raise SparsityError(
                     "LBFGS evaluates the loss at many weights within a step, and these would not be of few values: train "
                     "with SGD or Adam"
+                )
+            free = next((each for each in inside if callable(getattr(each, "eval", None))), None)
+            if free is not None:
+                self.detach()
+                raise SparsityError(
+                    f"{type(free).__name__} puts an average in the weights' place by eval(), and that would not be of few "
+                    "values: train with SGD or Adam"
                 )
             if inside and not any(id(each) in known for each in inside):
                 self._nests.append(_Nest(inside))

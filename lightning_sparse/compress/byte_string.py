@@ -13,7 +13,7 @@ import torch
 
 from lightning_sparse.compress.coded_weight import CodedWeight, Symbols, code_hashed
 from lightning_sparse.compress.entropy_coder import decode_mask, decode_words, encode_mask, encode_words, turn
-from lightning_sparse.compress.levels import Levels, levels_from
+from lightning_sparse.compress.levels import levels_from
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import has
 
@@ -23,8 +23,10 @@ norms and buffers; ranks and widths; lengths, kinds and the checksum."""
 
 _MAGIC = b"LSC1"
 _PLAIN, _RANGE, _LZMA, _ALL, _NONE = range(5)  # how a stream is coded; of masks, every connection lives or none
-# How the values of a weight are said. Shared: with the levels of an earlier weight; hashed: a seed says which has which.
-_VALUES = ("float16", "bfloat16", "ends", "end", "entries", "shared", "hashed")
+# How the values of a weight are said. Shared: with the levels of an earlier weight; hashed: a seed says which has which;
+# scaled: as the next number says, with levels times a power of two.
+_VALUES = ("float16", "bfloat16", "ends", "end", "entries", "shared", "hashed", "scaled")
+_ZERO = 128  # an exponent of 0
 
 Piece = tuple[str, str, bytes]  # the part, the weight's name, and the bytes
 
@@ -39,7 +41,7 @@ class Writer:
     def __init__(self, entropy: bool) -> None:
         self.pieces: list[Piece] = []
         self._entropy = entropy
-        self._levels: list[bytes] = []
+        self._levels: list[tuple[bytes, int]] = []
 
     def content(self) -> bytes:
         """Everything in order, behind a checksum."""
@@ -66,12 +68,15 @@ class Writer:
 
     def weight(self, name: str, coded: CodedWeight) -> None:
         """Write one weight."""
-        levels, told = coded.levels, b""
+        levels, told = coded.levels, (b"", 0)
         kind = coded.half if levels is None else levels.said
         if levels is not None:
-            told = levels.numbers().astype("<f2").tobytes()
-            kind = "shared" if told in self._levels and len(told) > 2 else kind
+            told = levels.numbers().astype("<f2").tobytes(), levels.exponent
+            kind = "shared" if told in self._levels and len(told[0]) > 2 else kind
             kind = kind if coded.seed is None else "hashed"
+            if told[1] and kind != "shared":
+                self.number(_VALUES.index("scaled"), name=name)
+                self.number(told[1] + _ZERO, "levels", name)
         self.number(_VALUES.index(kind), name=name)
         self._mask(name, coded.alive)
         if levels is None:
@@ -83,7 +88,7 @@ class Writer:
             self._levels.append(told)
             self.number(levels.count, name=name)
             self.number(len(levels.entries), name=name)
-            self.pieces.append(("levels", name, told))
+            self.pieces.append(("levels", name, told[0]))
         if coded.seed is not None:
             self.number(coded.seed, "values", name)
         elif self._entropy:
@@ -134,7 +139,7 @@ class Reader:
         if len(content) < 8 or struct.unpack_from("<I", content, 4)[0] != zlib.crc32(content[8:]):
             raise SparsityError(f"content is truncated or damaged ({len(content)} bytes): copy it again")
         self._content, self._at, self._entropy = content, 8, False
-        self._levels: list[tuple[bytes, str, int, int]] = []
+        self._levels: list[tuple[bytes, str, int, int, int]] = []
 
     def number(self) -> int:
         """Read a whole number."""
@@ -167,25 +172,27 @@ class Reader:
         """Read numbers of 16 bits."""
         return self._words(count, 2, turned=True).copy().view("<u2")[:, 0].astype(np.uint16)
 
-    def weight(self, shape: Sequence[int], name: str) -> CodedWeight:
-        """Read one weight of a known shape and name."""
-        kind = _VALUES[self.number()]
-        rows = shape[0] if len(shape) > 1 else 1
+    def weight(self, shape: Sequence[int], name: str, turned: bool = False) -> CodedWeight:
+        """Read one weight of a known shape and name; of one that is ``turned`` the outputs are along dimension 1."""
+        kind, exponent = _VALUES[self.number()], 0
+        if kind == "scaled":
+            exponent, kind = self.number() - _ZERO, _VALUES[self.number()]
+        rows = (shape[1] if turned else shape[0]) if len(shape) > 1 else 1
         alive = self._mask((rows, int(np.prod(shape)) // rows))
         living = int(alive.sum())
         if kind in ("float16", "bfloat16"):
-            return CodedWeight(tuple(shape), alive, self.halves(living), None, kind)
+            return CodedWeight(tuple(shape), alive, self.halves(living), None, kind, turned=turned)
         if kind == "shared":
-            told, kind, count, groups = self._levels[self.number()]
+            told, kind, count, groups, exponent = self._levels[self.number()]
         else:
             count, groups = self.number(), self.number()
             told = self._take(2 * groups * {"ends": 2, "end": 1}.get(kind, count))
-            self._levels.append((told, kind, count, groups))
+            self._levels.append((told, kind, count, groups, exponent))
+        numbers = np.ldexp(np.frombuffer(told, "<f2").astype(np.float64), exponent).reshape(groups, -1)
         if kind == "hashed":
-            entries = torch.from_numpy(np.frombuffer(told, "<f2").astype(np.float32))
-            matrix = torch.from_numpy(alive)
-            return code_hashed(name, matrix.view(tuple(shape)), matrix, Levels(entries[None], "entries"), self.number())
-        levels = levels_from(np.frombuffer(told, "<f2").astype(np.float16).reshape(groups, -1), kind, count)
+            lives = torch.from_numpy(alive.T if turned else alive).reshape(tuple(shape))
+            return code_hashed(name, lives, levels_from(numbers, "entries", count), self.number(), turned)
+        levels = levels_from(numbers, kind, count)
         if self._entropy:
             symbols = self._words(living, 1)[:, 0].astype(np.uint16)
         else:
@@ -193,7 +200,7 @@ class Reader:
             packed = np.frombuffer(self._take(-(-living * width // 8)), np.uint8)
             bits = np.unpackbits(packed, count=living * width).reshape(living, width).astype(np.uint16)
             symbols = (bits << np.arange(width, dtype=np.uint16)).sum(axis=1).astype(np.uint16)
-        return CodedWeight(tuple(shape), alive, symbols, levels)
+        return CodedWeight(tuple(shape), alive, symbols, levels, turned=turned)
 
     def _take(self, length: int) -> bytes:
         self._at += length

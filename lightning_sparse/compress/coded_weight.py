@@ -32,6 +32,7 @@ class CodedWeight:
         levels: None where values are kept in 16 bits.
         half: the format of such: ``"float16"``, or ``"bfloat16"`` where values are too large or too small for it.
         seed: of hashed weights, whose symbols follow from it, and count the levels and then their negatives; else None.
+        turned: whether the weight has its outputs along dimension 1, as that of transformers' ``Conv1D``.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class CodedWeight:
     levels: Levels | None = None
     half: str = "float16"
     seed: int | None = None
+    turned: bool = False
 
     def decode(self) -> Tensor:
         """The weight, float32."""
@@ -52,43 +54,45 @@ class CodedWeight:
                 entries = np.concatenate([entries, -entries], axis=1)
             group = np.nonzero(self.alive)[0] if len(entries) > 1 else 0
             matrix[self.alive] = entries[group, self.symbols]
-        return torch.from_numpy(matrix).reshape(self.shape)
+        return torch.from_numpy(matrix.T if self.turned else matrix).reshape(self.shape)
 
 
-def code_weight(weight: Tensor, alive: Tensor, levels: Levels | None = None) -> CodedWeight:
+def code_weight(weight: Tensor, alive: Tensor, levels: Levels | None = None, turned: bool = False) -> CodedWeight:
     """Code a weight by its nearest levels, or in 16 bits.
 
     Args:
         weight: any shape, its outputs along dimension 0.
         alive: which connections live, bool, of the same shape.
         levels: of the weight as a matrix; None keeps 16 bits a value.
+        turned: its outputs are along dimension 1 instead.
 
     Example:
         >>> weight = torch.tensor([[0.0, 0.1, 0.5]])
         >>> code_weight(weight, weight != 0).decode()
         tensor([[0.0000, 0.1000, 0.5000]])
     """
-    matrix, lives = as_matrix(weight), as_matrix(alive)
+    matrix, lives = (as_matrix(part.mT if turned else part) for part in (weight, alive))
     if levels is None:
         symbols, half = to_half(matrix[lives])
-        return CodedWeight(tuple(weight.shape), lives, symbols, None, half)
+        return CodedWeight(tuple(weight.shape), lives, symbols, None, half, turned=turned)
     numbers = levels.to(torch.device("cpu")).nearest(torch.from_numpy(matrix)).numpy()
-    return CodedWeight(tuple(weight.shape), lives, numbers[lives].astype(np.uint16), levels)
+    return CodedWeight(tuple(weight.shape), lives, numbers[lives].astype(np.uint16), levels, turned=turned)
 
 
-def code_hashed(name: str, weight: Tensor, alive: Tensor, levels: Levels, seed: int) -> CodedWeight:
+def code_hashed(name: str, alive: Tensor, levels: Levels, seed: int, turned: bool = False) -> CodedWeight:
     """Code a weight whose values were given out by :func:`~lightning_sparse.compress.hashing.hashed`.
 
     Args:
         name: of the weight in its network.
-        weight: any shape.
-        alive: which connections live, bool, of the same shape.
+        alive: which connections live, bool, of the shape of the weight.
         levels: the entries, in their order.
         seed: of the hash.
+        turned: its outputs are along dimension 1.
     """
-    lives = as_matrix(alive)
-    numbers = hashed(name, weight.numel(), levels.count, seed).numpy().reshape(lives.shape)
-    return CodedWeight(tuple(weight.shape), lives, numbers[lives].astype(np.uint16), levels, seed=seed)
+    numbers = hashed(name, alive.numel(), levels.count, seed).view(alive.shape)
+    lives = as_matrix(alive.mT if turned else alive)
+    numbers = (numbers.mT if turned else numbers).reshape(lives.shape).numpy()
+    return CodedWeight(tuple(alive.shape), lives, numbers[lives].astype(np.uint16), levels, seed=seed, turned=turned)
 
 
 def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:

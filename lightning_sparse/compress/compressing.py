@@ -23,6 +23,7 @@ from lightning_sparse.compress.steps.code import Code
 from lightning_sparse.compress.steps.deep_compression import DeepCompression
 from lightning_sparse.compress.steps.narrow import Narrow
 from lightning_sparse.compress.steps.order import check_steps
+from lightning_sparse.compress.steps.prune import Prune
 from lightning_sparse.compress.steps.quantise import Quantise
 from lightning_sparse.compress.steps.share import Share
 from lightning_sparse.compress.steps.step import Step
@@ -147,9 +148,15 @@ def compress(
             raise SparsityError(f"{name}={given!r} cannot be called: write a function, or leave it out")
     check_flag("progress", progress)
     epochs = Epochs(((), ()) if data is None else data, batch_size, seed)
-    check_state(model, rounded=any(isinstance(step, Quantise | Share) for step in asked))
+    check_state(model)
     shares = _shares(fine_tune, asked)
     draft, numbers = Draft(copied(model)), numbers_of(model)
+    needing = next((type(step).__name__ for step in asked if isinstance(step, Prune | Quantise | Share)), None)
+    if needing and not draft.weights():
+        raise SparsityError(
+            f"model={type(model).__name__} has no trainable weight of a Linear or Conv layer, which {needing} would change: "
+            "write [Code()], or model.requires_grad_(True)"
+        )
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(seed):
         taken: list[Step] = []
         for place, step in enumerate(asked):

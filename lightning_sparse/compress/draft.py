@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.anatomy.parameters import Targets, default_names, sparsifiable
 from lightning_sparse.compress.factors import Factors
 from lightning_sparse.compress.levels import Levels
 
@@ -50,9 +50,11 @@ class Draft:
             dict(self.left_alone),
         )
 
-    def weights(self) -> dict[str, nn.Parameter]:
-        """The weights that masks and levels are for."""
-        return sparsifiable(self.model)
+    def weights(self) -> Targets:
+        """The weights that masks and levels are for; none, if no Linear or Conv layer is trained."""
+        names = list(default_names(self.model, ()))
+        trained = any(self.model.get_parameter(name).requires_grad for name in names)
+        return sparsifiable(self.model) if trained else Targets()
 
     def masks(self) -> dict[str, Tensor]:
         """Which connections live: of a weight with levels those that are not zero, all of one that is neither so nor pruned.

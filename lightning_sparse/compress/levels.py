@@ -19,6 +19,7 @@ MOST = 256
 
 _EXACT = 32  # entries up to which k-means is solved exactly; above that it takes minutes
 _SAMPLE = 2**18  # values that a codebook is fitted to, at most: evenly spaced among the sorted ones
+_LARGEST = 65504 * 2.0**112  # that float32 holds when it has been rounded
 _CLIPS = np.geomspace(0.08, 1.0, 49)  # shares of the range that are tried, on both sides of the mean
 
 
@@ -29,7 +30,7 @@ class Levels:
     Attributes:
         entries: (groups, K), float32; one group for the whole layer, or one for each row.
         said: what a decoder is told: ``"ends"`` (the first and the last of an even grid), ``"end"`` (the last of a grid that
-            is symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16.
+            is symmetric about zero) or ``"entries"`` (a codebook); each number is exact in float16, times ``2**exponent``.
     """
 
     entries: Tensor
@@ -39,6 +40,11 @@ class Levels:
     def count(self) -> int:
         """K, the number of values in a group."""
         return self.entries.shape[1]
+
+    @property
+    def exponent(self) -> int:
+        """Of the power of two that all numbers are multiplied by: 0, except where float16 would lose small or large ones."""
+        return exponent_of(float(self.entries.abs().max()))
 
     def nearest(self, matrix: Tensor) -> Tensor:
         """The number of the nearest level of each weight (rows, columns), int64; the lower one of two.
@@ -63,8 +69,8 @@ class Levels:
         return self.values(self.nearest(matrix)).to(matrix.dtype)
 
     def numbers(self) -> Halves:
-        """What is written down, (groups, 1, 2 or K)."""
-        entries = self.entries.cpu().numpy().astype(np.float16)
+        """What is written down beside the exponent, (groups, 1, 2 or K)."""
+        entries = np.ldexp(self.entries.cpu().double().numpy(), -self.exponent).astype(np.float16)
         return {"ends": entries[:, [0, -1]], "end": entries[:, -1:], "entries": entries}[self.said]
 
     def to(self, device: torch.device) -> Levels:
@@ -72,8 +78,8 @@ class Levels:
         return Levels(self.entries.to(device), self.said)
 
 
-def levels_from(numbers: Halves, said: str, count: int) -> Levels:
-    """Undo :meth:`Levels.numbers`, given how many levels there are.
+def levels_from(numbers: npt.NDArray[np.floating], said: str, count: int) -> Levels:
+    """Undo :meth:`Levels.numbers`, given how many levels there are; the numbers are multiplied by their power of two.
 
     Example:
         >>> levels_from(np.float16([[0.5]]), "end", 3).entries
@@ -81,7 +87,7 @@ def levels_from(numbers: Halves, said: str, count: int) -> Levels:
     """
     exact = numbers.astype(np.float64)
     if said != "entries":
-        low, high = (-exact[:, :1] if said == "end" else exact[:, :1]), exact[:, -1:]
+        low, high = (-exact[:, -1:] if said == "end" else exact[:, :1]), exact[:, -1:]
         exact = low + np.arange(count) * ((high - low) / max(1, count - 1))
         exact[:, -1:] = high
     return Levels(torch.from_numpy(exact.astype(np.float32)), said)
@@ -116,13 +122,12 @@ def even_grid(matrix: Tensor, alive: Tensor, count: int, *, per_row: bool = Fals
     best, ends = np.full(len(weights), np.inf), np.stack([low, high], axis=1)
     for clip in _CLIPS:
         tried = np.stack([middle + clip * (low - middle), middle + clip * (high - middle)], axis=1)
-        step = np.maximum((tried[:, 1] - tried[:, 0]) / (count - 1), 1e-30)[:, None]
+        step = np.maximum((tried[:, 1] - tried[:, 0]) / (count - 1), 2e-38)[:, None]
         nearest = np.rint((weights - tried[:, :1]) / step).clip(0, count - 1)
         error = ((tried[:, :1] + nearest * step - weights) ** 2 * lives).sum(axis=1)
         ends[error < best] = tried[error < best]
         best = np.minimum(best, error)
-    written = np.clip(ends, -65504, 65504).astype(np.float16)
-    return levels_from(written[:, 1:] if symmetric else written, "end" if symmetric else "ends", count)
+    return levels_from(in_halves(ends), "end" if symmetric else "ends", count)
 
 
 def codebook(values: Tensor, count: int) -> Levels:
@@ -144,7 +149,38 @@ def codebook(values: Tensor, count: int) -> Levels:
         start = np.linspace(numbers[0], numbers[-1], count)[:, None]
         found = need("sklearn.cluster").KMeans(count, init=start, n_init=1, max_iter=50).fit(numbers[:, None])
         centres = found.cluster_centers_[:, 0]
-    return levels_from(np.unique(centres.clip(-65504, 65504).astype(np.float16))[None], "entries", 0)
+    return levels_from(np.unique(in_halves(centres))[None], "entries", 0)
+
+
+def exponent_of(largest: float) -> int:
+    """Of the power of two by which numbers up to ``largest`` are kept in float16.
+
+    0 from 2**-10 to 65504, where float16 tells levels well apart; else that which brings the largest into [1, 2). It is the
+    same before and after they are rounded.
+
+    Example:
+        >>> exponent_of(0.3), exponent_of(3 * 2.0**-20), exponent_of(1e6)
+        (0, -19, 19)
+    """
+    mantissa, power = np.frexp(largest)
+    rounded = float(np.ldexp(np.rint(mantissa * 2**11), power - 11))  # as float16 does
+    if not rounded or 2**-10 <= rounded <= 65504:
+        return 0
+    return max(int(np.frexp(rounded)[1]) - 1, -100)  # below that float32 would not be exact
+
+
+def in_halves(numbers: Floats) -> Floats:
+    """Numbers as they are written down: each exact in float16, times one power of two.
+
+    Example:
+        >>> in_halves(np.array([0.1, 1.0])).tolist(), in_halves(np.array([1e-9])).tolist() == [1e-9]
+        ([0.0999755859375, 1.0], False)
+        >>> bool(abs(in_halves(np.array([1e-9])) - 1e-9) < 1e-12)
+        True
+    """
+    numbers = np.clip(numbers, -_LARGEST, _LARGEST)
+    exponent = exponent_of(np.abs(numbers).max(initial=0.0))
+    return np.ldexp(np.ldexp(numbers, -exponent).astype(np.float16).astype(np.float64), exponent)
 
 
 def _thinned(ordered: Floats, most: int) -> Floats:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.layers import is_conv1d
 from lightning_sparse.compress.byte_string import PARTS, Reader, Writer
 from lightning_sparse.compress.code_lengths import code_bits, mask_bits
 from lightning_sparse.compress.coded_weight import CodedWeight, code_hashed, code_weight, from_half
@@ -171,12 +172,14 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
         model = _architecture(struct.unpack("<d", reader.raw(8))[0] if reader.number() else None, model)
         factorise_as(model, [Factors.from_numbers(reader, model) for _ in range(reader.number())])
         state = tensors_of(model)
+        _let_be_written(state.values())
         if struct.unpack("<I", reader.raw(4))[0] != checksum(state):
             raise ValueError("it has tensors of other names or shapes")
         bits = reader.raw(-(-len(state) // 8))
         chosen = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(state)).astype(bool)
         names = [name for name, coded in zip(state, chosen, strict=True) if coded]
-        found = {name: reader.weight(state[name].shape, name).decode() for name in names}
+        turned = _inputs_first(model)
+        found = {name: reader.weight(state[name].shape, name, name in turned).decode() for name in names}
         kept = np.unpackbits(np.frombuffer(reader.raw(-(-len(state) // 8)), np.uint8), count=len(state)).astype(bool)
         others = [tensor for tensor, exact in zip(state.values(), kept, strict=True) if exact]
         floats = [t for (name, t), exact in zip(state.items(), kept, strict=True) if name not in found and not exact]
@@ -210,6 +213,13 @@ def decode_network(content: bytes, model: nn.Module | Callable[[float], nn.Modul
     return model
 
 
+def _let_be_written(tensors: Iterable[Tensor]) -> None:
+    """Give expanded tensors memory for all of their numbers."""
+    for tensor in tensors:
+        if 0 in tensor.stride():
+            tensor.data = tensor.data.contiguous()
+
+
 def _architecture(width: float | None, model: Any) -> nn.Module:
     if width is None and isinstance(model, nn.Module):
         return copy.deepcopy(model)
@@ -229,15 +239,20 @@ def coded_weights(
     seeds: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, CodedWeight]:
     """Each weight that has a mask or levels, as a decoder gets it, in the order of the model's state."""
-    found = {}
+    found, turned = {}, _inputs_first(model)
     for name, tensor in tensors_of(model).items():
         if name in alive or name in levels:
             lives = alive.get(name, torch.ones_like(tensor, dtype=torch.bool))
             if name in seeds:
-                found[name] = code_hashed(name, tensor, lives, levels[name], seeds[name])
+                found[name] = code_hashed(name, lives, levels[name], seeds[name], name in turned)
             else:
-                found[name] = code_weight(tensor, lives, levels.get(name))
+                found[name] = code_weight(tensor, lives, levels.get(name), name in turned)
     return found
+
+
+def _inputs_first(model: nn.Module) -> set[str]:
+    """Names of the weights whose outputs are along dimension 1."""
+    return {f"{name}.weight".lstrip(".") for name, module in model.named_modules() if is_conv1d(module)}
 
 
 def ideal_parts(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_sparse.anatomy.parameters import inputs_first
 from lightning_sparse.compress.around_steps import AroundSteps
 from lightning_sparse.compress.levels import MOST, Levels, even_grid, levels_from
 from lightning_sparse.errors import check_choice, check_count, check_flag
@@ -31,9 +32,10 @@ class QuantisedWeights:
     Writes go through ``.data``, and are none that the engine would take for somebody else's.
 
     Args:
-        parameters: by name.
+        parameters: by name; as :func:`~lightning_sparse.anatomy.parameters.sparsifiable` returns them, they say which have
+            their outputs along dimension 1.
         levels: how many values, from 2 to 256.
-        per: one grid for each ``"tensor"``, or for each ``"row"`` along dimension 0.
+        per: one grid for each ``"tensor"``, or for each ``"row"``, which is an output.
         symmetric: the grid is symmetric about zero, so that one number says it; an odd ``levels`` then has a level at zero.
 
     Raises:
@@ -61,7 +63,7 @@ class QuantisedWeights:
         self.count = check_count("levels", levels, 2, most=MOST)
         self._per_row = check_choice("per", per, ("tensor", "row")) == "row"
         self._symmetric = check_flag("symmetric", symmetric)
-        self.parameters = dict(parameters)
+        self.parameters, self._turned = dict(parameters), inputs_first(parameters) if self._per_row else frozenset()
         self.latent: dict[str, Tensor] = {}
         self._levels: dict[str, Levels] = {}
         self._age: dict[str, int] = {}
@@ -149,7 +151,7 @@ class QuantisedWeights:
         """Latent weights, grids and when they were fitted; empty before :meth:`begin`."""
         if not self.begun:
             return {}
-        grids = {name: torch.from_numpy(levels.numbers()) for name, levels in self._levels.items()}
+        grids = {name: levels.entries[:, [0, -1]] for name, levels in self._levels.items()}
         return {"latent": dict(self.latent), "grids": grids, "age": dict(self._age)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,12 +163,12 @@ class QuantisedWeights:
                 raise ValueError(f"latent weights of {name!r} have the shape {tuple(state['latent'][name].shape)}")
             self.latent[name] = state["latent"][name].detach().to(parameter, copy=True)
             said = "end" if self._symmetric else "ends"
-            self._levels[name] = levels_from(state["grids"][name].numpy(), said, self.count).to(parameter.device)
+            self._levels[name] = levels_from(state["grids"][name].cpu().numpy(), said, self.count).to(parameter.device)
             self._age[name] = int(state["age"][name])
             self._write(name)
 
     def _fit(self, name: str) -> None:
-        rows = _as_rows(self.latent[name], self._per_row)
+        rows = _as_rows(self._outputs_first(name, self.latent[name]), self._per_row)
         if not self._per_row:
             living = rows[rows != 0][None]
             rows = living if living.numel() else rows[:, :1]
@@ -190,10 +192,11 @@ class QuantisedWeights:
     @torch.no_grad()
     def _rounded(self, name: str, weight: Tensor) -> Tensor:
         """What ``Levels.round`` gives, and zero where a weight is zero; written for speed, because every step needs it."""
-        rows, entries = _as_rows(weight, self._per_row), self._levels[name].entries
+        first = self._outputs_first(name, weight)
+        rows, entries = _as_rows(first, self._per_row), self._levels[name].entries
         entries = entries.to(rows)
         low = entries[:, :1]
-        step = ((entries[:, -1:] - low) / (self.count - 1)).clamp_min(1e-30)
+        step = ((entries[:, -1:] - low) / (self.count - 1)).clamp_min(2e-38)
         places = ((rows - low) / step).round_().clamp_(0, self.count - 1).nan_to_num_(0.0)
         numbers = places.int()
         if len(entries) > 1:
@@ -201,7 +204,11 @@ class QuantisedWeights:
         values = entries.reshape(-1).index_select(0, numbers.reshape(-1)).view_as(rows)
         values *= torch.ne(rows, 0, out=places)  # the dead stay dead
         values.add_(rows, alpha=0)  # NaN stays NaN, so that a training that has failed does not look as if it had not
-        return values.view_as(weight).to(weight.dtype)
+        return self._outputs_first(name, values.view_as(first)).to(weight.dtype)
+
+    def _outputs_first(self, name: str, weight: Tensor) -> Tensor:
+        """A weight with its outputs along dimension 0, or one so turned as it was."""
+        return weight.mT if name in self._turned else weight
 
 
 def _as_rows(weight: Tensor, per_row: bool) -> Tensor:

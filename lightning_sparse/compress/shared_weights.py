@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_sparse.compress.around_steps import AroundSteps
 from lightning_sparse.compress.hashing import hashed
-from lightning_sparse.compress.levels import MOST, Levels, codebook
+from lightning_sparse.compress.levels import MOST, Levels, codebook, in_halves
 from lightning_sparse.engine.distributed import average
 from lightning_sparse.engine.hooks import is_elementwise, nested
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_seed
@@ -193,7 +193,7 @@ class SharedWeights:
     def settle(self) -> None:
         """Round the entries to float16, and write them: what is trained after this begins with these."""
         for values in self._values.values():
-            values.copy_(values.clamp(-65504, 65504).half())
+            values.copy_(torch.from_numpy(in_halves(values.cpu().double().numpy())))
         for name in self.parameters:
             self._write(name)
 

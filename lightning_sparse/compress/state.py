@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_sparse.compress.coded_weight import LARGEST
+from lightning_sparse.anatomy.layers import is_layer
 from lightning_sparse.errors import SparsityError
 
 
@@ -18,13 +19,15 @@ def numbers_of(model: nn.Module) -> int:
     return sum(tensor.numel() for tensor in tensors_of(model).values() if tensor.is_floating_point())
 
 
-def check_state(model: nn.Module, *, rounded: bool) -> None:
-    """Raise a SparsityError if a model's state cannot be written down: it lacks something, or holds what is no number.
-
-    Args:
-        model: any module.
-        rounded: whether weights will be rounded to levels, which float16 has to hold.
-    """
+def check_state(model: nn.Module) -> None:
+    """Raise a SparsityError if a model's state cannot be written down: it lacks something, or holds what is no number."""
+    for name, module in model.named_modules():
+        if is_layer(module) and "weight" not in module._parameters:
+            where = ".".join(filter(None, ("model", name)))
+            raise SparsityError(
+                f"'{where}.weight' is computed from other parameters: write {_undone(module).format(where)}, after which the "
+                "layer computes the same"
+            )
     state = model.state_dict(keep_vars=True)
     held = {id(tensor) for tensor in state.values()}
     for name, parameter in model.named_parameters():
@@ -40,16 +43,24 @@ def check_state(model: nn.Module, *, rounded: bool) -> None:
             raise SparsityError(
                 f"{name!r} holds numbers that are not finite: train the model again, at a lower learning rate"
             )
-        if rounded and parameter.numel() and float(parameter.detach().abs().max()) > LARGEST:
-            raise SparsityError(
-                f"{name!r} holds numbers above {LARGEST}, which levels of 16 bits cannot be: write [Prune(0.9), Code()], "
-                "without Quantise and Share"
-            )
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise SparsityError(
                 f"{name!r} in model.state_dict() is no tensor but a {type(value).__name__}: give the network inside"
             )
+
+
+def _undone(layer: nn.Module) -> str:
+    """What makes a plain parameter of a weight that torch computes from others."""
+    if is_parametrized(layer, "weight"):
+        return "torch.nn.utils.parametrize.remove_parametrizations({}, 'weight')"
+    if "weight_g" in layer._parameters:
+        return "torch.nn.utils.remove_weight_norm({})"
+    if "weight_mask" in layer._buffers:
+        return "torch.nn.utils.prune.remove({}, 'weight')"
+    if "weight_orig" in layer._parameters:
+        return "torch.nn.utils.remove_spectral_norm({})"
+    return "{0}.weight = torch.nn.Parameter({0}.weight.detach())"
 
 
 def checksum(state: Mapping[str, Tensor]) -> int:

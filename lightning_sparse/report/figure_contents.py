@@ -16,7 +16,7 @@ from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.layer_sensitivity import CHANGE
 from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
-from lightning_sparse.tables.method_names import base, is_dense, level_name
+from lightning_sparse.tables.method_names import OF_BITS, base, is_dense, level_name
 from lightning_sparse.tables.pareto import against, pareto
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ X_NAMES = {
     KILOBYTES: "kilobytes, of the smallest form",
     LAYERS: "sparsity of the layer, %",
 }
-OF_BITS = "bits, share of dense float32"  # where all levels are of bits
 ALL, COLUMN, NONE = "all", "column", "none"  # which panels share their y axis
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+OF_BITS = "bits, share of dense float32"  # what levels say where all are of bits
 CONTROL_NAMES = ("static", "small_dense")  # a random mask; a dense network with as many weights
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.tables.frames import accuracies, described
+from lightning_sparse.tables.method_names import OF_BITS, level_words
 from lightning_sparse.tables.pareto import pareto
 
 if TYPE_CHECKING:
@@ -13,24 +14,26 @@ if TYPE_CHECKING:
 Series = dict[str, tuple[list[float], list[float]]]
 
 
-def charts(averages: pd.DataFrame, title: str) -> dict[str, Any]:
+def charts(averages: pd.DataFrame, title: str, *, by_bits: bool = False) -> dict[str, Any]:
     """Draw all charts of one data set and model.
 
     Args:
         averages: as :func:`~lightning_sparse.tables.averages.over_seeds` gives them.
         title: of the data set and model; empty if the sweep has only one.
+        by_bits: whether all levels are of bits, so that what would be density is their share of dense float32.
 
     Returns:
-        ``versus density/<chart>``, and ``versus kilobits/eps=...`` with the Pareto front, with a line per method;
-        ``versus eps/<method>``, the security curves, with a line per sparsity. The title comes after the first slash. `wandb
-        leet` shows only the sizes of the charts' tables, and sorts charts with these names behind the numbers.
+        ``versus density/<chart>`` (or ``versus bits``), and ``versus kilobits/eps=...`` with the Pareto front, with a line
+        per method; ``versus eps/<method>``, the security curves, with a line per level. The title comes after the first
+        slash. `wandb leet` shows only the sizes of the charts' tables, and sorts charts with these names behind the numbers.
     """
     averages = averages.dropna(subset=["mean"])
     drawn = {}
     for chart, lines in charted(averages).groupby("chart"):
-        name = slashed("versus density", title, str(chart))
-        drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, "density")
-    for method, curves in _security(averages).items():
+        name = slashed("versus bits" if by_bits else "versus density", title, str(chart))
+        across = OF_BITS if by_bits else "density"
+        drawn[name] = _lines(_against_density(lines), f"{chart}, mean over seeds", title, across)
+    for method, curves in _security(averages, by_bits).items():
         name = slashed("versus eps", title, method)
         drawn[name] = _lines(curves, f"{method}: robust accuracy, worst case, mean over seeds", title, "eps")
     for eps, curves in _pareto(averages).items():
@@ -58,15 +61,16 @@ def _against_density(lines: pd.DataFrame) -> Series:
     return series
 
 
-def _security(averages: pd.DataFrame) -> dict[str, Series]:
-    """For each method, one line per sparsity over eps, and that of dense; at eps 0 it is the clean accuracy."""
+def _security(averages: pd.DataFrame, by_bits: bool) -> dict[str, Series]:
+    """For each method, one line per level over eps, and that of dense; at eps 0 it is the clean accuracy."""
     kept = accuracies(averages).fillna({"eps": 0.0})
     if not kept["eps"].any():
         return {}
     is_dense = kept["method"] == "dense"
     dense = {"dense": _curve(kept[is_dense])} if is_dense.any() else {}
     found = {
-        str(method): dense | {f"sparsity {level:g}": _curve(line) for level, line in lines.groupby("sparsity_asked")}
+        str(method): dense
+        | {level_words(level, by_bits): _curve(line) for level, line in lines.groupby("sparsity_asked")}
         for method, lines in kept[~is_dense].groupby("method")
     }
     return found or {"dense": dense}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lightning_sparse.tracking.runs import AXIS
+from lightning_sparse.tracking.runs import on_axis
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
     """Log everything in a job's folder of the measurements last asked for.
 
-    One point on the sparsity axis holds the numbers, ``adversarial/eps=...`` (image, adversarial image, difference) and
+    One point on its axis holds the numbers, ``adversarial/eps=...`` (image, adversarial image, difference) and
     ``maps/<attribution>`` (image, map), each of the first image of up to six classes. NaN is left out, and of two rows of
     one chart the later counts. Two artifacts hold the masks and ``records.jsonl``.
 
@@ -34,7 +34,7 @@ def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
     values = {record.chart: record.value for record in records}
     point = {chart: value for chart, value in values.items() if not isnan(value)}
     if point:
-        point[AXIS] = records[-1].sparsity
+        point |= on_axis(records[-1].sparsity, job.compressed)
         # In one call, because W&B drops values that are logged at another step than their axis.
         run.log({**point, **_images(job)})
         run.summary.update(point)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from wandb import Run
 
 MODES = ("disabled", "offline", "online")
-AXIS = "sparsity"
+SPARSITY, BITS = "sparsity", "bits"  # axes: the share of the connections that is dead, and of the dense float32 bits
 STEP = "trainer/global_step"
-# Charted against sparsity: the groups of measurements, and images.
+# Charted against one of them: the groups of measurements, and images.
 GROUPS = (*dict.fromkeys(described.group for described in QUANTITIES), "adversarial", "maps")
 # Charted over the training, although they are in those groups.
 CURVES = ("robust/monitor/*", "vog/rank_stability")
@@ -36,6 +36,7 @@ def job_run(
     folder: str | Path,
     tags: Iterable[str] = (),
     config: Mapping[str, Any] | None = None,
+    compressed: bool = False,
     mode: str = "offline",
     entity: str | None = None,
     notes: str | None = None,
@@ -54,6 +55,7 @@ def job_run(
         tags: data set, model and method, to search runs by.
         config: the job's resolved settings and its identity (method, seed, ...). Nested mappings become flat keys with
             dots, so that the table of runs has a column for each.
+        compressed: whether its level is one of bits, and its measurements are charted against these.
         mode: ``"offline"`` (files only, no account), ``"online"`` or ``"disabled"``.
         entity: the team or user whose project it is; None is W&B's default.
         notes: a description of the run.
@@ -90,8 +92,8 @@ def job_run(
         run.define_metric("*", step_metric=STEP, step_sync=True)
         for curve in CURVES:  # before the groups: of two patterns W&B takes the first
             run.define_metric(curve, step_metric=STEP)
-        define_axis(run)
-        run.define_metric(AXIS, step_metric=STEP)  # it is a curve of the training too
+        define_axis(run, BITS if compressed else SPARSITY)
+        run.define_metric(SPARSITY, step_metric=STEP)  # it is a curve of the training too
     return run
 
 
@@ -150,11 +152,21 @@ def start(mode: str, folder: str | Path, *, tags: Iterable[str], **about: Any) -
     return run
 
 
-def define_axis(run: Run) -> None:
-    """Chart measurements against sparsity."""
-    run.define_metric(AXIS)
+def define_axis(run: Run, axis: str) -> None:
+    """Chart measurements against sparsity or bits."""
+    run.define_metric(axis)
     for group in GROUPS:
-        run.define_metric(f"{group}/*", step_metric=AXIS)
+        run.define_metric(f"{group}/*", step_metric=axis)
+
+
+def on_axis(sparsity: float, compressed: bool) -> dict[str, float]:
+    """Where a level lies, as it is logged: what is compressed at its bits.
+
+    Example:
+        >>> on_axis(0.75, compressed=False), on_axis(0.75, compressed=True)
+        ({'sparsity': 0.75}, {'bits': 0.25})
+    """
+    return {BITS: 1 - sparsity} if compressed else {SPARSITY: sparsity}
 
 
 def run_id(*names: str) -> str:

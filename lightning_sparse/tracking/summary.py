@@ -15,7 +15,7 @@ import numpy as np
 from lightning_sparse.errors import check_choice
 from lightning_sparse.results.jobs import key_of
 from lightning_sparse.tracking.charts import charted, charts, slashed
-from lightning_sparse.tracking.runs import AXIS, MODES, define_axis, finish, run_id, start
+from lightning_sparse.tracking.runs import BITS, MODES, SPARSITY, define_axis, finish, on_axis, run_id, start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def summary_run(
     """Log a whole sweep as one run, after its report is written.
 
     It holds all records and the summary as tables, the charts of :func:`~lightning_sparse.tracking.charts.charts`, the
-    figures of the report, and ``records.csv``, ``table.csv`` and ``report.html`` as an artifact. One point per sparsity has
+    figures of the report, and ``records.csv``, ``table.csv`` and ``report.html`` as an artifact. One point per level has
     the means of every method, and the same images at every level, for the slider of an image panel. Its group is the
     sweep's name, its job type ``summary``. Its id is the same in every launch, so that the last upload counts. Offline,
     nothing is written if no number has changed.
@@ -111,15 +111,15 @@ def _log(run: Run, sweep: Sweep) -> None:
     }
     points: Points = defaultdict(dict)
     for title, part in by_subject(sweep).items():
-        logged |= charts(part.averages, title)
+        logged |= charts(part.averages, title, by_bits=sweep.by_bits)
         _means(points, part.averages, title)
         _images(points, part, title)
     for picture in sorted((sweep.folder / "figures").rglob("*.png")):
         logged[picture.relative_to(sweep.folder).with_suffix("").as_posix()] = wandb.Image(str(picture))
     run.log(logged)
-    define_axis(run)
+    define_axis(run, BITS if sweep.by_bits else SPARSITY)
     for sparsity, point in sorted(points.items()):
-        run.log({AXIS: sparsity} | point)
+        run.log(on_axis(sparsity, sweep.by_bits) | point)
     run.summary.update({"jobs": len(sweep.started), "holes": len(holes(sweep))})
     keep(run, "report", [sweep.folder / name for name in (*NUMBERS, "report.html")])
 

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+import lightning_sparse
+import settings
 from lightning_sparse import Curve, Engine, LayerRules, Recipe, allocate, attach, cubic, sparsifiable
 from lightning_sparse.anatomy.dead_units import dead_units
 from lightning_sparse.anatomy.flops import layer_flops
 from lightning_sparse.anatomy.layer_calls import CallRecorder
 from lightning_sparse.anatomy.layer_order import layer_order
+from lightning_sparse.compress import Code, Prune, Quantise, Share, compress, decompress
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure import measure_cost
 
@@ -125,6 +128,51 @@ def test_dead_units_order_and_flops_are_those_of_the_linear_layer():
     without = dead_units(twin(net), {"2.weight": masks["2.weight"].T}, [("0.weight", "2.weight")])
     assert without["0.weight"][5]
     assert not without["0.weight"].all()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Code()],
+        [Prune(0.6), Code()],
+        [Prune(0.6), Quantise(bits=2, per="row"), Code()],
+        [Quantise(bits=3, per="row", symmetric=True)],
+        [Prune(0.5), Share(bits=2, codebook_of="network"), Code()],
+    ],
+    ids=lambda steps: " ".join(map(str, steps)),
+)
+@pytest.mark.parametrize("fine_tune", [0, 3])
+def test_in_few_bits_it_is_the_linear_layer_and_takes_as_many(steps, fine_tune):
+    net, data = linear().float(), (torch.rand(40, 16), torch.arange(40) % 4)
+    found = [
+        compress(each, steps, data=data, fine_tune=fine_tune, optimizer=lambda weights: torch.optim.SGD(weights, 0.1))
+        for each in (net, twin(net).float())
+    ]
+    for at in (0, 2):
+        torch.testing.assert_close(found[1].model[at].weight.T, found[0].model[at].weight)
+    assert len(found[1].content) == len(found[0].content)
+    assert torch.equal(decompress(found[1].content, twin(net).float())(data[0]), found[1].model(data[0]))
+
+
+def test_hashed_it_is_decoded_as_it_was():
+    net = twin(linear()).float()
+    found = compress(net, [Prune(0.5), Share(bits=2, assignment="hash"), Code()])
+    assert torch.equal(decompress(found.content, net)[0].weight, found.model[0].weight)
+    assert 4 <= len(found.model[0].weight.unique()) <= 9
+
+
+@pytest.mark.parametrize("include", [None, ["body.*.weight"]])
+def test_quantise_gives_each_of_its_outputs_a_grid(include):
+    callbacks = [lightning_sparse.Quantise(2, per="row", include=include) for _ in range(2)]
+    for callback, make in zip(callbacks, (lambda body: body, twin), strict=True):
+        module = settings.Module()
+        module.body = make(nn.Sequential(nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 30)))
+        module.float()
+        settings.quiet(callback, max_epochs=1).fit(module, settings.batches())
+        assert callback.weights.levels_of("body.0.weight").entries.shape == (30, 4)
+        weight = module.body[0].weight.detach()
+        rows = weight if isinstance(module.body[0], nn.Linear) else weight.T
+        assert max(len(row.unique()) for row in rows) == callback.distinct_values["body.0.weight"] == 4
 
 
 def test_its_cost_is_that_of_the_linear_layer():

@@ -52,12 +52,51 @@ def test_weights_that_are_not_finite_are_refused_by_name(steps, value):
         compress(model, steps)
 
 
-def test_weights_that_no_level_can_be_are_refused():
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-20, 2.0**17, 2.0**60])
+@pytest.mark.parametrize("steps", ALL[1:6], ids=lambda steps: " ".join(map(str, steps)))
+def test_small_and_large_weights_have_the_levels_of_ordinary_ones(steps, scale):
+    model, scaled = net(), net()
+    for at in (0, 2, 4):
+        scaled[at].weight.data *= scale
+    usual, found = compress(model, steps), compress(scaled, steps)
+    for at in (0, 2, 4):
+        assert torch.equal(decompress(found.content, model)[at].weight, found.model[at].weight)
+        close = 4e-3 if steps == ALL[1] else 1e-3  # bfloat16 where no levels are
+        assert torch.allclose(found.model[at].weight / scale, usual.model[at].weight, rtol=close, atol=1e-4)
+    assert steps == ALL[1] or abs(len(found.content) - len(usual.content)) <= 3 * 3  # a few bytes a layer
+
+
+def test_a_weight_among_others_that_float16_cannot_hold_is_kept():
     model = net()
     model[2].weight.data[0, 0] = 1e6
-    with pytest.raises(SparsityError, match=r"'2\.weight' holds numbers above 65504"):
-        compress(model, [Share(bits=4)])
-    assert compress(model, [Code()]).model[2].weight[0, 0].item() == pytest.approx(1e6, rel=1e-2)
+    for steps in ([Code()], [Share(bits=4)], [Quantise(bits=8, per="row")]):
+        assert compress(model, steps).model[2].weight[0, 0].item() == pytest.approx(1e6, rel=1e-2)
+
+
+def test_a_buffer_and_a_parameter_that_are_expanded_come_back_as_ones_of_their_own():
+    model = net()
+    model.register_buffer("scale", torch.tensor([0.5]).expand(64))
+    model.register_buffer("counts", torch.tensor([[3], [4]]).expand(2, 5))
+    found = compress(model, [Prune(0.5), Quantise(bits=3), Code()])
+    assert torch.equal(found.model.scale, model.scale)
+    assert torch.equal(decompress(found.content, model).counts, model.counts)
+    found.model.scale[0] = 7.0
+    assert found.model.scale[1] == 0.5
+    assert model.scale.stride() == (0,)
+
+
+def test_a_network_without_a_trainable_weight_is_coded_and_what_would_change_some_says_so():
+    model = net().requires_grad_(False)
+    found = compress(model, [Code()])
+    assert torch.equal(decompress(found.content, model)[0].weight, model[0].weight.half().float())
+    assert list(found.left_alone) == ["0.weight", "2.weight", "4.weight"]
+    assert compress(nn.Sequential(nn.Embedding(5, 3), nn.LayerNorm(3)), [Code()]).left_alone.keys() == {"0.weight"}
+    for step in (Prune(0.5), Quantise(bits=3), Share(bits=3)):
+        with pytest.raises(
+            SparsityError, match=rf"no trainable weight .* which {type(step).__name__} would change: write"
+        ):
+            compress(model, [step, Code()])
+    assert compress(model.requires_grad_(True), [Prune(0.5), Code()]).left_alone == {}
 
 
 def test_buffers_that_float16_cannot_hold_are_kept_to_the_bit_and_others_do_not_suffer():

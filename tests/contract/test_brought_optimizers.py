@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import settings
-from lightning_sparse import GradualPruning, RigL, SparsityError, Static, attach, sparsity_of
+from lightning_sparse import GradualPruning, Quantise, RigL, Share, SparsityError, Static, attach, sparsity_of
 
 accelerate = pytest.importorskip("accelerate")
 pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
@@ -233,6 +233,32 @@ def test_averages_of_schedule_free_are_as_sparse_as_the_weights():
     optimizer.eval()
     assert sparsity_of(net) == engine.sparsity == pytest.approx(0.9, abs=1e-4)
     assert (net(features).argmax(1) == labels).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("make", [lambda: Quantise(2), lambda: Share(2, begin=0)], ids=["Quantise", "Share"])
+@pytest.mark.parametrize("kind", [schedulefree.SGDScheduleFree, schedulefree.AdamWScheduleFree])
+def test_few_values_refuse_schedule_free_by_name_before_a_step(kind, make, make_trainer):
+    module = settings.Module()
+    module.configure_optimizers = lambda: kind(module.parameters(), lr=0.1)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(SparsityError, match=rf"{kind.__name__} puts an average .* train with SGD or Adam"):
+        make_trainer(make(), max_epochs=1).fit(module, settings.batches())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [lambda: Quantise(2), lambda: Share(2, begin=0)], ids=["Quantise", "Share"])
+@pytest.mark.parametrize("closure", [False, True])
+def test_few_values_under_sam_are_few_where_it_begins_and_ends(closure, make, make_trainer):
+    models = []
+    for order in (1, -1):
+        pruning, few = METHODS["gradual"](), make()
+        module = Sharp(sam, pruning, closure)
+        make_trainer(*[pruning, few][::order], max_epochs=2).fit(module, settings.batches())
+        assert max(few.distinct_values.values()) <= 4
+        assert settings.exact(pruning.masks, 0.9)
+        assert module.losses[-2] < module.losses[0]
+        models.append(module)
+    assert settings.same_state(*models)
 
 
 def test_a_replaced_optimizer_is_followed(make_trainer):

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import settings
 from lightning_sparse import GradualPruning, SparseTraining, SparsityError, attach
+from lightning_sparse.compress import Code, Prune, compress, decompress
 
 
 class Doubled(nn.Module):
@@ -89,6 +90,19 @@ def test_its_halves_are_enough_to_leave_a_layer_out(wrap, halves, make_trainer):
     model, method = module(wrap), GradualPruning(0.9, exclude=[f"body.3.{half}" for half in halves])
     fit(make_trainer, method, model)
     check(model, method, ["body.0.weight", "head.weight"])
+
+
+@wrapped
+def test_compress_says_how_to_make_a_rewritten_weight_plain(wrap, halves):
+    model, images = module(wrap).eval(), settings.digits().tensors[0]
+    before = model(images).detach()
+    with pytest.raises(SparsityError, match=r"'model\.body\.3\.weight' is computed from .*: write ") as error:
+        compress(model, [Prune(0.5), Code()])
+    advice = str(error.value).partition(": write ")[2].partition(", after which")[0]
+    exec(advice.replace("model.body.3", "model.body[3]"), {"torch": torch, "model": model})
+    assert torch.allclose(model(images), before, atol=1e-6)
+    found = compress(model, [Prune(0.5), Code()])
+    assert torch.equal(decompress(found.content, model)(images), found.model(images))
 
 
 def test_a_weight_whose_bias_is_rewritten_is_like_any_other(make_trainer):

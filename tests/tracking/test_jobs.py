@@ -49,6 +49,19 @@ def log_rows(run, folder: Path) -> None:
     log_job(run, what)
 
 
+def test_what_is_compressed_is_one_point_on_the_axis_of_bits(tmp_path):
+    run = job("share-0.9-s0", tmp_path / "six", compressed=True)
+    what = Job("share-0.9-s0", "share", "digits", "cnn", 0, 0.9, compressed=True, folder=tmp_path / "rows")
+    what.save(keys=("clean-0",)).record(rows(), "clean-0", 0.9375)
+    log_job(run, what)
+    finish(run)
+    told = lines(tmp_path / "six")
+    assert {axis for name, axis in axes(told).items() if name[:-2] in ("clean", "robust", "maps")} == {"bits"}
+    (measured,) = [point for point in history(told) if "clean/accuracy" in point]
+    assert (measured["bits"], measured["clean/accuracy"]) == (0.0625, 0.875)
+    assert "sparsity" not in measured
+
+
 def test_a_job_is_one_point_on_the_sparsity_axis(tmp_path, capfd):
     sweep = tmp_path / "quick"
     run = job("gradual-0.9-s0", sweep)

@@ -13,16 +13,16 @@ from lightning_sparse.results.records import Record
 from lightning_sparse.tables.collect import collect
 from lightning_sparse.tables.table import write_csv
 from lightning_sparse.tracking import summary_run
-from offline_runs import artifacts, folders, history, lines, started, told_by
+from offline_runs import artifacts, axes, folders, history, lines, started, told_by
 
 PROJECT = "tests"
 LEVELS = (("dense", 0.0), ("gradual", 0.5), ("gradual", 0.9))
 KEYS = ("saliency-0", "transfer-0")
 
 
-def write_job(folder: Path, method: str, sparsity: float, seed: int, data: str = "digits") -> None:
+def write_job(folder: Path, method: str, sparsity: float, seed: int, data: str = "digits", **about) -> None:
     name = f"{data}-{method}-{sparsity}-s{seed}"
-    job = Job(name, method, data, "cnn", seed, sparsity, folder=folder / name)
+    job = Job(name, method, data, "cnn", seed, sparsity, folder=folder / name, **about)
     job.folder.mkdir(parents=True)
     job.save(status="done", keys=KEYS, seconds=1.0)
     value = 1 - sparsity / 2 + seed / 100
@@ -136,6 +136,27 @@ def test_it_draws_accuracy_security_and_the_pareto_front(sweep, told):
         "gradual": [(2, 0.2775), (6, 0.3775)],
         "Pareto front": [(2, 0.2775), (6, 0.3775), (11, 0.5025)],
     }
+
+
+def test_of_a_sweep_by_bits_every_axis_is_of_bits(tmp_path):
+    folder = tmp_path / "six"
+    for method, level in (("dense", 0.0), ("share", 0.75), ("share", 0.9)):
+        write_job(folder, method, level, 0, compressed=method != "dense")
+    write_report(folder)
+    summary_run(collect(folder), project=PROJECT)
+    told = lines(folder)
+    shown = json.dumps([line for line in told if line["type"] == "config"])
+    assert "_wandb.visualize.versus bits/clean/accuracy" in shown
+    assert "bits, share of dense float32" in shown
+    assert "density" not in shown
+    assert "versus sparsity" not in shown
+    data = table(folder, told, "versus bits/robust/worst/eps=0.1_table")["data"]
+    assert {(line, round(x, 9)) for x, line, y in data if line == "share"} == {("share", 0.25), ("share", 0.1)}
+    curves = table(folder, told, "versus eps/share_table")["data"]
+    assert {line for _, line, _ in curves} == {"dense", "25 % of the bits", "10 % of the bits"}
+    assert [round(point["bits"], 9) for point in history(told)[1:]] == [1.0, 0.25, 0.1]
+    assert not any("sparsity" in point for point in history(told))
+    assert {axis for name, axis in axes(told).items() if name.endswith("/*")} == {"bits"}
 
 
 def test_a_slider_goes_through_the_levels(sweep, told):

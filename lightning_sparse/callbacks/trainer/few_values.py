@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_sparse.anatomy.parameters import sparsifiable
+from lightning_sparse.anatomy.parameters import Targets, sparsifiable
 from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.copies_in_module import trained_in
@@ -48,6 +48,7 @@ class FewValues(OneOfAKind):
         self.weights: Weights | None = None
         self.distinct_values: dict[str, int] | None = None
         self._begin_at = self._clock_before = 0
+        self._inputs_first: frozenset[str] = frozenset()
         self._epochs: int | None = None
         self._restored: dict[str, Any] | None = None
         self._installed_on: list[Optimizer] = []
@@ -104,7 +105,7 @@ class FewValues(OneOfAKind):
                     f"{type(other).__name__} and {type(self).__name__} both want {shared!r}: give each parameter to one of "
                     "them with include=[...] and exclude=[...]"
                 )
-        self.weights = self.hold(parameters)
+        self.weights, self._inputs_first = self.hold(parameters), parameters.inputs_first
         state, self._restored = self._state(), None
         if state is None:
             self._begin_at, self._clock_before = self._steps_before(trainer), 0
@@ -177,7 +178,7 @@ class FewValues(OneOfAKind):
         """Likewise with what has been put in the model's place at the very end, and count the values."""
         if self.weights is not None and self.weights.begun:
             self._settle()
-            self.distinct_values = {n: self._distinct(p.detach()) for n, p in self.weights.parameters.items()}
+            self.distinct_values = {n: self._distinct(n, p.detach()) for n, p in self.weights.parameters.items()}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave weights of few values, even after half a step, and no hook."""
@@ -253,17 +254,19 @@ class FewValues(OneOfAKind):
         written = self.weights.written()
         return not all(torch.equal(weight, written[name]) for name, weight in self.weights.parameters.items())
 
-    def _distinct(self, weight: Tensor) -> int:
+    def _distinct(self, name: str, weight: Tensor) -> int:
+        weight = weight.mT if name in self._inputs_first else weight
         rows = weight.reshape(len(weight), -1) if self.form().get("per") == "row" else weight.reshape(1, -1)
         return max(len(row[row != 0].unique()) for row in rows)
 
-    def _parameters(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+    def _parameters(self, trainer: Trainer, pl_module: LightningModule) -> Targets:
         """Those that are named, or else those that an optimizer trains: a teacher is left alone, as is an average."""
         found = sparsifiable(pl_module, self.include, self.exclude)
         if self.include is not None:
-            return dict(found)
+            return found
         trained = trained_in(pl_module, trainer.optimizers)
-        mine = {name: parameter for name, parameter in found.items() if id(parameter) in trained}
+        mine = Targets({name: parameter for name, parameter in found.items() if id(parameter) in trained})
+        mine.inputs_first = found.inputs_first & mine.keys()
         if not mine:
             raise SparsityError(
                 f"no optimizer trains a weight that {type(self).__name__} would take ({', '.join(found)}): give them to an "

@@ -24,7 +24,7 @@ class Quantise(Step):
     Args:
         bits: of a living weight at a fixed width, from 1 to 8: 2^bits levels, one less if symmetric. None is found by
             ``bits=`` of :func:`~lightning_sparse.compress.compress`, which counts levels instead, from 2 to 256.
-        per: ``"tensor"``, or ``"row"`` for a grid for each output (of transformers' Conv1D: input), whose ends cost 32 bits.
+        per: ``"tensor"``, or ``"row"`` for a grid for each output, whose ends cost 32 bits.
         symmetric: about zero, with a level at zero from 2 bits on, which an entropy coder makes good use of.
         levels: their number, in place of ``bits``.
 
