@@ -166,6 +166,24 @@ def test_it_resumes_bit_for_bit_from_before_and_after_its_beginning(form, epoch,
     assert again.distinct_values == callback.distinct_values
 
 
+@every_form
+def test_what_is_saved_is_what_was_validated(form, tmp_path):
+    class Keeps(Watched):
+        def on_validation_start(self):
+            self.validated = copy.deepcopy(self.state_dict())
+
+    callback, kept = FORMS[form](begin=5), {}
+
+    class Note(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            kept[trainer.current_epoch] = pl_module.validated
+
+    fit(callback, Save(tmp_path, 1, 2), Note(), model=Keeps(callback), validate=True)
+    for epoch in (1, 2):
+        state = torch.load(tmp_path / f"{epoch}.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(state[name], kept[epoch][name]) for name in NAMES)
+
+
 def test_another_form_cannot_go_on(tmp_path):
     fit(Quantise(2), Save(tmp_path, 0), max_epochs=1)
     with pytest.raises(SparsityError, match=r"Quantise\(bits=2, per='tensor', symmetric=False\), and this is .*bits=3"):
