@@ -3,8 +3,8 @@
     lightning-sparse -cn six
     python benchmarks/compression.py outputs/six
 
-Text in docs/compression.md between `<!-- six: NAME -->` and `<!-- /six -->` is replaced, of `six_mnist` likewise where the page
-has such marks; figures go to docs/images/.
+Text in docs/compression.md between `<!-- six: NAME -->` and `<!-- /six -->` is replaced, of `six_mnist` likewise if
+the page has such marks; figures of `six` go to docs/images/.
 """
 
 import re
