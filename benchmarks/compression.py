@@ -1,9 +1,10 @@
-"""The results of the sweep `six`: the tables of docs/compression.md.
+"""The results of the sweeps `six` and `six_mnist`: tables of docs/compression.md.
 
     lightning-sparse -cn six
     python benchmarks/compression.py outputs/six
 
-Text in docs/compression.md between `<!-- six: NAME -->` and `<!-- /six -->` is replaced; figures go to docs/images/.
+Text in docs/compression.md between `<!-- six: NAME -->` and `<!-- /six -->` is replaced, of `six_mnist` likewise if
+the page has such marks; figures of `six` go to docs/images/.
 """
 
 import re
@@ -41,6 +42,8 @@ def table(frame: pd.DataFrame, column: str) -> str:
         lines.append(f"| dense, 32 bits (1.0) | {cell(dense, column)} |" + " |" * (len(sizes) - 1))
     for method, name in NAMES.items():
         here = frame[frame.method == method]
+        if here.empty:
+            continue
         if method == "half":
             lines.append(f"| {name} ({here.bits.iloc[0]:.2f}) | {cell(here, column)} |" + " |" * (len(sizes) - 1))
             continue
@@ -70,14 +73,15 @@ def main(folder: Path) -> None:
     frame = pd.read_csv(folder / "table.csv")
     page = DOCS / "compression.md"
     text = page.read_text()
-    found = {name: f"\n\n{table(frame, column)}\n\n" for name, column in TABLES.items()}
+    sweep = folder.resolve().name
+    found = {name: f"\n\n{table(frame, column)}\n\n" for name, column in TABLES.items() if column in frame}
     found["achieved"] = achieved(frame)
     for name, content in found.items():
         text = re.sub(
-            rf"(<!-- six: {name} -->).*?(<!-- /six -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S
+            rf"(<!-- {sweep}: {name} -->).*?(<!-- /{sweep} -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S
         )
     page.write_text(text)
-    for figure, name in FIGURES.items():
+    for figure, name in FIGURES.items() if sweep == "six" else ():
         shutil.copy(folder / "figures" / f"{figure}.svg", DOCS / "images" / f"{name}.svg")
 
 

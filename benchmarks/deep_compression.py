@@ -28,6 +28,12 @@ NETWORKS = {
 }
 
 
+def mnist() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels for training, and for tests."""
+    data = ImageData("mnist", root=str(DATA), shape=(1, 28, 28), classes=10, mean=[0.1307], std=[0.3081])
+    return data.split("train"), data.split("test")
+
+
 def trained(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> nn.Module:
     """By Adam, its learning rate along a cosine."""
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
@@ -51,8 +57,7 @@ def error(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def main(networks: list[str]) -> None:
-    data = ImageData("mnist", root=str(DATA), shape=(1, 28, 28), classes=10, mean=[0.1307], std=[0.3081])
-    (images, labels), test = data.split("train"), data.split("test")
+    (images, labels), test = mnist()
     rows = []
     for name in networks or NETWORKS:
         make, sizes, epochs, more, (ratio, published) = NETWORKS[name]
@@ -79,8 +84,7 @@ def main(networks: list[str]) -> None:
             print(name, seed, {key: values[-1] for key, values in found.items()}, file=sys.stderr, flush=True)
         for key, values in found.items():
             ratios, errors = zip(*values, strict=True)
-            low, high = t_interval(errors)
-            mean = sum(errors) / len(errors)
+            mean, low, high = t_interval(errors)
             cells = (
                 name,
                 key,

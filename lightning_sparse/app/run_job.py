@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from lightning_sparse import tracking
 from lightning_sparse.app.build import build, build_callbacks, build_model, masks_of_zeros
 from lightning_sparse.app.compress_job import check_reach, compressed
+from lightning_sparse.app.dense_parent import take_dense
 from lightning_sparse.app.hydra_parts import plain
 from lightning_sparse.app.measuring.measure_job import measure_job
 from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
@@ -41,6 +42,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     model = build_model(config)
     check_classifier(model, data, measurements)
     check_reach(config, model)
+    take_dense(config, job)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
     following = {kind.name: kind.callback(settings, data) for kind, settings in asked.items() if kind.callback}
     callbacks = build_callbacks(config, following.values())

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,30 @@ def test_killed_between_training_and_compression_it_ends_in_the_same_bytes(comma
     assert json.loads(first.with_name("model.lsc.json").read_text())["bytes"] == first.stat().st_size
     values = [{row.metric: row.value for row in records.read(f.with_name("records.jsonl"))} for f in (first, second)]
     assert values[0] == values[1]
+
+
+def test_a_dense_network_of_the_sweep_is_trained_once_and_ends_in_the_same_bytes(command, tmp_path):
+    arguments = ["--multirun", *QUICK, "bits=0.1"]
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    for folder, compressions in ((both, "none,prune,narrow"), (alone, "prune")):
+        folder.mkdir()
+        done = command(*arguments, f"compression={compressions}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    with_dense, prune = jobs_of(both), jobs_of(alone)["prune-0.1"]
+    dense, copied = with_dense["dense"], with_dense["prune-0.1"]
+    assert copied.checkpoint.read_bytes() == dense.checkpoint.read_bytes()
+    assert with_dense["narrow-0.1"].checkpoint.read_bytes() != dense.checkpoint.read_bytes()
+    assert copied.content.read_bytes() == prune.content.read_bytes()
+    assert copied.objective == prune.objective is not None
+    rows = [{row.metric: row.value for row in job.current_rows()} for job in (copied, prune)]
+    assert rows[0] == rows[1]
+    # Where the dense one cannot be read, this one is trained.
+    shutil.rmtree(copied.folder)
+    dense.checkpoint.write_bytes(b"broken")
+    again = command(*arguments, "compression=prune", cwd=both)
+    assert again.returncode == 0, again.stderr
+    assert "the training starts again" in again.stderr
+    assert copied.content.read_bytes() == prune.content.read_bytes()
 
 
 def test_a_job_never_started_is_known_by_its_bits():
