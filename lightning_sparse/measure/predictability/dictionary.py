@@ -58,6 +58,6 @@ def dictionary(covariance: Tensor, coordinates: Tensor) -> Tensor:
     variances, few = covariance.diagonal(), covariance[coordinates]
     ridge = RIDGE * float(variances[variances > 0].mean()) if bool((variances > 0).any()) else 1.0
     identity = torch.eye(len(coordinates), dtype=covariance.dtype)
-    found = torch.linalg.solve(few[:, coordinates] + ridge * identity, few)
+    found: Tensor = torch.linalg.solve(few[:, coordinates] + ridge * identity, few)
     found[:, coordinates] = identity
     return found

@@ -115,12 +115,15 @@ def rows_of(layer: Any, given: Tensor) -> Tensor:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(given.view(-1, *given.shape[-3:]), layer._reversed_padding_repeated_twice, mode=mode)
     patches = F.unfold(padded, layer.kernel_size, layer.dilation, stride=layer.stride)
-    return patches.unflatten(1, (layer.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+    images, size, places = patches.shape
+    apart = patches.view(images, layer.groups, size // layer.groups, places)
+    return apart.permute(1, 0, 3, 2).flatten(1, 2)
 
 
 def matrix_of(layer: Any, weight: Tensor) -> Tensor:
     """A layer's weight as one matrix for each group: (groups, outputs of a group, inputs of a group)."""
-    return weight.detach().flatten(1).unflatten(0, (getattr(layer, "groups", 1), -1))
+    groups: int = getattr(layer, "groups", 1)
+    return weight.detach().reshape(groups, len(weight) // groups, -1)
 
 
 @contextmanager
