@@ -72,7 +72,7 @@ class PredictWeights(OneOfAKind):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the dictionaries, unless this module has been trained with them, and let the layers be predicted."""
         super().setup(trainer, pl_module, stage)
-        if stage != "fit" or self._predicted(pl_module):
+        if stage != "fit" or _predicted(pl_module):
             return
         if self._done is None or self._done() is not pl_module:
             self._begin(trainer, pl_module)
@@ -101,7 +101,7 @@ class PredictWeights(OneOfAKind):
         self._dictionaries, total, trained = {}, 0, 0
         for name, layer in layers.items():
             with untouched(pl_module), torch.no_grad():
-                inputs = inputs_of(pl_module, {name: layer}, images, batch_size=256)[name]
+                inputs = inputs_of(pl_module, {name: layer}, images)[name]
             outputs, size = layer.weight.flatten(1).shape
             (covariance,) = inputs.covariance
             coordinates = chosen_coordinates(covariance, max(1, round((1 - self.final_sparsity) * size)))
@@ -120,18 +120,19 @@ class PredictWeights(OneOfAKind):
             layer.register_load_state_dict_pre_hook(_load_whole),
         ]
 
-    def _predicted(self, module: nn.Module) -> list[Any]:
-        return [layer for layer in module.modules() if _prediction(layer) is not None]
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the layers ordinary ones, of the weights that were predicted last."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        for layer in self._predicted(pl_module):
+        for layer in _predicted(pl_module):
             parametrize.remove_parametrizations(layer, "weight")
             layer.weight.grad = None
             layer._parameters["bias"] = layer._parameters.pop("bias")  # in the order in which it was
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The same for a fit without a step."""
+        self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The dictionaries, and how many weights they stand for."""
@@ -233,6 +234,10 @@ def _prediction(layer: Any) -> Any:
         return None
     first = layer.parametrizations.weight[0]
     return first if isinstance(first, Predicted) else None
+
+
+def _predicted(module: nn.Module) -> list[Any]:
+    return [layer for layer in module.modules() if _prediction(layer) is not None]
 
 
 _KEPT = "parametrizations.weight.original"

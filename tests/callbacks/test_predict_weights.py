@@ -140,6 +140,11 @@ def test_convolutions(groups):
     assert values[2] < 1e-5 * values[0]  # 2 of 9 weights
 
 
+def test_a_fit_without_a_step_leaves_ordinary_layers():
+    model, _ = fit(PredictWeights(0.9), epochs=0)
+    assert type(model.body[0]) is nn.Linear
+
+
 def test_layers_may_be_left_out():
     callback = PredictWeights(0.9, exclude=["body.0.*"])
     fit(callback, epochs=1)

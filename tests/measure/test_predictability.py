@@ -63,11 +63,11 @@ def test_inputs_that_are_one_number_are_predicted_from_one_weight():
 
 
 def test_a_dead_input_is_not_counted_and_never_chosen():
-    rows = torch.rand(50, 10)
+    rows = torch.rand(150, 10)
     rows[:, :6] = 0.7  # constant, and not zero
     found = measure_predictability(network(10), flat(rows), [0.5])
     assert value(found, "1.weight", "predictability_living_inputs") == 4
-    covariance = inputs_of(nn.Sequential(net := nn.Linear(10, 1)), {"0": net}, rows, 7)["0"].covariance[0]
+    covariance = inputs_of(nn.Sequential(net := nn.Linear(10, 1)), {"0": net}, rows)["0"].covariance[0]
     assert covariance[:6].count_nonzero() == 0
     assert set(chosen_coordinates(covariance, 2).tolist()) <= {6, 7, 8, 9}
 
@@ -109,7 +109,7 @@ def test_a_convolution_is_a_matrix_of_its_patches(groups, padding_mode):
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 3, padding=1, stride=2, groups=groups, bias=False, padding_mode=padding_mode)
     images = torch.rand(5, 4, 8, 8)
-    inputs = inputs_of(nn.Sequential(conv), {"0": conv}, images, 2)["0"]
+    inputs = inputs_of(nn.Sequential(conv), {"0": conv}, images)["0"]
     weight = matrix_of(conv, conv.weight).double()
     assert float(((weight @ inputs.moment) * weight).sum()) == pytest.approx(
         float(conv(images).detach().square().mean() * 6)
@@ -153,6 +153,13 @@ def test_nothing_is_changed_and_the_output_layer_is_left_out():
     assert layers == ["0.weight", "4.weight"]
     assert net.training
     assert not net[0]._forward_hooks
+
+
+def test_a_layer_without_a_living_input():
+    found = measure_predictability(network(6), flat(torch.full((20, 6), 0.5)))
+    assert value(found, "1.weight", "predictability_living_inputs") == 0
+    assert value(found, "1.weight 0.05 random") == 0
+    assert -10 < value(found, "1.weight 0.05") < 1  # one weight, by which nothing is known of the others
 
 
 def test_a_layer_that_computes_nothing_is_not_explained():

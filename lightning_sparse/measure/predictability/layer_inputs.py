@@ -15,6 +15,8 @@ from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.anatomy.layers import is_layer
 from lightning_sparse.measure.classifier import batches
 
+BATCH = 64  # images: the patches of a convolution are many times their input
+
 
 @dataclass
 class Inputs:
@@ -41,9 +43,11 @@ class Inputs:
 
     @property
     def covariance(self) -> Tensor:
-        """(groups, inputs, inputs); exactly zero for inputs that do not vary."""
+        """(groups, inputs, inputs); exactly zero for inputs that do not vary, or by no more than rounding."""
         mean = self.total / self.count
-        return self.squares / self.count - mean[:, :, None] * mean[:, None]
+        found = self.squares / self.count - mean[:, :, None] * mean[:, None]
+        varies = found.diagonal(dim1=1, dim2=2) > 1e-12 * (self.first + mean).square()
+        return found * varies[:, :, None] * varies[:, None]
 
     @property
     def moment(self) -> Tensor:
@@ -52,14 +56,14 @@ class Inputs:
         return self.covariance + mean[:, :, None] * mean[:, None]
 
 
-def inputs_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int) -> dict[str, Inputs]:
+def inputs_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, Inputs]:
     """Run the model, and gather the inputs of those layers that it calls, on the CPU, in float64.
 
     Call it inside ``untouched``, without gradients.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> found = inputs_of(net, {"1": net[1]}, torch.eye(4).view(4, 1, 2, 2), batch_size=3)["1"]
+        >>> found = inputs_of(net, {"1": net[1]}, torch.eye(4).view(4, 1, 2, 2))["1"]
         >>> found.moment[0].diagonal().tolist(), found.count
         ([0.25, 0.25, 0.25, 0.25], 4)
     """
@@ -74,7 +78,7 @@ def inputs_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor,
         found[names[layer]].add(rows)
 
     with _looking(layers.values(), look):
-        for (pixels,) in batches(batch_size, device_of(model), images):
+        for (pixels,) in batches(BATCH, device_of(model), images):
             model(pixels)
     return found
 

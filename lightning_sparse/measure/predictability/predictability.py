@@ -56,7 +56,7 @@ def measure_predictability(
             over the images of the covariance; a dead unit's output does not.
         train_data: images and labels for the covariance, better more of them than a layer has inputs; None takes ``data``.
         untrained: the same architecture as it was before training, predicted from its own inputs.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass for the accuracy.
         seed: of the random coordinates.
 
     Returns:
@@ -98,7 +98,7 @@ def measure_predictability(
     rows: list[Record] = []
     with untouched(classifier, seed), torch.no_grad():
         logits_of(classifier, images[:1], labels[:1])
-        layers = _layers(classifier, images, train, batch_size)
+        layers = _layers(classifier, images, train)
         if not layers:
             raise SparsityError(
                 f"model={type(model).__name__} calls no Linear or Conv2d layer before its output layer, and that is never "
@@ -116,7 +116,7 @@ def measure_predictability(
                     hits, where = int((logits.argmax(1) == labels.cpu()).sum()), f"{place} {share:g}{how}"
                     rows.append(share_row("predictability_accuracy", hits, len(labels), condition=where, detail=told))
     if untrained is not None:
-        rows += _untrained(untrained, layers, levels, images, train, batch_size, seed, told)
+        rows += _untrained(untrained, layers, levels, images, train, seed, told)
     first = [row.value for row in rows if row.metric == "predictability"][: len(layers)]
     mean = Record("predictability_mean", sum(first) / len(first), len(images), detail=f"share {levels[0]:g}; {told}")
     living = [
@@ -163,11 +163,11 @@ class _Layer(NamedTuple):
         return {how: torch.stack(of_groups) for how, of_groups in found.items()}
 
 
-def _layers(classifier: nn.Module, images: Tensor, train: Tensor, batch_size: int) -> dict[str, _Layer]:
+def _layers(classifier: nn.Module, images: Tensor, train: Tensor) -> dict[str, _Layer]:
     """The hidden layers by name in ``classifier.model``, in the order of their calls."""
     layers = {name.removeprefix("model."): layer for name, layer in hidden_layers(classifier, images).items()}
-    moments = inputs_of(classifier, layers, images, batch_size)
-    covariances = moments if train is images else inputs_of(classifier, layers, train, batch_size)
+    moments = inputs_of(classifier, layers, images)
+    covariances = moments if train is images else inputs_of(classifier, layers, train)
     return {
         name: _Layer(
             layer,
@@ -196,13 +196,12 @@ def _untrained(
     levels: Sequence[float],
     images: Tensor,
     train: Tensor,
-    batch_size: int,
     seed: int,
     told: str,
 ) -> Iterator[Record]:
     classifier = as_classifier(untrained)
     with untouched(classifier, seed), torch.no_grad():
-        layers = _layers(classifier, images, train, batch_size)
+        layers = _layers(classifier, images, train)
         if [(n, each.weight.shape) for n, each in layers.items()] != [(n, w.weight.shape) for n, w in trained.items()]:
             raise SparsityError(
                 f"untrained={type(untrained).__name__} has other layers than the model: build the same architecture anew"
