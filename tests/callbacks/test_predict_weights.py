@@ -5,9 +5,10 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import settings
 from lightning_sparse import GradualPruning, PredictWeights, SparsityError, SparsityMonitor
@@ -151,12 +152,29 @@ def test_layers_may_be_left_out():
     assert list(callback.state_dict()["dictionaries"]) == ["body.3"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp_spawn"])
-def test_ranks_that_see_other_data_have_the_dictionaries_of_rank_zero(strategy):
-    """Each rank draws first weights and images of its own, and DDP would stop at weights that differ."""
-    model = settings.Module()
-    trainer = settings.quiet(PredictWeights(0.9), strategy=strategy, devices=2, max_epochs=1)
-    trainer.fit(model, deterministic())
+class ByRank(TensorDataset):
+    """The second rank sees every image upside down."""
+
+    def __getitem__(self, place):
+        pixels, label = super().__getitem__(place)
+        return (pixels.flip(0) if dist.is_initialized() and dist.get_rank() else pixels), label
+
+
+class Alike(Callback):
+    """Fails where the ranks' weights differ, or would not have differed without DDP."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        first, second = trainer.strategy.all_gather(pl_module.body[0].weight.detach())
+        assert torch.equal(first, second)
+        found = trainer.callbacks[0].state_dict()["dictionaries"]["body.0"][1]
+        first, second = trainer.strategy.all_gather(found)
+        assert not torch.equal(first, second)
+
+
+def test_ranks_that_see_other_data_train_with_the_dictionaries_of_rank_zero():
+    model, callback = settings.Module(), PredictWeights(0.9)
+    trainer = settings.quiet(callback, Alike(), strategy="ddp_spawn", devices=2, max_epochs=1)
+    trainer.fit(model, DataLoader(ByRank(*settings.digits().tensors), batch_size=64))
     assert type(model.body[0]) is nn.Linear
     values = torch.linalg.svdvals(model.body[0].weight.detach())
     assert values[6] < 1e-5 * values[0]
