@@ -6,6 +6,7 @@ import sys
 from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import pairwise
 from re import fullmatch
 from textwrap import fill
 
@@ -81,8 +82,10 @@ def _unknown_config(arguments: list[str]) -> str | None:
 def _no_choice(arguments: list[str]) -> str | None:
     """Say what is wrong with ``trainer=null``, which Hydra answers with a traceback, or None if every group has a choice."""
     groups = {folder.name: folder for folder in files("lightning_sparse.conf").iterdir() if folder.is_dir()}
-    for argument in arguments:
+    for before, argument in pairwise(["", *arguments]):
         name, _, value = argument.partition("=")
+        if before in ("-cn", "--config-name"):  # a sweep may have the name of a group
+            continue
         if name in groups and fullmatch(r"|null|true|false|-?[0-9.]+|\{.*", value):
             choices = _names_in(groups[name])
             some = choices[0] if len(choices) == 1 else f"NAME, with one of {', '.join(choices)}"

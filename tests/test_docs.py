@@ -33,7 +33,7 @@ METHOD_PAGES = [path for path in OURS if path.stem not in ("README", "granularit
 CONFIGS = {
     path.stem: conf["_target_"].rpartition(".")[2]
     for path in sorted((ROOT / "conf" / "sparsity").glob("*.yaml"))
-    if "_target_" in (conf := OmegaConf.load(path))
+    if "_target_" in (conf := OmegaConf.load(path)) and path.stem != "predict_weights"  # no recipe: nothing dies
 }
 PUBLIC = {name: getattr(lightning_sparse, name) for name in lightning_sparse.__all__}
 RECIPES = {

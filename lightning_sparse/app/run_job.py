@@ -6,16 +6,18 @@ import logging
 import sys
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from omegaconf import DictConfig
 
 from lightning_sparse import tracking
+from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.app.build import build, build_callbacks, build_model, masks_of_zeros
 from lightning_sparse.app.compress_job import check_reach, compressed
 from lightning_sparse.app.dense_parent import take_dense
@@ -25,6 +27,7 @@ from lightning_sparse.app.measuring.measurements import Measurement, check_measu
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.small_dense import sparsity_of_small
 from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
+from lightning_sparse.callbacks.predict_weights import PredictWeights
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
@@ -54,15 +57,17 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     try:
         trainer = _trainer(config, job, callbacks, tracking.lightning_logger(run), bar)
         _refuse_script_ddp(trainer)
-        masks = train(job, model, data, trainer, following.values())
-        sparsity = counted_sparsity(model, masks)
+        predicting = [callback for callback in callbacks if isinstance(callback, PredictWeights)]
+        masks = train(job, model, data, trainer, [*following.values(), *predicting])
+        sparsity = (predicting[0].sparsity or 0.0) if predicting else counted_sparsity(model, masks)
         if config.sparsity.get("small"):
             sparsity = sparsity_of_small(config, model)
         coded, device = None, trainer.strategy.root_device
         if job.compressed:
             model, coded = compressed(config, job, model.to(device), data)
             masks, sparsity = masks_of_zeros(model), 1.0 - coded.share
-        trained = Trained(model, masks, data, device, following, coded)
+        untrained = partial(_untrained, config)
+        trained = Trained(model, masks, data, device, following, coded, untrained)
         with advice_for(COMMAND_LINE):
             rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)
@@ -73,6 +78,11 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     finally:
         tracking.finish(run, failed=failed)
     return f"{in_a_line(rows)} ({since(start):.0f} s)"
+
+
+def _untrained(config: DictConfig) -> LightningModule:
+    with fork_random_states(config.seed):
+        return build_model(config)
 
 
 def _wandb_run(config: DictConfig, job: Job) -> Any:

@@ -31,6 +31,7 @@ from .forgetting.gradient_variance import GradientVariance as GradientVariance
 from .forgetting.gradient_variance import class_normalised as class_normalised
 from .forgetting.gradient_variance import true_class_gradients as true_class_gradients
 from .outputs import check_logits as check_logits
+from .predictability.predictability import measure_predictability as measure_predictability
 from .robustness.attacks import ATTACKS as ATTACKS
 from .robustness.pgd import pgd as pgd
 from .robustness.robust_accuracy import measure_robustness as measure_robustness

@@ -55,7 +55,7 @@ def images_and_labels(data: Data, most: int | None = None, *, name: str = "data"
         raise SparsityError(f"{name} is {_described(data)}, not images and labels: write {_written(data, name)}")
     parts: list[tuple[Tensor, Tensor]] = []
     count = 0
-    with _apart(data) as source:
+    with read_apart(data) as source:
         for batch in source:
             pair = tuple(islice(batch, 2)) if isinstance(batch, tuple | list) else batch
             if not _is_pair(pair):
@@ -129,7 +129,7 @@ def _keys(found: Mapping[Any, Any]) -> list[str]:
 
 
 @contextmanager
-def _apart(data: Iterable[Any]) -> Iterator[Iterable[Any]]:
+def read_apart(data: Iterable[Any]) -> Iterator[Iterable[Any]]:
     """The same batches, read without an effect on the loader, its workers or any random state."""
     generators = set[torch.Generator]()
     if isinstance(data, DataLoader):

@@ -149,6 +149,13 @@ QUANTITIES = (
     Quantity("sensitivity_cross_entropy_change", "cross-entropy, one layer pruned, less unpruned", "", "lower",
         same_images=True),
     Quantity("sensitivity_connections", "connections of the layer", "", "", "count", POSITIVE),
+    Quantity("predictability_mean", "explained by a few weights",
+        "Share of what a layer computes that its weights, predicted from a few of them, still compute; the mean over hidden "
+        "layers, at the smallest share of weights kept. Below 0 is worse than nothing.",
+        limits=(-inf, 1.0), heading=WHY, panel=True, same_images=True),
+    Quantity("predictability", "explained by a few weights of a layer", limits=(-inf, 1.0), same_images=True),
+    Quantity("predictability_accuracy", "accuracy, weights predicted", "", "higher", "%", SHARE, same_images=True),
+    Quantity("predictability_living_inputs", "inputs of a layer that vary", "", "", "count", POSITIVE),
     Quantity("cost_bits", "bits, all",
         "Length of a code of the network and of the training labels given the network, in bits. It ranks networks of one "
         "architecture.",

@@ -8,6 +8,7 @@ import pytest
     [
         (["+forward=x"], "forward='x' is no setting"),
         (["trainer=null"], "trainer=null is no choice of trainer: write trainer=default"),
+        (["-cn", "predictability", "seed=-1"], "seed=-1 is not an integer"),  # a sweep with the name of a group
         (["name=../x"], "is not a folder inside output: write name=runs"),
         (["trainer.precision=12"], "trainer cannot be built: Precision 12 is invalid"),
         (["-m", "seed=0,-1"], "seed=-1 is not an integer in [0, 4294967295]: write 0 (in the job seed=-1)"),

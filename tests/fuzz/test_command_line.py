@@ -20,6 +20,7 @@ GROUPS = {
     "vog": "default",
     "latency": "default",
     "layer_sensitivity": "default",
+    "predictability": "default",
     "adversarial": "pgd",
     "data": "digits",
     "trainer": "default",
@@ -54,6 +55,7 @@ ON = {
     "vog": {"vog": "default", "vog.images": 20},
     "latency": {"latency": "default", "latency.batch_sizes": "[2]", "latency.seconds": 0.01, "export": "[bf16]"},
     "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
+    "predictability": {"predictability": "default", "predictability.images": 20},
     "adversarial": {"adversarial": "pgd"},
 }
 ODD = [

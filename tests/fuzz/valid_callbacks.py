@@ -92,6 +92,7 @@ CALLBACKS = {
     "RandomState": {},
     "Shrink": {},
     "Factorise": {"rank": 2, "kind": "svd", "share": None, "fresh": False, "include": None, "exclude": None},
+    "PredictWeights": {"final_sparsity": 0.5, "exclude": None},
     "Quantise": {
         "bits": 2,
         "per": "row",

@@ -108,6 +108,15 @@ MEASURING = {
         "baseline": net(),
         "seconds": 0.01,
     },
+    "measure.measure_predictability": lambda: {
+        "model": net(),
+        "data": pair(),
+        "shares": [0.3],
+        "train_data": pair(),
+        "untrained": net(),
+        "batch_size": 8,
+        "seed": 0,
+    },
     "measure.measure_robustness": lambda: {
         "model": net(),
         "data": pair(),

@@ -12,6 +12,7 @@ from lightning_sparse.app.measuring.cost import COST
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.latency import LATENCY
 from lightning_sparse.app.measuring.layer_sensitivity import LAYER_SENSITIVITY
+from lightning_sparse.app.measuring.predictability import PREDICTABILITY
 from lightning_sparse.app.measuring.robust import ROBUST
 from lightning_sparse.app.measuring.saliency import SALIENCY
 from lightning_sparse.app.measuring.shortcut import SHORTCUT
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
     from lightning_sparse.data.images import ImageData
 
-KINDS = (CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, CODED, COST, LATENCY, LAYER_SENSITIVITY, VOG)
+KINDS = (
+    *(CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, CODED, COST, LATENCY, LAYER_SENSITIVITY, PREDICTABILITY),
+    VOG,
+)
 """In the order in which they are measured."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Trained:
         device: where it is measured.
         callbacks: those that measured the training, by kind of measurement.
         coded: what its string of bytes takes, if it was decoded from one.
+        untrained: builds the same architecture anew, by the job's seed.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Trained:
     device: torch.device
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
     coded: Coded | None = None
+    untrained: Callable[[], nn.Module] | None = None
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
-_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity", "compression")  # then they are off
+# Groups that are off where they are missing.
+_MAY_MISS = {"saliency", "stability", "cost", "latency", "layer_sensitivity", "predictability", "compression"}
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
 
 

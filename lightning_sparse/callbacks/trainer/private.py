@@ -35,6 +35,11 @@ def train_loaders(trainer: Trainer) -> list[Any]:
     return trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
 
 
+def loader_to_come(trainer: Trainer) -> Any:
+    """What the training will read, in ``setup``: a loader, or several, as the user has made it."""
+    return trainer.fit_loop._data_source.dataloader()
+
+
 def start_loaders(trainer: Trainer) -> None:
     """Start the loaders of the training at the present epoch, whatever has been read ahead."""
     for loader in train_loaders(trainer):

@@ -1,0 +1,1 @@
+"""How much of what a layer computes a few of its weights tell, and the rest is predicted from them."""
