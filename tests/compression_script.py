@@ -84,7 +84,7 @@ def main(folder):
             "born": sum(update.born for update in method.history),
         }
     found["accumulated"] = weights(fit(GradientCompression(0.1), accumulate_grad_batches=2)[1])
-    trainer, half = fit(GradientCompression(0.1, momentum_correction=0.9), epochs=1)
+    trainer, _ = fit(GradientCompression(0.1, momentum_correction=0.9), epochs=1)
     trainer.save_checkpoint(Path(folder) / "half.ckpt", weights_only=False)
     resumed = GradientCompression(0.1, momentum_correction=0.9)
     found["resumed"] = weights(fit(resumed, resume=Path(folder) / "half.ckpt")[1])

@@ -22,12 +22,13 @@ from lightning_sparse.errors import SparsityError, check_flag, check_share
 class GradientCompression(SameArguments):
     """Let each process of a DDP training send the largest entries of its gradients, on CPUs and GPUs.
 
-    Of each parameter of two or more dimensions every process sends its own ``density`` of largest entries; what it does not
-    send, it adds to its next gradient (error feedback). Biases and norms are sent whole. With ``momentum_correction`` it is
-    momentum that is accumulated, and set to zero where it was sent (deep gradient compression: Lin et al. 2018, arXiv
+    Of each parameter of two or more dimensions every process sends its own ``density`` of largest entries; what it does
+    not send, it adds to its next gradient (error feedback). Biases and norms are sent whole. With ``momentum_correction``
+    it is momentum that is accumulated, and set to zero where it was sent (deep gradient compression: Lin et al. 2018, arXiv
     1712.01887; its warm-up and its clipping are not here).
 
-    The hook is registered here, because Lightning's ``DDPStrategy(ddp_comm_hook=...)`` leaves it out on CPUs and does not say so.
+    The hook is registered here, because Lightning's ``DDPStrategy(ddp_comm_hook=...)`` leaves one out on CPUs, and does not
+    say so.
 
     *Beside a sparsity callback* only living connections compete, and what was remembered of one that dies is forgotten. For a
     step whose update reads gradients (RigL's growth) they are sent whole; a method that reads those of every step is refused.
@@ -44,8 +45,8 @@ class GradientCompression(SameArguments):
         communication_share: bytes sent in this training so far, as a share of those of whole gradients.
 
     Raises:
-        SparsityError: on arguments out of range; before training, without DDP, with another hook, under float16's loss scaling,
-            with an optimizer that has momentum beside ``momentum_correction``, and beside SNFS and the like.
+        SparsityError: on arguments out of range; before training, without DDP, with another hook, under float16's loss
+            scaling, with an optimizer that has momentum beside ``momentum_correction``, and beside SNFS and the like.
 
     Example:
         >>> from lightning_sparse import GradualPruning
@@ -60,7 +61,7 @@ class GradientCompression(SameArguments):
         self.momentum_correction = check_share("momentum_correction", momentum_correction, one_allowed=False)
         if self.momentum_correction and not memory:
             raise SparsityError(
-                f"momentum_correction={momentum_correction!r} accumulates in the memory, and memory=False: leave one of them out"
+                f"momentum_correction={momentum_correction!r} accumulates in the memory, and memory=False: leave one out"
             )
         self._compressor: Compressor | None = None
         self._ranks: list[dict[str, Any]] | None = None
@@ -156,8 +157,8 @@ class GradientCompression(SameArguments):
             if not isinstance(optimizer, SGD) or any(group["momentum"] for group in groups):
                 said = type(optimizer).__name__ + (f"(momentum={groups[0]['momentum']})" * isinstance(optimizer, SGD))
                 raise SparsityError(
-                    f"momentum_correction={self.momentum_correction:g} takes the place of SGD's momentum, and the optimizer is "
-                    f"{said}: write SGD(momentum=0), or leave momentum_correction out"
+                    f"momentum_correction={self.momentum_correction:g} takes the place of SGD's momentum, and the optimizer "
+                    f"is {said}: write SGD(momentum=0), or leave momentum_correction out"
                 )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,9 +23,9 @@ class WeightDropout(SameArguments):
     Weights that stay are divided by ``1 - p``, so that evaluation, which sees whole weights, needs no correction. One draw
     serves a batch, and under DDP all ranks; the paper draws for each example, which would need a weight for each.
 
-    It goes with any sparsity callback, whose dead weights it leaves alone, and with any optimizer: the parameters are whole at all
-    times but inside the forward of their own layer. The draws are its own: no other random number changes, and a resumed
-    training goes on bit for bit.
+    It goes with any sparsity callback, whose dead weights it leaves alone, and with any optimizer: the parameters are whole
+    at all times but inside the forward of their own layer. The draws are its own: no other random number changes, and a
+    resumed training goes on bit for bit.
 
     Args:
         p: in (0, 1).
@@ -37,8 +37,8 @@ class WeightDropout(SameArguments):
         weights: what leaves them out, with ``dropped`` by name; None before training.
 
     Raises:
-        SparsityError: on arguments out of range; when training starts, on weights of recurrent layers; after the first backward
-            pass, on a weight that is used without a call of the layer that owns it.
+        SparsityError: on arguments out of range; when training starts, on weights of recurrent layers; after the first
+            backward pass, on a weight that is used without a call of the layer that owns it.
 
     Example:
         >>> from lightning_sparse import GradualPruning
@@ -101,8 +101,8 @@ class WeightDropout(SameArguments):
             both = parameters.keys() & (other.weights.parameters.keys() if other.weights else set())
             if both:
                 raise SparsityError(
-                    f"{type(other).__name__} and {type(self).__name__} both want {min(both)!r}: give each parameter to one of "
-                    "them with include=[...] and exclude=[...]"
+                    f"{type(other).__name__} and {type(self).__name__} both want {min(both)!r}: give each parameter to one "
+                    "of them with include=[...] and exclude=[...]"
                 )
         self.weights = DroppedWeights(parameters, self.p, self.share, self.seed)
         self.weights.install(pl_module)
@@ -140,9 +140,9 @@ class WeightDropout(SameArguments):
 class TargetedDropout(WeightDropout):
     """Leave the smallest weights out of training steps, so that they can be pruned (Gomez et al. 2019, arXiv 1905.13678).
 
-    Of each output, the ``share`` of its living weights with the smallest magnitudes are candidates, and each candidate is left
-    out of a step with probability ``p``. Nothing is rescaled: the network is to live without these weights. Which are the
-    smallest is asked anew for every batch. Afterwards, ``OneShot`` or any other pruning by magnitude does less harm.
+    Of each output, the ``share`` of its living weights with the smallest magnitudes are candidates, and each candidate is
+    left out of a step with probability ``p``. Nothing is rescaled: the network is to live without these weights. Which are
+    the smallest is asked anew for every batch. Afterwards, ``OneShot`` or any other pruning by magnitude does less harm.
 
     Everything else is as with :class:`WeightDropout`.
 

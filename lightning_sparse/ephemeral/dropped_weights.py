@@ -17,10 +17,10 @@ from lightning_sparse.errors import SparsityError
 class DroppedWeights:
     """Leaves random weights out of the forward passes of a step, in training mode; the parameters stay whole.
 
-    Around the forward of the layer that owns a weight, another tensor stands under the weight's name: the weight with zeros in
-    the dropped places. Autograd then gives a dropped weight no gradient, whatever the optimizer, and however often the layer is
-    called. Optimizers, checkpoints, masks and evaluation never see anything but the whole weights. A weight that is zero is
-    never dropped: it is dead, or has just been born, and its gradient is that of a network without this.
+    Around the forward of the layer that owns a weight, another tensor stands under the weight's name: the weight with zeros
+    in the dropped places. Autograd then gives a dropped weight no gradient, whatever the optimizer, and however often the
+    layer is called. Optimizers, checkpoints, masks and evaluation never see anything but the whole weights. A weight that is
+    zero is never dropped: it is dead, or has just been born, and its gradient is that of a network without this.
 
     Args:
         parameters: by name, as :func:`~lightning_sparse.sparsifiable` returns them.
@@ -71,8 +71,8 @@ class DroppedWeights:
                 continue
             if isinstance(layer, nn.RNNBase):
                 raise SparsityError(
-                    f"{next(iter(places.values()))!r} belongs to a {type(layer).__name__}, which reads its weights where they "
-                    f"cannot be dropped: leave it out with exclude=['{path}.*']"
+                    f"{next(iter(places.values()))!r} belongs to a {type(layer).__name__}, which reads its weights where "
+                    f"they cannot be dropped: leave it out with exclude=['{path}.*']"
                 )
             above, _, child = path.rpartition(".")
             caller = model.get_submodule(above)

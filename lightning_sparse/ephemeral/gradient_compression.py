@@ -103,10 +103,7 @@ class Compressor:
         if self._momentum:
             velocity = self._velocity.setdefault(name, torch.zeros_like(value))
             value = velocity.mul_(self._momentum).add_(value)
-        if self._memory:
-            value = self._residual.setdefault(name, torch.zeros_like(value)).add_(value)
-        else:
-            value = value.clone()
+        value = self._residual.setdefault(name, torch.zeros_like(value)).add_(value) if self._memory else value.clone()
         if mask is not None:
             dead = ~mask.flatten()
             for kept in (value, *self._kept(name)):
@@ -141,8 +138,8 @@ class Compressor:
             for name, remembered in found.items():
                 if name not in parameters or remembered.numel() != parameters[name].numel():
                     raise SparsityError(
-                        f"the checkpoint remembers gradients of {name!r} with {remembered.numel()} entries, and the model has "
-                        "no such parameter: resume the model that was trained"
+                        f"the checkpoint remembers gradients of {name!r} with {remembered.numel()} entries, and the model "
+                        "has no such parameter: resume the model that was trained"
                     )
                 kept[name] = remembered.to(parameters[name], copy=True)
         self.sent, self.whole = (int(count) for count in state["bytes"])

@@ -95,7 +95,7 @@ def test_arguments_out_of_range(make, message):
 
 
 def test_without_ddp_it_says_what_to_write(make_trainer, loader):
-    with pytest.raises(SparsityError, match="strategy=SingleDeviceStrategy sends none .*write strategy='ddp'"):
+    with pytest.raises(SparsityError, match=r"strategy=SingleDeviceStrategy sends none .*write strategy='ddp'"):
         make_trainer(GradientCompression()).fit(settings.Module(), loader)
 
 

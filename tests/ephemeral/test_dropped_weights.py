@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def dropping(model, p=0.5, share=None, seed=0, **patterns):
 
 def make(*widths, seed=0):
     torch.manual_seed(seed)
-    layers = [nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(before, after) for before, after in pairwise(widths)]
     return nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
 
 
