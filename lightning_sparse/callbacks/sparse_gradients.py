@@ -19,9 +19,9 @@ class SparseGradients(SameArguments):
     """Keep the ``k`` largest entries of an example's gradient at a layer's output (meProp).
 
     Sun et al. 2017, arXiv 1706.06197. The gradients of the layer's weights and of all layers before are computed from these
-    alone. The entries of an example compete: of a Linear layer those at one position of a sequence, of a convolution all channels and positions. Nothing runs
-    faster by it here; it is for asking how little of a gradient is needed. Gradients of the inputs in eval mode, as an attack
-    takes them, are whole.
+    alone. The entries of an example compete: of a Linear layer those at one position of a sequence, of a convolution all
+    channels and positions. Nothing runs faster by it here; it is for asking how little of a gradient is needed. Gradients of
+    the inputs in eval mode, as an attack takes them, are whole.
 
     It goes with any sparsity callback. A score that reads gradients reads those that training has.
 
