@@ -55,8 +55,8 @@ class Compressor:
         self.dense = False
         self.sent = self.whole = 0
 
-    def hook(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        """What DistributedDataParallel calls with each bucket; buckets change after the first step, parameters do not."""
+    def hook(self, state: object, bucket: Any) -> torch.futures.Future[Tensor]:
+        """What DistributedDataParallel calls with each GradBucket; buckets change after the first step, parameters do not."""
         flat = bucket.buffer()
         self.whole += flat.nbytes
         if self.dense or self._density == 1.0:
@@ -76,7 +76,8 @@ class Compressor:
             flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(dist.get_world_size())
             self.sent += flat.nbytes
             dist.all_reduce(flat)
-            for gradient, mean in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            means = torch.split(flat, [each.numel() for each in gradients])
+            for gradient, mean in zip(gradients, means, strict=True):
                 gradient.copy_(mean.view_as(gradient))
 
     def _exchange(self, gradients: Mapping[str, Tensor]) -> None:
@@ -89,7 +90,7 @@ class Compressor:
         self.sent += values[0].nbytes + places[0].nbytes
         means = [torch.zeros_like(gradient, memory_format=torch.contiguous_format) for gradient in gradients.values()]
         for theirs, at in zip(values, places, strict=True):  # rank by rank, so that all add in the same order
-            for mean, value, place in zip(means, theirs.split(sizes), at.split(sizes), strict=True):
+            for mean, value, place in zip(means, torch.split(theirs, sizes), torch.split(at, sizes), strict=True):
                 mean.view(-1).index_add_(0, place, value / len(values))
         for gradient, mean in zip(gradients.values(), means, strict=True):
             gradient.copy_(mean)
