@@ -7,6 +7,7 @@ from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget
 from .callbacks.factorise import Factorise as Factorise
+from .callbacks.gradient_compression import GradientCompression as GradientCompression
 from .callbacks.methods.ac_dc import ACDC as ACDC
 from .callbacks.methods.at_birth import SNIP as SNIP
 from .callbacks.methods.at_birth import GraSP as GraSP
@@ -30,9 +31,12 @@ from .callbacks.random_state import RandomState as RandomState
 from .callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor
 from .callbacks.share import Share as Share
 from .callbacks.shrink import Shrink as Shrink
+from .callbacks.sparse_gradients import SparseGradients as SparseGradients
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
+from .callbacks.weight_dropout import TargetedDropout as TargetedDropout
+from .callbacks.weight_dropout import WeightDropout as WeightDropout
 from .drawing.layer_sensitivity import plot_layer_sensitivity as plot_layer_sensitivity
 from .drawing.schedules import plot_schedule as plot_schedule
 from .drawing.schedules import schedule_table as schedule_table

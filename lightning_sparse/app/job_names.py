@@ -33,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``compression`` and ``bits``, a ``label`` and the groups
-            of kinds that follow a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``weight_noise``, ``compression`` and ``bits``, a
+            ``label`` and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 
@@ -48,7 +48,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     adversarial = bool(config.get("adversarial", {}).get("eps"))
-    what = essence(_what_trains(config, dense, adversarial))
+    noisy = "_target_" in config.get("weight_noise", {})
+    what = essence(_what_trains(config, dense, adversarial, noisy))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
     compressed = is_compressed(config)
     if compressed:
@@ -61,6 +62,9 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
+    if noisy:  # likewise
+        model += f" ({choices['weight_noise']}-trained)"
+        name += f"-{choices['weight_noise']}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
@@ -68,7 +72,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     return Job(run, method, choices["data"], model, seed, asked, **more)
 
 
-def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:
+def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool, noisy: bool) -> dict[str, Any]:
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
     for name, left_out in _NOT_IN_KEY.items():
         what[name] = {key: item for key, item in what[name].items() if key not in left_out}
@@ -79,6 +83,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> d
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
+    what |= {"weight_noise": config["weight_noise"]} if noisy else {}
     what |= {name: config.get(name) for name in ("compression", "bits")} if is_compressed(config) else {}
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:

@@ -85,7 +85,7 @@ class Engine:
         self._gradients = self._scoring.gradients
         self._clock = Clock()
         self._next_due = self.plan.next_due(0)
-        self._stepping = Stepping(self.parameters, self.masks, self._gradients, self._gradients_wanted)
+        self._stepping = Stepping(self.parameters, self.masks, self._gradients, self.gradients_wanted)
         self._stepping.stepped, self._stepping.leaked = self._count, self._refuse
         self._watches: list[Callable[[], object]] = []
         self._verified = 0
@@ -235,7 +235,7 @@ class Engine:
         """Show the step to the scores and do an update that is due; return whether it was due, or weights are to be kept."""
         step = self._due(self.clock)
         due = step is not None
-        if self._watching or due:
+        if self.watching or due:
             self._gradients.complete()
             self.masks.apply(self.parameters)  # the step has moved dead weights too, and a newborn starts at zero
             self._scoring.observe()
@@ -254,19 +254,20 @@ class Engine:
     def _may_be_due(self, ahead: int = 0) -> bool:
         """Whether something may have to be done ``ahead`` steps from now, without waiting for the device to be sure."""
         latest = self._clock.latest + ahead
-        if self._watching or (self._next_due is not None and latest >= self._next_due):
+        if self.watching or (self._next_due is not None and latest >= self._next_due):
             return True
         return self._rewinding is not None and self._rewinding.is_due(latest)
 
     @property
-    def _watching(self) -> bool:
+    def watching(self) -> bool:
         """Whether a score is still to be shown every step."""
         return self._scoring.watching and self._next_due is not None
 
-    def _gradients_wanted(self) -> bool:
+    def gradients_wanted(self) -> bool:
+        """Whether the coming step needs dense gradients, those of dead connections among them."""
         if not self._may_be_due(1):
             return False
-        if self._watching:
+        if self.watching:
             return True
         step = self.clock + 1
         due = self._due(step)

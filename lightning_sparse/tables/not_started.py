@@ -50,6 +50,8 @@ def _described(overrides: list[str], jobs: Sequence[Job]) -> Job:
     model = said.get("model", _agreed("model", jobs, ""))
     if "model" in said and said.get("adversarial", "none") != "none":
         model += f" ({said['adversarial']}-trained)"
+    if "model" in said and said.get("weight_noise", "none") != "none":
+        model += f" ({said['weight_noise']}-trained)"
     seed = _number(said.get("seed", ""))
     return Job(
         run="",

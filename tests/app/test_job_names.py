@@ -157,6 +157,16 @@ def test_a_network_trained_against_attacks_is_another_subject():
     assert trained.run != plain.run == run("seed=1", "adversarial=none", "vog=none")
 
 
+def test_a_network_trained_with_weights_left_out_is_another_subject():
+    trained, plain = job("weight_noise=targeted", "seed=1"), job("seed=1")
+    assert (trained.model, plain.model) == ("lenet_300_100 (targeted-trained)", "lenet_300_100")
+    assert trained.run.startswith("gradual_pruning-0.9-targeted-seed1-")
+    assert plain.run == run("seed=1", "weight_noise=none")
+    assert trained.run == run("weight_noise=targeted", "weight_noise.p=0.66", "seed=1")
+    assert trained.run != run("weight_noise=targeted", "weight_noise.p=0.9", "seed=1")
+    assert trained.training == job("weight_noise=targeted", "seed=2").training
+
+
 def test_seeds_of_one_training_can_be_told_from_those_of_two():
     assert job("seed=0").training == job("seed=1").training
     assert job("seed=0").training != job("seed=1", "trainer.max_epochs=3").training

@@ -102,6 +102,10 @@ CALLBACKS = {
         "exclude": None,
     },
     "Share": {"bits": 2, "codebook_of": "network", "begin": 4, "include": None, "exclude": None},
+    "WeightDropout": {"p": 0.5, "include": None, "exclude": None, "seed": 0},
+    "TargetedDropout": {"share": 0.75, "p": 0.66, "include": None, "exclude": None, "seed": 0},
+    "SparseGradients": {"k": 3, "density": None, "include": None, "exclude": None},
+    "GradientCompression": {"density": 0.1, "memory": True, "momentum_correction": 0.0},
     "AtTargetSparsity": {},
     "AdversarialTraining": {
         "eps": 0.1,

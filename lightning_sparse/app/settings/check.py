@@ -15,8 +15,8 @@ from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 # Groups that are off where they are missing.
-_MAY_MISS = {"saliency", "stability", "cost", "latency", "layer_sensitivity", "predictability", "compression"}
-_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
+_MAY_MISS = {"saliency", "stability", "cost", "latency", "layer_sensitivity", "predictability", "compression", "weight_noise"}
+_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "weight_noise", "callbacks", *PLAIN)
 
 
 def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:

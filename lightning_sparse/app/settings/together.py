@@ -18,6 +18,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise a SparsityError on the first settings that do not go together."""
     _check_radii(config)
     _check_adversarial(config["adversarial"])
+    _check_weight_noise(config.get("weight_noise", {}))
     _check_channels(config)
     check_compression(config)
     _check_logger(config["logger"])
@@ -59,6 +60,14 @@ def _check_adversarial(node: Mapping[str, Any]) -> None:
         raise SparsityError(f"adversarial.{others[0]} is no setting of adversarial=none: write adversarial=pgd")
     if "steps" in node:
         check_count("adversarial.steps", node["steps"], write=7)
+
+
+def _check_weight_noise(node: Mapping[str, Any]) -> None:
+    if "_target_" not in node and (others := [name for name in node if (name, node[name]) != ("p", 0)]):
+        raise SparsityError(
+            f"weight_noise.{others[0]}={node[others[0]]!r} is no setting of weight_noise=none: write "
+            "weight_noise=dropconnect or weight_noise=targeted"
+        )
 
 
 def _check_channels(config: Mapping[str, Any]) -> None:

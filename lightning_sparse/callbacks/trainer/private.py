@@ -78,3 +78,13 @@ def moved_to_device(trainer: Trainer, module: LightningModule, batch: Any) -> An
     batch = trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def comm_hook_of(trainer: Trainer) -> object | None:
+    """The communication hook that a DDPStrategy was given, whether it registers it or not."""
+    return getattr(trainer.strategy, "_ddp_comm_hook", None)
+
+
+def loss_scaler_of(trainer: Trainer) -> object | None:
+    """What scales the loss under float16, or None."""
+    return getattr(trainer.precision_plugin, "scaler", None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_sparse.callbacks.trainer.callbacks_of import callbacks_of
 from lightning_sparse.callbacks.trainer.private import first_batches, moved_to_device
+from lightning_sparse.callbacks.trainer.same_arguments import SameArguments
 from lightning_sparse.engine.scores.of_network import Network, looking_at
 from lightning_sparse.errors import SparsityError
 
@@ -53,7 +55,11 @@ class ScoreBatches:
         if not batches:
             first = first_batches(self._trainer, count)
             batches = [moved_to_device(self._trainer, self._module, batch) for batch in first]
-        with looking_at(self._module, self._parameters, batches, self._loss) as network, _no_logging(self._module):
+        with ExitStack() as stack:
+            for callback in callbacks_of(self._trainer, SameArguments):
+                stack.enter_context(callback.paused())
+            network = stack.enter_context(looking_at(self._module, self._parameters, batches, self._loss))
+            stack.enter_context(_no_logging(self._module))
             yield network
 
 

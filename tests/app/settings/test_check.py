@@ -158,6 +158,7 @@ WRONG = {
     "attack.images": ["x", 0, -1, 1.5],
     "attack.first": ["no", None, 1],
     "adversarial.eps": [0.1, "a", -1],
+    "weight_noise.p": [0.5, "a"],
     "logger.kind": ["wandbb", None, 5],
 }
 
