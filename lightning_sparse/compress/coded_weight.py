@@ -91,8 +91,8 @@ def code_hashed(name: str, alive: Tensor, levels: Levels, seed: int, turned: boo
     """
     numbers = hashed(name, alive.numel(), levels.count, seed).view(alive.shape)
     lives = as_matrix(alive.mT if turned else alive)
-    numbers = (numbers.mT if turned else numbers).reshape(lives.shape).numpy()
-    return CodedWeight(tuple(alive.shape), lives, numbers[lives].astype(np.uint16), levels, seed=seed, turned=turned)
+    symbols = (numbers.mT if turned else numbers).reshape(lives.shape).numpy()
+    return CodedWeight(tuple(alive.shape), lives, symbols[lives].astype(np.uint16), levels, seed=seed, turned=turned)
 
 
 def to_half(values: npt.NDArray[np.float32]) -> tuple[Symbols, str]:

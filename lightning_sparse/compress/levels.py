@@ -70,8 +70,9 @@ class Levels:
 
     def numbers(self) -> Halves:
         """What is written down beside the exponent, (groups, 1, 2 or K)."""
-        entries = np.ldexp(self.entries.cpu().double().numpy(), -self.exponent).astype(np.float16)
-        return {"ends": entries[:, [0, -1]], "end": entries[:, -1:], "entries": entries}[self.said]
+        entries: Halves = np.ldexp(self.entries.cpu().double().numpy(), -self.exponent).astype(np.float16)
+        told: dict[str, Halves] = {"ends": entries[:, [0, -1]], "end": entries[:, -1:], "entries": entries}
+        return told[self.said]
 
     def to(self, device: torch.device) -> Levels:
         """The same on another device."""

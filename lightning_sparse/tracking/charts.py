@@ -70,7 +70,10 @@ def _security(averages: pd.DataFrame, by_bits: bool) -> dict[str, Series]:
     dense = {"dense": _curve(kept[is_dense])} if is_dense.any() else {}
     found = {
         str(method): dense
-        | {level_words(level, by_bits): _curve(line) for level, line in lines.groupby("sparsity_asked")}
+        | {
+            level_words(line["sparsity_asked"].iloc[0], by_bits): _curve(line)
+            for _, line in lines.groupby("sparsity_asked")
+        }
         for method, lines in kept[~is_dense].groupby("method")
     }
     return found or {"dense": dense}

@@ -15,7 +15,16 @@ from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 # Groups that are off where they are missing.
-_MAY_MISS = {"saliency", "stability", "cost", "latency", "layer_sensitivity", "predictability", "compression", "weight_noise"}
+_MAY_MISS = {
+    "saliency",
+    "stability",
+    "cost",
+    "latency",
+    "layer_sensitivity",
+    "predictability",
+    "compression",
+    "weight_noise",
+}
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "weight_noise", "callbacks", *PLAIN)
 
 
