@@ -128,7 +128,9 @@ class PredictWeights(OneOfAKind):
         for layer in _predicted(pl_module):
             parametrize.remove_parametrizations(layer, "weight")
             layer.weight.grad = None
-            layer._parameters["bias"] = layer._parameters.pop("bias")  # in the order in which it was
+            bias = layer.bias
+            del layer.bias  # and back, so that it comes after the weight as before
+            layer.register_parameter("bias", bias)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The same for a fit without a step."""
