@@ -24,7 +24,8 @@ def main() -> None:
         images, labels = data.split("test")
         for level in (0.0, 0.9):
             for k in KS:
-                callbacks = [GradualPruning(level)] * (level > 0) + [SparseGradients(k)] * (k is not None)
+                callbacks = [GradualPruning(level)] if level else []
+                callbacks += [SparseGradients(k)] if k else []
                 model = train(data, "digits", seed, epochs, *callbacks)
                 found[level, k].append(accuracy(model, images, labels))
         print(f"\ndigits, {epochs} epochs, {seed + 1} seeds, {len(labels)} test images")

@@ -149,7 +149,7 @@ def test_a_resumed_training_is_the_one_that_never_stopped(kind, steps, tmp_path)
     assert resumed[1].weights.draws == 20
     changed = WeightDropout(0.2) if kind == "dropconnect" else TargetedDropout(0.75, 0.2)
     with pytest.raises(SparsityError, match=r"p=0\.2, and the checkpoint was trained with p=0"):
-        fit(GradualPruning(0.8), changed, RandomState(), model=settings.Module(), max_epochs=2, resume=path)
+        fit(GradualPruning(0.8), changed, model=settings.Module(), loader=loader, max_epochs=2, resume=path)
 
 
 @every_kind
