@@ -50,6 +50,9 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     adversarial = bool(config.get("adversarial", {}).get("eps"))
     what = essence(_what_trains(config, dense, adversarial))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
+    data, noise = choices["data"], config["data"].get("label_noise")
+    if noise and isinstance(noise, int | float):
+        data += f" (label noise {noise:g})"  # counts as other data: its dense network learned the same labels
     compressed = is_compressed(config)
     if compressed:
         bits = _bits_asked(config)
@@ -65,7 +68,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
     more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
-    return Job(run, method, choices["data"], model, seed, asked, **more)
+    return Job(run, method, data, model, seed, asked, **more)
 
 
 def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:

@@ -87,6 +87,7 @@ FUNCTIONS = {
         "mean": [0.3],
         "std": [0.4],
         "shortcut": 0.0,
+        "label_noise": 0.0,
         "root": None,
         "download": False,
         "batch_size": 64,
