@@ -16,8 +16,8 @@ def test_a_tenth_of_the_labels_drawn_anew_are_the_old_ones():
     # Binomial(2000, 0.9): 1800, standard deviation 13.4
     assert 1750 < int(wrong.sum()) < 1850
     for label in range(10):  # every other class about as often: 180 / 9 = 20 each of a class
-        assert int((wrong & (LABELS == label)).sum()) in range(140, 230)
-        assert noisy[wrong & (LABELS == label)].bincount(minlength=10).count_nonzero() == 9
+        assert int((wrong & (label == LABELS)).sum()) in range(140, 230)
+        assert noisy[wrong & (label == LABELS)].bincount(minlength=10).count_nonzero() == 9
 
 
 def test_labels_at_random_tell_nothing_and_all_of_none_are_drawn():
