@@ -32,6 +32,7 @@ from .callbacks.shrink import Shrink as Shrink
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
 from .callbacks.example_scores import ExampleScores as ExampleScores
+from .callbacks.example_steering import ExampleSteering as ExampleSteering
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
 from .drawing.layer_sensitivity import plot_layer_sensitivity as plot_layer_sensitivity
 from .drawing.schedules import plot_schedule as plot_schedule

@@ -67,6 +67,8 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
     on = [config.sparsity] if "_target_" in config.sparsity else []
     on += [config.adversarial] if config.adversarial.eps else []
     built = [build(node, "adversarial" if node is config.adversarial else "sparsity") for node in on]
+    if config.get("steering", {}).get("score"):
+        built.append(build(config.steering, "steering"))
     own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]
 

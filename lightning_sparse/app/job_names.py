@@ -33,7 +33,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``compression`` and ``bits``, a ``label`` and the groups
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``steering``, ``compression`` and ``bits``, a ``label`` and the groups
             of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
@@ -64,6 +64,10 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
+    if (steering := config.get("steering", {})).get("score"):
+        # Another model too: all that it is compared with was steered in the same way.
+        model += f" ({steering.get('action', 'drop')} {steering.get('share', 0.2)} by {steering['score']})"
+        name += f"-{steering['score']}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
@@ -86,6 +90,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> d
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
             what[kind.name] = settings
+    what |= {"steering": config["steering"]} if config.get("steering", {}).get("score") else {}
     return what | {"sparsity": {}} if dense else what
 
 

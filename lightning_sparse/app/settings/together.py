@@ -18,6 +18,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise a SparsityError on the first settings that do not go together."""
     _check_radii(config)
     _check_adversarial(config["adversarial"])
+    if (steering := config.get("steering", {})).get("score") and "_target_" not in steering:
+        raise SparsityError(f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score")
     _check_channels(config)
     check_compression(config)
     _check_logger(config["logger"])

@@ -35,6 +35,12 @@ def train_loaders(trainer: Trainer) -> list[Any]:
     return trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
 
 
+def own_sampler(loader: Any) -> Any:
+    """The sampler that a loader was made with, inside what Lightning puts around it for several processes."""
+    sampler = getattr(loader, "sampler", None)
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
 def start_loaders(trainer: Trainer) -> None:
     """Start the loaders of the training at the present epoch, whatever has been read ahead."""
     for loader in train_loaders(trainer):
