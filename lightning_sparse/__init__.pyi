@@ -6,6 +6,8 @@ from .callbacks.adversarial_training import AdversarialTraining as AdversarialTr
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget
+from .callbacks.example_scores import ExampleScores as ExampleScores
+from .callbacks.example_steering import ExampleSteering as ExampleSteering
 from .callbacks.factorise import Factorise as Factorise
 from .callbacks.methods.ac_dc import ACDC as ACDC
 from .callbacks.methods.at_birth import SNIP as SNIP
@@ -31,8 +33,6 @@ from .callbacks.share import Share as Share
 from .callbacks.shrink import Shrink as Shrink
 from .callbacks.sparse_training import SparseTraining as SparseTraining
 from .callbacks.sparsity_monitor import SparsityMonitor as SparsityMonitor
-from .callbacks.example_scores import ExampleScores as ExampleScores
-from .callbacks.example_steering import ExampleSteering as ExampleSteering
 from .callbacks.variance_of_gradients import VarianceOfGradients as VarianceOfGradients
 from .drawing.layer_sensitivity import plot_layer_sensitivity as plot_layer_sensitivity
 from .drawing.schedules import plot_schedule as plot_schedule

@@ -33,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``steering``, ``compression`` and ``bits``, a ``label`` and the groups
-            of kinds that follow a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``steering``, ``compression`` and ``bits``, a ``label``
+            and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 

@@ -16,10 +16,11 @@ from lightning_sparse.results.records import Measured
 
 
 class ExampleScores(LooksAtExamples):
-    """Gather nine scores of training images over the training: VOG three ways, loss, EL2N, forgetting, AUM, and two blind ones.
+    """Gather nine scores of training images: VOG three ways, loss, EL2N, forgetting, AUM, and two blind ones.
 
-    :class:`~lightning_sparse.measure.ExampleHistory` says what they are. Where it is known which labels are wrong, their
-    AUROC says how well each finds them; docs/examples.md has figures. At the end of an epoch it looks, in eval mode, at
+    :class:`~lightning_sparse.measure.examples.history.ExampleHistory` says what they are. Where it is known
+    which labels are wrong, their AUROC says how well each finds them; docs/examples.md has figures.
+    At the end of an epoch it looks, in eval mode, at
     images that are never augmented, and changes nothing. Under DDP rank zero looks, and :meth:`measured` is rank zero's.
 
     Args:
@@ -83,8 +84,8 @@ class ExampleScores(LooksAtExamples):
             seed: of the score that is drawn at random.
 
         Returns:
-            Records: those of :func:`~lightning_sparse.measure.noise_records`. Arrays: each score over all looks, (n,), under
-            ``example_<score>``; ``labels``; ``wrong`` where it is known.
+            Records: those of :func:`~lightning_sparse.measure.examples.found_noise.noise_records`. Arrays: each score over
+            all looks, (n,), under ``example_<score>``; ``labels``; ``wrong`` where it is known.
 
         Raises:
             SparsityError: before the first look, and on ranks other than zero.

@@ -84,7 +84,9 @@ class ExampleSteering(LooksAtExamples):
                 "trainer.fit(model, datamodule=ImageData(...)) of lightning_sparse.data"
             )
         if self.score == "oracle" and not data.label_noise:
-            raise SparsityError("score='oracle' needs planted wrong labels: write data.label_noise=0.2, or score='loss'")
+            raise SparsityError(
+                "score='oracle' needs planted wrong labels: write data.label_noise=0.2, or score='loss'"
+            )
         with fork_random_states(0):
             found: tuple[Tensor, Tensor] = data.split("train")
         return found
@@ -159,6 +161,8 @@ class ExampleSteering(LooksAtExamples):
         with restoring("ExampleSteering"):
             plan, weights = state_dict["plan"], state_dict["weights"]
         if plan != self._plan():
-            raise SparsityError(f"the checkpoint's ExampleSteering was {plan}, and this one is {self._plan()}: resume as it was")
+            raise SparsityError(
+                f"the checkpoint's ExampleSteering was {plan}, and this one is {self._plan()}: resume as it was"
+            )
         super().load_state_dict(state_dict)
         self._weights = weights

@@ -44,8 +44,8 @@ class EpochShuffle(Sampler[int]):
         """Draw images in proportion to ``weights`` (length,), as many in all as before, from the next epoch on.
 
         An image is drawn as often as its share of the weights says, and what is left of a whole number is settled by chance
-        (systematic sampling): with equal weights each is drawn once. With ``ordered`` each is drawn once, those of the largest
-        weights first. None undoes it.
+        (systematic sampling): with equal weights each is drawn once. With ``ordered`` each is drawn once, the largest weights
+        first. None undoes it.
         """
         self._weights, self._ordered = weights, ordered
 

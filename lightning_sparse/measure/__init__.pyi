@@ -11,9 +11,6 @@ from .description.latency import measure_latency as measure_latency
 from .description.layer_sensitivity import measure_sensitivity_of_layers as measure_sensitivity_of_layers
 from .description.storage import storage_formats as storage_formats
 from .description.suggested_rules import suggest_layer_rules as suggest_layer_rules
-from .examples.found_noise import noise_records as noise_records
-from .examples.history import ExampleHistory as ExampleHistory
-from .examples.look import look_at as look_at
 from .explanations.agreement import agreement_records as agreement_records
 from .explanations.agreement import rank_agreement as rank_agreement
 from .explanations.agreement import top_agreement as top_agreement

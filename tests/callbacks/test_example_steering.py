@@ -30,7 +30,12 @@ def net():
 
 def trainer(*callbacks, epochs=4, **more):
     return Trainer(
-        max_epochs=epochs, callbacks=list(callbacks), enable_checkpointing=False, num_sanity_val_steps=0, **QUIET, **more
+        max_epochs=epochs,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        **QUIET,
+        **more,
     )
 
 

@@ -23,9 +23,7 @@ def _callback(settings: Settings, data: ImageData) -> Callback:
     return ExampleScores(data.split("train", settings["train_images"]))
 
 
-def _measure(
-    trained: Trained, settings: Settings, job: Job, missing: set[str]
-) -> Iterator[tuple[str, Measured]]:
+def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
     from lightning_sparse.callbacks.example_scores import ExampleScores
 
     (key,) = missing

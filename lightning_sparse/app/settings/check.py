@@ -14,7 +14,8 @@ from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
-_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity", "compression", "examples", "steering")  # then they are off
+# Then they are off.
+_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity", "compression", "examples", "steering")
 _MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "steering", "callbacks", *PLAIN)
 
 

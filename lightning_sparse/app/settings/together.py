@@ -19,7 +19,9 @@ def check_together(config: Mapping[str, Any]) -> None:
     _check_radii(config)
     _check_adversarial(config["adversarial"])
     if (steering := config.get("steering", {})).get("score") and "_target_" not in steering:
-        raise SparsityError(f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score")
+        raise SparsityError(
+            f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score"
+        )
     _check_channels(config)
     check_compression(config)
     _check_logger(config["logger"])

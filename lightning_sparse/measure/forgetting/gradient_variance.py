@@ -123,14 +123,15 @@ class GradientVariance:
         return (self._squares / self.count).sqrt().flatten(1).double().mean(dim=1).numpy()
 
     def relative(self) -> Floats:
-        """Give every image's norm of the deviation over the norm of the mean gradient, (n,), which no scale of logits changes.
+        """Give every image's norm of the deviation over that of the mean gradient, (n,), whatever the scale of logits.
 
         NaN before the second checkpoint, and where the gradient was always zero.
         """
         if self.count < 2:
             return np.full(len(self._mean), np.nan)
         spread = (self._squares / self.count).flatten(1).double().sum(dim=1).sqrt()
-        return (spread / self._mean.flatten(1).double().norm(dim=1)).numpy()
+        relative: Floats = (spread / self._mean.flatten(1).double().norm(dim=1)).numpy()
+        return relative
 
     def unmoved(self) -> int:
         """Count the images whose gradient was zero in all pixels at all checkpoints, as in a dead network."""
