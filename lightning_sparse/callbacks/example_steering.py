@@ -13,7 +13,6 @@ from lightning_sparse.callbacks.looks_at_examples import LooksAtExamples
 from lightning_sparse.callbacks.trainer.private import own_sampler, start_loaders, train_loaders
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.callbacks.trainer.share_done import share_done
-from lightning_sparse.data.datasets import EpochShuffle
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.examples.chosen import chosen_in_classes
@@ -135,10 +134,10 @@ class ExampleSteering(LooksAtExamples):
         chosen = chosen_in_classes(values, history.labels, self.share)
         return torch.where(chosen, ACTIONS[self.action], 1.0)
 
-    def _samplers(self, trainer: Trainer) -> list[EpochShuffle]:
+    def _samplers(self, trainer: Trainer) -> list[Any]:
         assert self._images is not None
         samplers = [own_sampler(loader) for loader in train_loaders(trainer)]
-        if not all(isinstance(one, EpochShuffle) and one.length == len(self._images[1]) for one in samplers):
+        if not all(hasattr(one, "steer") and len(one) == len(self._images[1]) for one in samplers):
             raise SparsityError(
                 "ExampleSteering steers the loader that ImageData makes, and the Trainer has another: train with "
                 "trainer.fit(model, datamodule=ImageData(...)) alone"
