@@ -6,6 +6,8 @@ from .callbacks.adversarial_training import AdversarialTraining as AdversarialTr
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget
+from .callbacks.example_scores import ExampleScores as ExampleScores
+from .callbacks.example_steering import ExampleSteering as ExampleSteering
 from .callbacks.factorise import Factorise as Factorise
 from .callbacks.gradient_compression import GradientCompression as GradientCompression
 from .callbacks.methods.ac_dc import ACDC as ACDC

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-_UNUSED = {"compression=none": ("bits=", "compression."), "compression=half": ("bits=",)}
+_UNUSED = {
+    "compression=none": ("bits=", "compression."),
+    "compression=half": ("bits=",),
+    "steering=none": ("steering.",),
+}
 
 
 class DistinctSweeper(BasicSweeper):

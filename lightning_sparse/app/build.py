@@ -69,6 +69,8 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
     built = [build(node, "adversarial" if node is config.adversarial else "sparsity") for node in on]
     if "_target_" in config.get("weight_noise", {}):
         built.append(build(config.weight_noise, "weight_noise"))
+    if config.get("steering", {}).get("score"):
+        built.append(build(config.steering, "steering"))
     own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]
 

@@ -20,3 +20,16 @@ def with_controls(*methods: str) -> str:
     """
     asked = [name.strip() for part in methods for name in str(part).split(",")]
     return ",".join(dict.fromkeys([name for name in asked if name] + list(CONTROLS)))
+
+
+def with_steering_controls(*scores: str, noise: bool) -> str:
+    """Append to names of steerings what they have to be held against: none, random, and the oracle where noise is planted.
+
+    In a sweep: ``steering: ${steerings:loss,vog}``.
+
+    Example:
+        >>> with_steering_controls("loss,vog", noise=True), with_steering_controls("loss", "random", noise=False)
+        ('loss,vog,none,random,oracle', 'loss,random,none')
+    """
+    asked = [name.strip() for part in scores for name in str(part).split(",")]
+    return ",".join(dict.fromkeys([*filter(None, asked), "none", "random", *(["oracle"] if noise else [])]))

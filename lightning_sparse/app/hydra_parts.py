@@ -18,7 +18,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_sparse.app.controls import with_controls
+from lightning_sparse.app.controls import with_controls, with_steering_controls
 from lightning_sparse.app.job_names import job_of
 from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.progress import Progress
@@ -172,7 +172,7 @@ def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
     following = [kind.group or kind.name for kind in KINDS if kind.callback]
     names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
-    names = (*names, *(name for name in ("compression", "bits", "weight_noise") if name in config))
+    names = (*names, *(name for name in ("steering", "compression", "bits", "weight_noise") if name in config))
     written = normal({name: plain(config[name]) for name in (*names, "output", "name")})
     return job_of(written, choices, Path(written["output"]) / written["name"])
 
@@ -186,11 +186,18 @@ def _methods(*names: str, _root_: DictConfig) -> str:
     return with_controls(*names) if _root_.controls else ",".join(["dense", *names])
 
 
+def _steerings(*names: str, _root_: DictConfig) -> str:
+    """The steerings of a sweep with their controls."""
+    noise = _root_.data.get("label_noise") or "data.label_noise" in (_root_.hydra.sweeper.get("params") or {})
+    return with_steering_controls(*names, noise=bool(noise))
+
+
 Plugins.instance().register(NamedSweeps)
 # Imported only now, because the call above has run the module of Hydra's sweeper, its base class, again.
 from hydra_plugins.lightning_sparse.distinct_sweeper import DistinctSweeper  # noqa: E402
 
 Plugins.instance().register(DistinctSweeper)  # Hydra finds it by itself, but not in an editable install
 OmegaConf.register_new_resolver("methods", _methods, replace=True)
+OmegaConf.register_new_resolver("steerings", _steerings, replace=True)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True, use_cache=False)

@@ -33,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``weight_noise``, ``compression`` and ``bits``, a
-            ``label`` and the groups of kinds that follow a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``steering``, ``weight_noise``, ``compression`` and
+            ``bits``, a ``label`` and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 
@@ -51,6 +51,9 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     noisy = "_target_" in config.get("weight_noise", {})
     what = essence(_what_trains(config, dense, adversarial, noisy))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
+    data, noise = choices["data"], config["data"].get("label_noise")
+    if noise and isinstance(noise, int | float):
+        data += f" (label noise {noise:g})"  # counts as other data: its dense network learned the same labels
     compressed = is_compressed(config)
     if compressed:
         bits = _bits_asked(config)
@@ -65,11 +68,15 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     if noisy:  # likewise
         model += f" ({choices['weight_noise']}-trained)"
         name += f"-{choices['weight_noise']}"
+    if (steering := config.get("steering", {})).get("score"):
+        # Another model too: all that it is compared with was steered in the same way.
+        model += f" ({steering.get('action', 'drop')} {steering.get('share', 0.2)} by {steering['score']})"
+        name += f"-{steering['score']}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
     more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
-    return Job(run, method, choices["data"], model, seed, asked, **more)
+    return Job(run, method, data, model, seed, asked, **more)
 
 
 def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool, noisy: bool) -> dict[str, Any]:
@@ -88,6 +95,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool, nois
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
             what[kind.name] = settings
+    what |= {"steering": config["steering"]} if config.get("steering", {}).get("score") else {}
     return what | {"sparsity": {}} if dense else what
 
 

@@ -16,6 +16,7 @@ from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
+from lightning_sparse.callbacks.trainer.share_done import share_done
 from lightning_sparse.errors import SparsityError, check_count, check_share
 from lightning_sparse.extras import need
 from lightning_sparse.measure.advice import advice_for
@@ -138,7 +139,7 @@ class VarianceOfGradients(OneOfAKind):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert self._probed is not None
-        gradients, done = self._gradients(pl_module, *self._probed), _share_done(trainer)
+        gradients, done = self._gradients(pl_module, *self._probed), share_done(trainer)
         windows = {"whole": True, "early": done <= self.window + 1e-9, "late": done > 1 - self.window + 1e-9}
         before = self._following["whole"].scores()
         for name, inside in windows.items():
@@ -221,13 +222,3 @@ class VarianceOfGradients(OneOfAKind):
 
 def _plain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images.detach().cpu().float(), labels.detach().cpu()
-
-
-def _share_done(trainer: Trainer) -> float:
-    """The share of the training that is over when this epoch ends; NaN if its end is not known."""
-    shares = []
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        shares.append((trainer.current_epoch + 1) / trainer.max_epochs)
-    if trainer.max_steps > 0:
-        shares.append(trainer.global_step / trainer.max_steps)
-    return max(shares, default=float("nan"))

@@ -29,6 +29,8 @@ class EpochShuffle(Sampler[int]):
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
         self._start = (0, 0)
+        self._weights: Tensor | None = None
+        self._ordered = False
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning calls it at the start of every epoch."""
@@ -38,9 +40,28 @@ class EpochShuffle(Sampler[int]):
         """Leave out the first ``place`` indices of one epoch, which an earlier run has trained on."""
         self._start = (place, epoch)
 
+    def steer(self, weights: Tensor | None, *, ordered: bool = False) -> None:
+        """Draw images in proportion to ``weights`` (length,), as many in all as before, from the next epoch on.
+
+        An image is drawn as often as its share of the weights says, and what is left of a whole number is settled by chance
+        (systematic sampling): with equal weights each is drawn once. With ``ordered`` each is drawn once, the largest weights
+        first. None undoes it.
+        """
+        self._weights, self._ordered = weights, ordered
+
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator)
+        if self._weights is not None and self._ordered:
+            order = order[self._weights[order].argsort(descending=True, stable=True)]
+        elif self._weights is not None:
+            ends = self._weights[order].double().cumsum(0)
+            ends = ends * (self.length / ends[-1])
+            ends[-1] = self.length
+            offset = torch.rand((), generator=generator, dtype=torch.float64)
+            counts = (ends + offset).floor().diff(prepend=torch.zeros(1, dtype=torch.float64)).long()
+            drawn = order.repeat_interleave(counts)
+            order = drawn[torch.randperm(self.length, generator=generator)]
         place, epoch = self._start
         return iter(order[place if epoch == self.epoch else 0 :].tolist())
 

@@ -21,6 +21,7 @@ from lightning_sparse.data.checks import (
     check_validation,
 )
 from lightning_sparse.data.datasets import Batch, EpochShuffle, Images, InMemory, stratified_split
+from lightning_sparse.data.label_noise import noisy_labels
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag, check_seed, check_share
 from lightning_sparse.extras import need
 
@@ -31,6 +32,7 @@ class ImageData(LightningDataModule):
     It gives images as floats in [0, 1], shape (n, channels, height, width): normalisation belongs to the model, so that an
     attack's eps is in units of pixels. The test split is the data set's own where it has one; validation is cut from the
     training split, stratified, by ``split_seed``. The order of training depends on ``shuffle_seed`` and the epoch alone.
+    ``label_noise`` plants wrong labels among the images that are trained on; validation and test images keep theirs.
 
     Args:
         name: ``"digits"`` (scikit-learn's, bundled), ``"planted"`` (the same in larger images, see
@@ -44,6 +46,8 @@ class ImageData(LightningDataModule):
         mean: mean of each channel, or one for all, in [0, 1], for a model that normalises.
         std: standard deviation of each channel, or one for all, in [1e-6, 1], likewise.
         shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
+        label_noise: share of the training images whose label is drawn anew by ``split_seed``, uniformly over all classes, in
+            [0, 1]: at 1.0 labels are random. See :meth:`wrong_labels`.
         root: folder of the files, in which ``~`` is the home folder; not read for digits and planted.
         download: whether torchvision may fetch what is missing in ``root``.
         batch_size: images per training batch.
@@ -74,6 +78,7 @@ class ImageData(LightningDataModule):
         mean: Sequence[float],
         std: Sequence[float],
         shortcut: float = 0.0,
+        label_noise: float = 0.0,
         root: str | Path | None = None,
         download: bool = False,
         batch_size: int = 128,
@@ -95,6 +100,7 @@ class ImageData(LightningDataModule):
         self.shortcut = check_share("shortcut", shortcut)
         if shortcut and name != "planted":
             raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
+        self.label_noise = check_share("label_noise", label_noise)
         self.download = check_flag("download", download)
         self.root = check_root(name, root, self.download, bundled=name in _BUNDLED)
         self.batch_size = check_count("batch_size", as_integer(batch_size), write=128)
@@ -102,6 +108,7 @@ class ImageData(LightningDataModule):
         self.shuffle_seed = check_seed(as_integer(shuffle_seed), "shuffle_seed")
         self.num_workers = check_count("num_workers", num_workers, 0, most=_MOST_WORKERS)
         self._splits: dict[str, Images] = {}
+        self._wrong = torch.empty(0, dtype=torch.bool)
 
     def setup(self, stage: str = "fit") -> None:
         """Load the images and cut the splits, once."""
@@ -115,6 +122,9 @@ class ImageData(LightningDataModule):
         check_validation(self.validation, len(train), self.classes)
         kept, held_out = stratified_split(train.labels, self.validation, self.split_seed)
         self._splits = {"train": train.subset(kept), "validation": train.subset(held_out), "test": test}
+        learned = self._splits["train"]
+        labels = noisy_labels(learned.labels, self.label_noise, self.classes, self.split_seed)
+        self._wrong, learned.labels = labels != learned.labels, labels
 
     def split(self, name: str, most: int | None = None) -> Batch:
         """Return images and labels of ``"train"``, ``"validation"`` or ``"test"`` as two tensors.
@@ -154,6 +164,20 @@ class ImageData(LightningDataModule):
         places = self.sample(name, most)
         truth = self._splits[name].truth
         return {mask: pixels[places] for mask, pixels in truth.items()} or None
+
+    def wrong_labels(self, most: int | None = None) -> Tensor:
+        """Return which labels of the training images are known to be wrong, because ``label_noise`` planted them.
+
+        (n,), booleans, in the order of ``split("train", most)``. Labels that are wrong in the data set itself are unknown.
+
+        Example:
+            >>> digits = {"shape": (1, 8, 8), "classes": 10, "mean": [0.31], "std": [0.38]}
+            >>> wrong = ImageData("digits", **digits, label_noise=0.2).wrong_labels()
+            >>> len(wrong), int(wrong.sum())  # 259 were drawn anew
+            (1293, 235)
+        """
+        places = self.sample("train", most)
+        return self._wrong[places]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Give shuffled batches; the order depends on ``shuffle_seed`` and the epoch."""

@@ -1,3 +1,4 @@
+from .auroc import auroc as auroc
 from .intervals import mean_interval as mean_interval
 from .intervals import t_interval as t_interval
 from .intervals import wilson as wilson

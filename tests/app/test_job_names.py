@@ -57,6 +57,8 @@ SAME = [
     "+trainer.gradient_clip_val=null",
     "+trainer.strategy=auto",
     "data.shape=[1,8,8]",
+    "data.label_noise=0",
+    "~data.label_noise",
     # the same number
     "sparsity.initial_sparsity=0",
     "sparsity.begin=0",
@@ -78,6 +80,8 @@ OTHER = [
     "model.optimizer.lr=0.2",
     "model.optimizer._target_=torch.optim.Adam",
     "data.validation=0.2",
+    "data.label_noise=0.2",
+    "data.label_noise=1",
     "data.batch_size=32",
     "+model.net.width=2",
     "+sparsity.redistribute=true",
@@ -100,6 +104,11 @@ def test_what_changes_no_weight_changes_no_name(override):
 def test_what_may_change_a_weight_changes_the_name():
     assert run().startswith("gradual_pruning-0.9-seed0-")
     assert len({run(), *map(run, OTHER)}) == 1 + len(OTHER)
+
+
+def test_noisy_labels_are_other_data_with_a_dense_network_of_their_own():
+    assert job("data.label_noise=1").data == job("data.label_noise=1.0").data == "digits (label noise 1)"
+    assert job("data.label_noise=1", "sparsity=dense").data == "digits (label noise 1)"
 
 
 def test_a_time_in_steps_is_not_a_share():

@@ -49,6 +49,7 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("root", True, "root=True is not a path: leave it out"),
         ("root", {}, "root={} is not a path: leave it out"),
         ("shortcut", math.nan, "shortcut=nan is not a share"),
+        ("label_noise", 20, "label_noise=20 is not a share in .0, 1.: write 0.2 for 20 percent"),
         ("download", "no", "download='no' is neither true nor false"),
     ],
 )

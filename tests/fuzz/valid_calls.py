@@ -79,6 +79,7 @@ FUNCTIONS = {
     "statistics.mean_interval": lambda: {"values": [0.1, 0.2, 0.3]},
     "statistics.t_interval": lambda: {"values": [0.1, 0.2, 0.3]},
     "statistics.welch": lambda: {"a": [0.1, 0.2, 0.3], "b": [0.2, 0.3, 0.5]},
+    "statistics.auroc": lambda: {"scores": [0.1, 0.2, 0.3], "positive": [True, False, True]},
     "statistics.wilson": lambda: {"successes": 3, "n": 10},
     "data.ImageData": lambda: {
         "name": "digits",
@@ -87,6 +88,7 @@ FUNCTIONS = {
         "mean": [0.3],
         "std": [0.4],
         "shortcut": 0.0,
+        "label_noise": 0.0,
         "root": None,
         "download": False,
         "batch_size": 64,

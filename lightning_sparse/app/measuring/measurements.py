@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.coded import CODED
 from lightning_sparse.app.measuring.cost import COST
+from lightning_sparse.app.measuring.examples import EXAMPLES
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.latency import LATENCY
 from lightning_sparse.app.measuring.layer_sensitivity import LAYER_SENSITIVITY
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     *(CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, CODED, COST, LATENCY, LAYER_SENSITIVITY, PREDICTABILITY),
-    VOG,
+    *(VOG, EXAMPLES),
 )
 """In the order in which they are measured."""
 

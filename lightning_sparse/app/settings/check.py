@@ -23,9 +23,11 @@ _MAY_MISS = {
     "layer_sensitivity",
     "predictability",
     "compression",
+    "examples",
+    "steering",
     "weight_noise",
 }
-_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "weight_noise", "callbacks", *PLAIN)
+_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "steering", "weight_noise", "callbacks", *PLAIN)
 
 
 def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:

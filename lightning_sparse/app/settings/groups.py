@@ -87,6 +87,7 @@ OF_TARGETS: dict[str, dict[str, Check]] = {
         "mean": numbers(),
         "std": numbers(positive=True),
         "shortcut": _share,
+        "label_noise": _share,
         "download": check_flag,
         "batch_size": count(write=64),
         "validation": _part,

@@ -13,7 +13,9 @@ from lightning_sparse.app.signatures import arguments, definition, public_name, 
 from lightning_sparse.errors import SparsityError
 
 _HYDRAS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-_WITH_TARGETS = ("data", "model", "sparsity", "adversarial", "weight_noise", "trainer", "callbacks", "compression")
+_WITH_TARGETS = (
+    *("data", "model", "sparsity", "adversarial", "steering", "weight_noise", "trainer", "callbacks", "compression"),
+)
 
 
 def target_of(node: Mapping[str, Any]) -> str:

@@ -19,6 +19,10 @@ def check_together(config: Mapping[str, Any]) -> None:
     _check_radii(config)
     _check_adversarial(config["adversarial"])
     _check_weight_noise(config.get("weight_noise", {}))
+    if (steering := config.get("steering", {})).get("score") and "_target_" not in steering:
+        raise SparsityError(
+            f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score"
+        )
     _check_channels(config)
     check_compression(config)
     _check_logger(config["logger"])

@@ -40,6 +40,12 @@ def loader_to_come(trainer: Trainer) -> Any:
     return trainer.fit_loop._data_source.dataloader()
 
 
+def own_sampler(loader: Any) -> Any:
+    """The sampler that a loader was made with, inside what Lightning puts around it for several processes."""
+    sampler = getattr(loader, "sampler", None)
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
 def start_loaders(trainer: Trainer) -> None:
     """Start the loaders of the training at the present epoch, whatever has been read ahead."""
     for loader in train_loaders(trainer):

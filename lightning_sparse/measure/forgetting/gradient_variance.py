@@ -122,6 +122,17 @@ class GradientVariance:
             return np.full(len(self._mean), np.nan)
         return (self._squares / self.count).sqrt().flatten(1).double().mean(dim=1).numpy()
 
+    def relative(self) -> Floats:
+        """Give every image's norm of the deviation over that of the mean gradient, (n,), whatever the scale of logits.
+
+        NaN before the second checkpoint, and where the gradient was always zero.
+        """
+        if self.count < 2:
+            return np.full(len(self._mean), np.nan)
+        spread = (self._squares / self.count).flatten(1).double().sum(dim=1).sqrt()
+        relative: Floats = (spread / self._mean.flatten(1).double().norm(dim=1)).numpy()
+        return relative
+
     def unmoved(self) -> int:
         """Count the images whose gradient was zero in all pixels at all checkpoints, as in a dead network."""
         return int(((self._mean == 0) & (self._squares == 0)).flatten(1).all(dim=1).sum()) if self.count else 0

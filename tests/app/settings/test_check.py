@@ -125,6 +125,7 @@ WRONG = {
     "data.num_workers": [-1, "a", 0.5],
     "data.validation": [0, 1, 2, -0.1, "a", math.nan],
     "data.split_seed": [-1, "a"],
+    "data.label_noise": [-0.1, 20, "a", True, math.nan],
     "model.mean": [[0.5, 0.5], [], "a"],
     "model.optimizer.lr": ["a", [0.1], math.nan, True],
     "model.net.width": ["a", []],

@@ -1,0 +1,1 @@
+"""Which examples pruning gets wrong, and whose gradients vary most."""
