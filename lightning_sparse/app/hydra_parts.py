@@ -172,7 +172,7 @@ def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
     following = [kind.group or kind.name for kind in KINDS if kind.callback]
     names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
-    names = (*names, *(name for name in ("compression", "bits") if name in config))
+    names = (*names, *(name for name in ("activation", "compression", "bits") if name in config))
     written = normal({name: plain(config[name]) for name in (*names, "output", "name")})
     return job_of(written, choices, Path(written["output"]) / written["name"])
 

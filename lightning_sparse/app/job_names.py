@@ -33,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``compression`` and ``bits``, a ``label`` and the groups
-            of kinds that follow a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``activation``, ``compression`` and ``bits``, a ``label``
+            and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 
@@ -48,6 +48,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     adversarial = bool(config.get("adversarial", {}).get("eps"))
+    activation = "_target_" in config.get("activation", {})
     what = essence(_what_trains(config, dense, adversarial))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
     compressed = is_compressed(config)
@@ -61,6 +62,10 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
+    if activation:  # likewise
+        kept = f"{choices['activation']}-{_density_asked(config['activation']):g}"
+        model += f" ({kept})"
+        name += f"-{kept}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
@@ -79,6 +84,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> d
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
+    what |= {"activation": config["activation"]} if "_target_" in config.get("activation", {}) else {}
     what |= {name: config.get(name) for name in ("compression", "bits")} if is_compressed(config) else {}
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
@@ -101,6 +107,11 @@ def _sparsity_asked(sparsity: Mapping[str, Any]) -> float:
         except Exception:
             asked = None
     return float("nan") if isinstance(asked, bool) or not isinstance(asked, int | float) else float(asked)
+
+
+def _density_asked(activation: Mapping[str, Any]) -> float:
+    """The final density; nan for what the callback will refuse when the job runs."""
+    return _sparsity_asked({"final_sparsity": activation.get("density")})
 
 
 def _watches(callback: Mapping[str, Any]) -> bool:

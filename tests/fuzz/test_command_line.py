@@ -21,6 +21,8 @@ GROUPS = {
     "latency": "default",
     "layer_sensitivity": "default",
     "adversarial": "pgd",
+    "activation": "k_winners",
+    "activity": "default",
     "data": "digits",
     "trainer": "default",
     "logger": "csv",
@@ -55,6 +57,8 @@ ON = {
     "latency": {"latency": "default", "latency.batch_sizes": "[2]", "latency.seconds": 0.01, "export": "[bf16]"},
     "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
     "adversarial": {"adversarial": "pgd"},
+    "activation": {"activation": "k_winners"},
+    "activity": {"activity": "default", "activity.images": 20},
 }
 ODD = [
     "null",

@@ -102,6 +102,16 @@ CALLBACKS = {
     },
     "Share": {"bits": 2, "codebook_of": "network", "begin": 4, "include": None, "exclude": None},
     "AtTargetSparsity": {},
+    "ActivationSparsity": {
+        "density": 0.2,
+        "rule": "k_winners",
+        "boost": 1.5,
+        "boost_decay": 0.85,
+        "eval_factor": 1.5,
+        "period": 100,
+        "include": None,
+        "exclude": None,
+    },
     "AdversarialTraining": {
         "eps": 0.1,
         "steps": 1,

@@ -14,8 +14,17 @@ from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
-_MAY_MISS = ("saliency", "stability", "cost", "latency", "layer_sensitivity", "compression")  # then they are off
-_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "callbacks", *PLAIN)
+_MAY_MISS = (
+    "activation",
+    "activity",
+    "saliency",
+    "stability",
+    "cost",
+    "latency",
+    "layer_sensitivity",
+    "compression",
+)  # then they are off
+_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "activation", "callbacks", *PLAIN)
 
 
 def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:

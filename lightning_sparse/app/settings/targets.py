@@ -13,7 +13,7 @@ from lightning_sparse.app.signatures import arguments, definition, public_name, 
 from lightning_sparse.errors import SparsityError
 
 _HYDRAS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-_WITH_TARGETS = ("data", "model", "sparsity", "adversarial", "trainer", "callbacks", "compression")
+_WITH_TARGETS = ("data", "model", "sparsity", "adversarial", "activation", "trainer", "callbacks", "compression")
 
 
 def target_of(node: Mapping[str, Any]) -> str:

@@ -158,6 +158,8 @@ WRONG = {
     "attack.images": ["x", 0, -1, 1.5],
     "attack.first": ["no", None, 1],
     "adversarial.eps": [0.1, "a", -1],
+    "activation.density": [0, 10, -1],
+    "activity.images": ["x", -1, 1.5],
     "logger.kind": ["wandbb", None, 5],
 }
 
