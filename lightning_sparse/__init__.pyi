@@ -2,6 +2,7 @@ __version__: str
 
 from .anatomy.isolation import untouched as untouched
 from .anatomy.parameters import sparsifiable as sparsifiable
+from .callbacks.activation_sparsity import ActivationSparsity as ActivationSparsity
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget

@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 _UNUSED = {
+    "activation=none": ("activation.",),
     "compression=none": ("bits=", "compression."),
     "compression=half": ("bits=",),
     "steering=none": ("steering.",),
@@ -27,7 +28,7 @@ class DistinctSweeper(BasicSweeper):
 
 
 def distinct(jobs: list[list[str]]) -> list[list[str]]:
-    """Leave out jobs that differ only in settings of a sparsity, or in bits, that they do not have.
+    """Leave out jobs that differ only in settings of a sparsity or an activation, or in bits, that they do not have.
 
     Example:
         >>> levels = [[f"sparsity={method}", f"sparsity.final_sparsity={level}"] for method in ("dense", "rigl") for level in (0.5, 0.9)]
@@ -42,6 +43,9 @@ def distinct(jobs: list[list[str]]) -> list[list[str]]:
         compression=none
         compression=share bits=0.1
         compression=share bits=0.05
+        >>> rules = [[f"activation={rule}", f"activation.density={share}"] for rule in ("none", "top_k") for share in (0.3, 0.1)]
+        >>> len(distinct(rules))
+        3
     """  # noqa: E501
     found: dict[tuple[str, ...], list[str]] = {}
     for asked in jobs:

@@ -22,6 +22,7 @@ from lightning_sparse.compress import decompress
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.checkpoints import read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
+from lightning_sparse.ephemeral.activations import restored, state_of
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.export.narrow import narrow_to
 from lightning_sparse.results.jobs import Job
@@ -66,11 +67,10 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
     """Build the callbacks of a training; ``following``, which measure it, come before those of the group ``callbacks``."""
     on = [config.sparsity] if "_target_" in config.sparsity else []
     on += [config.adversarial] if config.adversarial.eps else []
-    built = [build(node, "adversarial" if node is config.adversarial else "sparsity") for node in on]
-    if "_target_" in config.get("weight_noise", {}):
-        built.append(build(config.weight_noise, "weight_noise"))
-    if config.get("steering", {}).get("score"):
-        built.append(build(config.steering, "steering"))
+    for group in ("activation", "weight_noise"):
+        on += [config[group]] if "_target_" in config.get(group, {}) else []
+    on += [config.steering] if config.get("steering", {}).get("score") else []
+    built = [build(node, str(node._key())) for node in on]
     own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]
 
@@ -94,7 +94,9 @@ def stored_model(job: Job, checkpoint: Path | None = None) -> LightningModule:
         return decoded_model(config, job.content)
     model = build_model(config)
     # We wrote it ourselves, and a module's hyperparameters may be of any type.
-    load_weights(model, read_checkpoint(checkpoint or job.checkpoint, trusted=True)["state_dict"])
+    content = read_checkpoint(checkpoint or job.checkpoint, trusted=True)
+    load_weights(model, content["state_dict"])
+    with_activations(model, content)
     return model
 
 
@@ -114,6 +116,13 @@ def load_weights(model: LightningModule, state: Mapping[str, Any]) -> None:
     with suppress(SparsityError):  # torch says what does not fit
         narrow_to(model, state)
     model.load_state_dict(state)
+
+
+def with_activations(model: LightningModule, content: Mapping[str, Any]) -> None:
+    """Let a model read what it was trained to read, for good: all that is measured sees that function."""
+    state = state_of(content)
+    if state is not None:
+        restored(model, state)
 
 
 def masks_of_zeros(model: LightningModule) -> Masks | None:

@@ -169,10 +169,16 @@ def _trained(path: Path) -> _Trained:
     if not checkpoint.exists():
         state = "it has failed" if job.status == "failed" else "its training has not ended"
         raise SparsityError(f"{str(checkpoint)!r} does not exist ({state}): launch the job again, or give another one")
+    from lightning_sparse.anatomy.selecting import selecting
     from lightning_sparse.app.build import masks_of_zeros, stored_masks, stored_model_as_measured
 
     try:
         model, said = stored_model_as_measured(job, checkpoint)
+        if selecting(model):
+            raise SparsityError(
+                f"{str(checkpoint)!r}: its layers read few of their inputs ({job.model}), and an exported network would read "
+                "all: give a network trained with activation=none"
+            )
         masks = masks_of_zeros(model) if job.compressed else stored_masks(checkpoint)
     except SparsityError:
         raise

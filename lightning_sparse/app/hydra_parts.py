@@ -172,7 +172,8 @@ def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
     following = [kind.group or kind.name for kind in KINDS if kind.callback]
     names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
-    names = (*names, *(name for name in ("steering", "compression", "bits", "weight_noise") if name in config))
+    perhaps = ("activation", "weight_noise", "steering", "compression", "bits")
+    names = (*names, *(name for name in perhaps if name in config))
     written = normal({name: plain(config[name]) for name in (*names, "output", "name")})
     return job_of(written, choices, Path(written["output"]) / written["name"])
 

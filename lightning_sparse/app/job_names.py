@@ -33,8 +33,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``steering``, ``weight_noise``, ``compression`` and
-            ``bits``, a ``label`` and the groups of kinds that follow a training.
+            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``activation``, ``weight_noise``, ``steering``,
+            ``compression`` and ``bits``, a ``label`` and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
 
@@ -48,8 +48,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     adversarial = bool(config.get("adversarial", {}).get("eps"))
-    noisy = "_target_" in config.get("weight_noise", {})
-    what = essence(_what_trains(config, dense, adversarial, noisy))
+    activation, noisy = ("_target_" in config.get(group, {}) for group in ("activation", "weight_noise"))
+    what = essence(_what_trains(config, dense, adversarial))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
     data, noise = choices["data"], config["data"].get("label_noise")
     if noise and isinstance(noise, int | float):
@@ -65,7 +65,11 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
         # Counts as another model: its dense network is adversarially trained too.
         model += f" ({choices['adversarial']}-trained)"
         name += f"-{choices['adversarial']}"
-    if noisy:  # likewise
+    if activation:  # likewise
+        kept = f"{choices['activation']}-{_density_asked(config['activation']):g}"
+        model += f" ({kept})"
+        name += f"-{kept}"
+    if noisy:
         model += f" ({choices['weight_noise']}-trained)"
         name += f"-{choices['weight_noise']}"
     if (steering := config.get("steering", {})).get("score"):
@@ -79,7 +83,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     return Job(run, method, data, model, seed, asked, **more)
 
 
-def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool, noisy: bool) -> dict[str, Any]:
+def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
     for name, left_out in _NOT_IN_KEY.items():
         what[name] = {key: item for key, item in what[name].items() if key not in left_out}
@@ -90,7 +94,8 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool, nois
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {"adversarial": config["adversarial"]} if adversarial else {}
-    what |= {"weight_noise": config["weight_noise"]} if noisy else {}
+    for group in ("activation", "weight_noise"):
+        what |= {group: config[group]} if "_target_" in config.get(group, {}) else {}
     what |= {name: config.get(name) for name in ("compression", "bits")} if is_compressed(config) else {}
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
@@ -114,6 +119,11 @@ def _sparsity_asked(sparsity: Mapping[str, Any]) -> float:
         except Exception:
             asked = None
     return float("nan") if isinstance(asked, bool) or not isinstance(asked, int | float) else float(asked)
+
+
+def _density_asked(activation: Mapping[str, Any]) -> float:
+    """The final density; nan for what the callback will refuse when the job runs."""
+    return _sparsity_asked({"final_sparsity": activation.get("density")})
 
 
 def _watches(callback: Mapping[str, Any]) -> bool:

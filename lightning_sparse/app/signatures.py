@@ -12,7 +12,10 @@ from typing import Any, NamedTuple, TypeGuard
 
 PUBLIC = (
     "lightning_sparse",
-    *(f"lightning_sparse.{wing}" for wing in ("data", "models", "export", "measure", "statistics", "compress")),
+    *(
+        f"lightning_sparse.{wing}"
+        for wing in ("data", "models", "ephemeral", "export", "measure", "statistics", "compress")
+    ),
 )
 UNKNOWN = object()  # the default of an argument that has none, or one that is not a literal
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import untouched
-from lightning_sparse.app.build import load_weights
+from lightning_sparse.app.build import load_weights, with_activations
 from lightning_sparse.app.measuring.measurements import Measurement, try_measurements
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
@@ -145,6 +145,7 @@ def _load(
     except (KeyError, TypeError) as error:
         raise SparsityError(f"it lacks the state of {error}") from error
     load_weights(model, content["state_dict"])
+    with_activations(model, content)
     return masks
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -43,3 +46,12 @@ def average(gradients: dict[str, Tensor]) -> None:
         for gradient in gradients.values():
             dist.all_reduce(gradient)
             gradient /= dist.get_world_size()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Sum tensors of one type over the ranks in place, in one message; every rank has to call it, with the same shapes."""
+    if _several() and tensors:
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -5,6 +5,7 @@ from .batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from .calibration import fit_temperature as fit_temperature
 from .checks import check_images as check_images
 from .classifier import as_classifier as as_classifier
+from .description.activations import measure_activations as measure_activations
 from .description.cost import measure_cost as measure_cost
 from .description.description_length import measure_description_length as measure_description_length
 from .description.latency import measure_latency as measure_latency

@@ -188,6 +188,11 @@ QUANTITIES = (
             ("peak_memory_training", "peak bytes, training"),
         )
     ),
+    Quantity("cost_flops_joint", "FLOPs, living x active",
+        "Products of a forward pass whose weight lives and whose input is not zero.", "lower", "count", POSITIVE, COST,
+        column=False),
+    Quantity("activation_duty_entropy", "evenness of use", limits=SHARE),
+    Quantity("activation_", unit="%", limits=SHARE),
     Quantity("cost_coded_bits", "bits coded / dense float32",
         "Length of the string from which the network was decoded, as a share of the dense network at 32 bits a number.",
         "lower", "count", POSITIVE, COST),

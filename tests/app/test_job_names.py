@@ -223,3 +223,36 @@ def test_a_folder_of_earlier_names_is_refused_and_left_alone(arguments, command,
         "train, write name=... or output=... for a new folder\n"
     )
     assert [path.name for path in tmp_path.rglob("*")] == ["outputs", "quick", folder.name, "job.json"]
+
+
+def test_activations_are_a_subject_of_their_own_and_none_has_no_density():
+    plain, sparse = job("seed=1"), job("activation=k_winners", "activation.density=0.1", "seed=1")
+    assert sparse.run.startswith("gradual_pruning-0.9-k_winners-0.1-seed1-")
+    assert sparse.model == "lenet_300_100 (k_winners-0.1)"
+    assert plain.run == run("activation=none", "activation.density=0.3", "seed=1")
+    assert (
+        len({run("activation=k_winners"), run("activation=top_k"), run("activation=top_k", "activation.density=0.3")})
+        == 3
+    )
+    both = job("adversarial=fgsm", "activation=top_k", "activation.density=0.05")
+    assert both.model == "lenet_300_100 (fgsm-trained) (top_k-0.05)"
+
+
+def test_activations_go_with_no_compression_and_no_export():
+    from lightning_sparse import SparsityError
+
+    for overrides, says in (
+        (("compression=share", "bits=0.1", "sparsity=dense"), "write activation=none or compression=none"),
+        (("export=[bf16]",), "write activation=none or export=none"),
+        (("activation.density=0",), "leaves a layer nothing to read"),
+    ):
+        with pytest.raises(SparsityError, match=says):
+            hydra_parts.check_config(without_hydra(composed("activation=top_k", *overrides)))
+
+
+def without_hydra(config):
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        config.pop("hydra")
+    return config

@@ -24,7 +24,7 @@ PUBLIC = {name: getattr(lightning_sparse, name) for name in lightning_sparse.__a
 CALLBACKS = {name: c for name, c in PUBLIC.items() if inspect.isclass(c) and issubclass(c, Callback)}
 
 # What has no default, by the argument's name: a new callback that needs something else fails, and says what.
-REQUIRED = {"final_sparsity": 0.9, "sparsity": 0.9, "monitor": "loss", "eps": 0.1}
+REQUIRED = {"final_sparsity": 0.9, "sparsity": 0.9, "monitor": "loss", "eps": 0.1, "density": 0.5}
 
 # Of which one has to be given.
 ONE_OF = {"SparseGradients": {"k": 30}}

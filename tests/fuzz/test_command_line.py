@@ -22,6 +22,8 @@ GROUPS = {
     "layer_sensitivity": "default",
     "predictability": "default",
     "adversarial": "pgd",
+    "activation": "k_winners",
+    "activity": "default",
     "data": "digits",
     "trainer": "default",
     "logger": "csv",
@@ -57,6 +59,8 @@ ON = {
     "layer_sensitivity": {"layer_sensitivity": "default", "layer_sensitivity.images": 20},
     "predictability": {"predictability": "default", "predictability.images": 20},
     "adversarial": {"adversarial": "pgd"},
+    "activation": {"activation": "k_winners"},
+    "activity": {"activity": "default", "activity.images": 20},
 }
 ODD = [
     "null",

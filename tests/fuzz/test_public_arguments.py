@@ -13,7 +13,7 @@ from fuzz.valid_callbacks import CALLBACKS
 from fuzz.valid_calls import FUNCTIONS, LEFT_OUT
 from lightning_sparse import SparsityError
 
-WINGS = ("", ".compress", ".export", ".measure", ".statistics", ".data", ".models")
+WINGS = ("", ".compress", ".export", ".measure", ".statistics", ".data", ".models", ".ephemeral")
 
 
 def public(name):

@@ -107,6 +107,16 @@ CALLBACKS = {
     "SparseGradients": {"k": 3, "density": None, "include": None, "exclude": None},
     "GradientCompression": {"density": 0.1, "memory": True, "momentum_correction": 0.0},
     "AtTargetSparsity": {},
+    "ActivationSparsity": {
+        "density": 0.2,
+        "rule": "k_winners",
+        "boost": 1.5,
+        "boost_decay": 0.85,
+        "eval_factor": 1.5,
+        "period": 100,
+        "include": None,
+        "exclude": None,
+    },
     "AdversarialTraining": {
         "eps": 0.1,
         "steps": 1,

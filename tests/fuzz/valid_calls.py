@@ -114,7 +114,7 @@ FUNCTIONS = {
 }
 
 # Not called with odd values: constants, records, an exception, subclasses of Lightning's callbacks, functions of a
-# Trainer, and what takes a second and more.
+# Trainer, rules that run in every forward pass and check nothing, and what takes a second and more.
 LEFT_OUT = {
     "SparsityError",
     "Layer",
@@ -145,4 +145,8 @@ LEFT_OUT = {
     "export.to_onnx",
     "data.Planted",
     "data.planted",
+    "ephemeral.Selection",
+    "ephemeral.activations_of",
+    "ephemeral.boosted",
+    "ephemeral.winners",
 }

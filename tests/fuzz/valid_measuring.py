@@ -71,6 +71,7 @@ MEASURING = {
         "batch_size": 8,
         "seed": 0,
     },
+    "measure.measure_activations": lambda: {"model": net(), "data": pair(), "masks": None, "batch_size": 8},
     "measure.measure_cost": lambda: {"model": net(), "data": pair(), "masks": None, "batch_size": 8},
     "measure.measure_description_length": lambda: {
         "model": net(),

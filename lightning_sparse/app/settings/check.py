@@ -16,6 +16,8 @@ from lightning_sparse.errors import SparsityError, check_share
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 # Groups that are off where they are missing.
 _MAY_MISS = {
+    "activation",
+    "activity",
     "saliency",
     "stability",
     "cost",
@@ -27,7 +29,8 @@ _MAY_MISS = {
     "steering",
     "weight_noise",
 }
-_MAPPINGS = ("data", "model", "sparsity", "trainer", "adversarial", "steering", "weight_noise", "callbacks", *PLAIN)
+_SUBJECTS = ("adversarial", "activation", "weight_noise", "steering")  # what else a training may have
+_MAPPINGS = ("data", "model", "sparsity", "trainer", *_SUBJECTS, "callbacks", *PLAIN)
 
 
 def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:

@@ -14,7 +14,8 @@ from lightning_sparse.errors import SparsityError
 
 _HYDRAS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 _WITH_TARGETS = (
-    *("data", "model", "sparsity", "adversarial", "steering", "weight_noise", "trainer", "callbacks", "compression"),
+    *("data", "model", "sparsity", "adversarial", "activation", "steering", "weight_noise", "trainer", "callbacks"),
+    "compression",
 )
 
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_sparse.app.compression import is_compressed
 from lightning_sparse.app.settings.compression import check_compression
 from lightning_sparse.app.settings.groups import OF_TARGETS
-from lightning_sparse.app.settings.targets import target_of
-from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag
+from lightning_sparse.app.settings.targets import known_to, target_of
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag, check_share
 
 _OURS = {"callbacks": "+callbacks.name._target_=...", "logger": "logger=csv", "default_root_dir": "output=..."}
 
@@ -23,6 +24,7 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise SparsityError(
             f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score"
         )
+    _check_activation(config)
     _check_channels(config)
     check_compression(config)
     _check_logger(config["logger"])
@@ -71,6 +73,30 @@ def _check_weight_noise(node: Mapping[str, Any]) -> None:
         raise SparsityError(
             f"weight_noise.{others[0]}={node[others[0]]!r} is no setting of weight_noise=none: write "
             "weight_noise=dropconnect or weight_noise=targeted"
+        )
+
+
+def _check_activation(config: Mapping[str, Any]) -> None:
+    node = config.get("activation", {})
+    density = node.get("density")
+    if (
+        isinstance(density, int | float)
+        and not isinstance(density, bool)
+        and not check_share("activation.density", density)
+    ):
+        raise SparsityError("activation.density=0 leaves a layer nothing to read: write activation.density=0.1")
+    if "_target_" not in node:
+        refuse = [name for name in node if name not in known_to("activation")]
+        if refuse:
+            raise SparsityError(f"activation.{refuse[0]} is no setting of activation=none: write activation=k_winners")
+        return
+    if is_compressed(config):
+        raise SparsityError(
+            "a compressed network's string does not say which activations are kept: write activation=none or compression=none"
+        )
+    if config.get("export"):
+        raise SparsityError(
+            f"export={config['export']}: exported networks would read all inputs: write activation=none or export=none"
         )
 
 

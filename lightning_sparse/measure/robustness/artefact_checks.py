@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import device_of
+from lightning_sparse.anatomy.selecting import selecting, straight_through
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
-from lightning_sparse.measure.robustness.balls import whole_image
+from lightning_sparse.measure.robustness.balls import random_start, whole_image
 from lightning_sparse.measure.robustness.from_torchattacks import SQUARE_NEEDS
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.robustness.trust import THRESHOLDS
@@ -24,6 +26,7 @@ from lightning_sparse.statistics.intervals import wilson
 
 NOISE_DRAWS = 3
 MORE_STEPS = 5
+SMOOTHING_DRAWS = 8
 _LARGEST_SAMPLE = 100
 _COMPARED_IMAGES = 128  # by their logits, for determinism
 
@@ -74,12 +77,59 @@ def steps_converge(attacked: AttackedModel, survivors: Tensor, eps: float, tier:
     return _counted(attacked, "steps_converge", broken, some, survivors, eps, how, THRESHOLDS.steps_converge)
 
 
+class _Smoothed(nn.Module):
+    """A classifier whose logits are its own, and whose gradients are means over points half of eps around the pixels."""
+
+    def __init__(self, classifier: nn.Module, eps: float, norm: str) -> None:
+        super().__init__()
+        self.classifier, self.reach, self.norm = classifier, eps / 2, norm
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give the logits (n, classes) of pixels (n, C, H, W)."""
+        with torch.no_grad():
+            exact: Tensor = self.classifier(pixels)
+        if not (torch.is_grad_enabled() and pixels.requires_grad):
+            return exact
+        here = pixels.detach()
+        away = [random_start(here, self.reach, self.norm) - here for _ in range(SMOOTHING_DRAWS)]
+        mean = torch.stack([self.classifier(pixels + step) for step in away]).mean(dim=0)
+        return exact + (mean - mean.detach())
+
+
+def gradients_pass(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier) -> Record:
+    """Where activations are selected, attacks must not break more once their gradients see what was dropped.
+
+    A selection jumps, and its backward pass sees the winners alone: a loser whose rise would change the class has no
+    gradient. So PGD on the margin goes again over ``survivors``, first straight through the selection, then with gradients
+    that are means over noise, which is how Tramer et al. 2020 (arXiv 2002.08347) broke k-winners-take-all.
+    """
+    if not selecting(attacked.classifier):
+        detail = "not applicable: nothing in the model selects activations"
+        return _row(attacked, "straight_through", float("nan"), 0, detail, THRESHOLDS.straight_through, eps=eps)
+    walks: dict[str, Any] = {"eps": eps, "steps": tier.steps, "restarts": tier.restarts}
+    with straight_through(attacked.classifier):
+        through = attacked.broken_by("pgd-margin", survivors, **walks)
+    smooth = replace(attacked, classifier=_Smoothed(attacked.classifier, eps, attacked.norm))
+    broken = through.clone()
+    broken[~through] = smooth.broken_by("pgd-margin", survivors[~through], **walks)
+    how = (
+        f"PGD on the margin, straight through the selection ({int(through.sum())}), then with gradients averaged over "
+        f"{SMOOTHING_DRAWS} draws of noise,"
+    )
+    found = int(broken.sum())
+    return _counted(attacked, "straight_through", found, survivors, survivors, eps, how, THRESHOLDS.straight_through)
+
+
 def black_box(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier) -> Record:
-    """An attack without gradients must not break what those with gradients could not."""
+    """An attack without gradients must not break what those with gradients could not.
+
+    It takes a sample of the survivors; all of them where activations are selected, because there gradients fail.
+    """
     if attacked.norm == "L2" and min(attacked.images.shape[2:]) < SQUARE_NEEDS:
         detail = f"Square in L2 needs images of at least {SQUARE_NEEDS} pixels a side"
         return _row(attacked, "black_box", float("nan"), 0, detail, THRESHOLDS.black_box, eps=eps)
-    some = sample(attacked, survivors, tier.fewest, tier.black_box_images)
+    everything = bool(selecting(attacked.classifier))
+    some = survivors if everything else sample(attacked, survivors, tier.fewest, tier.black_box_images)
     broken = int(attacked.broken_by("square", some, eps=eps, steps=tier.queries // 50).sum())
     how = f"Square with {tier.queries} queries, at the eps whose robust accuracy is nearest half of clean,"
     return _counted(attacked, "black_box", broken, some, survivors, eps, how, THRESHOLDS.black_box)

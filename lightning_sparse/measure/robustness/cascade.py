@@ -109,7 +109,7 @@ def checked(
     stand |= {eps: len(survivors) for eps, survivors in here.items()}
     middle = min(sorted(stand), key=lambda eps: abs(stand[eps] - half))
     made = {(row.metric, row.eps) for row in known.rows}
-    with tqdm(total=4 * len(radii) + 4, desc="checks", disable=not progress, leave=False) as bar:
+    with tqdm(total=5 * len(radii) + 4, desc="checks", disable=not progress, leave=False) as bar:
 
         def add(row: Record) -> None:
             rows.append(replace(row, samples=samples.since()))
@@ -120,6 +120,7 @@ def checked(
             add(artefact_checks.noise(attacked, survivors, radius))
             add(artefact_checks.losses_agree(attacked, list(tier.attacks), count, radius))
             add(artefact_checks.steps_converge(attacked, survivors, radius, tier))
+            add(artefact_checks.gradients_pass(attacked, survivors, radius, tier))
         if middle in here and ("trust_black_box", middle) not in made:
             add(artefact_checks.black_box(attacked, here[middle], middle, tier))
         if ("trust_to_zero", None) not in made:

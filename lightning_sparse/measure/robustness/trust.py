@@ -23,6 +23,8 @@ class Thresholds:
         losses_agree: broken by the later losses where the first one has failed: the lower end of the 95 % interval.
         steps_converge: broken by 5 times the steps.
         black_box: broken by an attack without gradients; AutoAttack's own value.
+        straight_through: broken by attacks whose gradients pass through what a selection of activations dropped, or are
+            averaged over noise, after all attacks have failed.
         zero_gradients: right images whose input gradient is exactly zero, as a share of the right ones.
         deterministic: difference of the same image's logits, as a share of the largest absolute logit (at least 1).
         images: a check that counts images fails only if there are at least this many.
@@ -33,6 +35,7 @@ class Thresholds:
     losses_agree: float = 0.02
     steps_converge: float = 0.01
     black_box: float = 0.002
+    straight_through: float = 0.002
     zero_gradients: float = 0.01
     deterministic: float = 1e-4
     images: int = 2

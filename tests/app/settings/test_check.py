@@ -160,6 +160,8 @@ WRONG = {
     "attack.first": ["no", None, 1],
     "adversarial.eps": [0.1, "a", -1],
     "weight_noise.p": [0.5, "a"],
+    "activation.density": [0, 10, -1],
+    "activity.images": ["x", -1, 1.5],
     "logger.kind": ["wandbb", None, 5],
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_sparse import untouched
+from lightning_sparse.ephemeral import Selection
 from lightning_sparse.measure import pgd
 from lightning_sparse.measure.robustness.artefact_checks import losses_agree
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
@@ -23,6 +24,7 @@ CHECKS = {
     "noise",
     "losses_agree",
     "steps_converge",
+    "straight_through",
     "black_box",
     "zero_gradients",
     "deterministic",
@@ -130,7 +132,10 @@ def honest(digits):
 
 def test_an_honest_network_passes_every_check_at_every_eps(honest):
     assert verdicts(honest) == ["passed"] * 3
-    assert {row.trust for row in honest} == {"passed"}
+    assert {row.trust for row in honest if row.metric != "trust_straight_through"} == {"passed"}
+    unasked = [row for row in honest if row.metric == "trust_straight_through"]
+    assert [(row.trust, row.n, row.samples) for row in unasked] == [("", 0, 0)] * 3  # and it costs no pass
+    assert all("not made: not applicable: nothing in the model selects" in row.detail for row in unasked)
     assert {row.metric.removeprefix("trust_") for row in checks(honest)} == CHECKS
 
 
@@ -188,9 +193,66 @@ def test_winners_take_all_is_broken_by_an_attack_without_gradients(digits):
     assert all("black box" in trust for trust in verdicts(records))
 
 
+class Hidden(nn.Module):
+    """One winner of two: class 0 until the whole image is bright, which no gradient tells, because class 1 has lost.
+
+    The gradient of the winner leads to darker images, away from where class 1 would win.
+    """
+
+    def __init__(self, hook):
+        super().__init__()
+        self.read = nn.Linear(2, 2, bias=False)
+        self.read.weight.data = torch.eye(2)
+        if hook:
+            winner = Selection(self.read, "k_winners", 1000)
+            winner.density.fill_(0.5)
+            winner.eval_density.fill_(0.5)
+            self.read.register_forward_pre_hook(winner)
+
+    def forward(self, x):
+        bright = x.flatten(1).mean(1)
+        return self.read(torch.stack([1 + 0.1 * bright, (bright - 0.5) * 20 - 0.2], dim=1))
+
+
+def test_a_winner_that_hides_the_loser_is_caught_straight_through():
+    images, labels = torch.full((30, 1, 8, 8), 0.5), torch.zeros(30, dtype=torch.long)
+    settings = {"eps": [0.1], "attacks": ["pgd", "pgd-margin"], "seed": 1}
+    records = measure_robustness(Hidden(hook=True), (images, labels), **settings).records
+    worst = next(row for row in records if row.attack == "worst")
+    assert worst.value == 1.0  # no attack by gradients has broken one
+    row = next(row for row in records if row.metric == "trust_straight_through")
+    assert (row.value, row.n, row.trust) == (1.0, 30, "failed")
+    assert "straight through the selection (30)" in row.detail
+    assert "straight through" in worst.trust
+    assert "single step" not in worst.trust
+    assert "steps converge" not in worst.trust
+    honest = measure_robustness(Hidden(hook=False), (images, labels), **settings).records
+    assert next(row for row in honest if row.attack == "worst").value == 0.0
+
+
+def test_a_module_that_says_that_it_selects_is_asked_and_the_black_box_takes_all_images(digits):
+    class Says(Winners):
+        straight_through = False
+
+        def forward(self, x):
+            kept = super().forward(x)
+            return x + (kept - x).detach() if self.straight_through else kept
+
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), Says(), nn.Flatten())
+    records = measured(trained(nn.Sequential(*net, nn.Linear(512, 64), Says(), nn.Linear(64, 10))), digits)
+    left = {row.eps: round(row.value * row.n) for row in records if row.attack == "worst"}
+    rows = {row.eps: row for row in records if row.metric == "trust_straight_through"}
+    assert {eps: row.n for eps, row in rows.items()} == {eps: left[eps] for eps in EPS}
+    assert all(row.trust in ("passed", "failed") for row in rows.values())
+    (box,) = (row for row in records if row.metric == "trust_black_box")
+    assert box.n == left[box.eps]
+
+
 def test_every_failure_says_what_was_found_and_every_row_of_its_eps_carries_it(digits, times):
     records = measured(times(digits.model, 100.0), digits, eps=[1 / 16, 0.9])
     for row in checks(records):
+        if row.metric == "trust_straight_through":
+            continue
         assert row.detail.startswith("FAILED: " if row.trust == "failed" else "passed: ")
     small, large = (
         {row.trust for row in records if row.metric == "robust_accuracy" and row.eps == eps} for eps in (1 / 16, 0.9)
@@ -294,13 +356,15 @@ def test_with_one_image_no_check_of_images_passes(digits):
     one = digits.images[right][:1], digits.labels[right][:1]
     found = measure_robustness(digits.model, one, eps=[1e-3]).records
     assert {row.metric.removeprefix("trust_") for row in checks(found)} == CHECKS
-    assert all(row.trust == "" and row.detail.startswith("not enough images: ") for row in checks(found))
+    asked = [row for row in checks(found) if row.metric != "trust_straight_through"]
+    assert all(row.trust == "" and row.detail.startswith("not enough images: ") for row in asked)
     assert verdicts(found) == [""]
     same = measure_robustness(digits.model, tuple(part.repeat_interleave(2, dim=0) for part in one), eps=[1e-3]).records
-    assert [row.metric for row in checks(same) if row.trust != "passed"] == ["trust_to_zero"]  # one class
+    unpassed = {row.metric for row in checks(same) if row.trust != "passed"}
+    assert unpassed == {"trust_straight_through", "trust_to_zero"}  # not applicable; one class
     noisy = measure_robustness(Noisy(digits.model), one, eps=[1e-3]).records
     assert "deterministic" in verdicts(noisy)[0]  # a failure stays one
 
 
 def test_thresholds_are_the_published_ones_or_stricter():
-    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.01, 1e-4, 2)
+    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.002, 0.01, 1e-4, 2)
