@@ -44,7 +44,7 @@ def _server():
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    atexit.register(server.stdin.close)  # it ends when nobody can ask any more
+    atexit.register(server.communicate)  # it ends when nobody can ask any more
     return server
 
 

@@ -76,7 +76,7 @@ class ExampleSteering(LooksAtExamples):
 
     def read(self, trainer: Trainer | None) -> tuple[Tensor, Tensor]:
         """Return all training images of the data module, in the order of its sampler's indices."""
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "wrong_labels"):
             raise SparsityError(
                 "ExampleSteering needs to know which image is which, and a batch does not say it: train with "
@@ -101,7 +101,7 @@ class ExampleSteering(LooksAtExamples):
             return
         if self.action == "order" and trainer.world_size > 1:
             raise SparsityError("action='order' has no order over several processes, which shuffle anew: write 'down'")
-        if trainer.reload_dataloaders_every_n_epochs:
+        if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
             raise SparsityError("reload_dataloaders_every_n_epochs makes samplers that are not steered: leave it out")
         if not (trainer.ckpt_path is None and trainer.global_step > 0):
             self._weights = None
