@@ -2,6 +2,7 @@ from .accuracy import measure_accuracy as measure_accuracy
 from .batchnorm import batchnorm_in_words as batchnorm_in_words
 from .batchnorm import has_batchnorm as has_batchnorm
 from .batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
+from .biases.biases import measure_biases as measure_biases
 from .calibration import fit_temperature as fit_temperature
 from .checks import check_images as check_images
 from .classifier import as_classifier as as_classifier

@@ -5,3 +5,5 @@ from .networks import lenet_300_100 as lenet_300_100
 from .networks import resnet18 as resnet18
 from .networks import resnet20 as resnet20
 from .networks import small_cnn as small_cnn
+from .networks import strided_cnn as strided_cnn
+from .row_gru import row_gru as row_gru

@@ -26,8 +26,8 @@ def lenet_300_100(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.
     Raises:
         SparsityError: if ``shape`` is not that of an image large enough for the network, or ``width`` is not above 0.
     """
-    _check_shape(shape, 1, classes)
-    first, second = _sizes(width, 300, 100)
+    check_shape(shape, 1, classes)
+    first, second = sizes(width, 300, 100)
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(shape[0] * shape[1] * shape[2], first),
@@ -44,8 +44,8 @@ def lenet5(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequent
     ReLU after the convolutions, max pooling, tanh after the linear layers, Glorot's uniform initial weights. Arguments as
     in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
-    _check_shape(shape, 12, classes)
-    first, second, third, fourth = _sizes(width, 6, 16, 120, 84)
+    check_shape(shape, 12, classes)
+    first, second, third, fourth = sizes(width, 6, 16, 120, 84)
     rest = ((shape[1] // 2) - 4) // 2 * (((shape[2] // 2) - 4) // 2)
     net = nn.Sequential(
         nn.Conv2d(shape[0], first, 5, padding=2),
@@ -74,8 +74,8 @@ def lenet5_caffe(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.S
     Two convolutions of 20 and 50 channels without padding, a max pooling after each and no nonlinearity, 500 ReLU units.
     Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
-    _check_shape(shape, 16, classes)
-    first, second, third = _sizes(width, 20, 50, 500)
+    check_shape(shape, 16, classes)
+    first, second, third = sizes(width, 20, 50, 500)
     rest = ((shape[1] - 4) // 2 - 4) // 2 * (((shape[2] - 4) // 2 - 4) // 2)
     return nn.Sequential(
         nn.Conv2d(shape[0], first, 5),
@@ -94,8 +94,8 @@ def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequ
 
     Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
     """
-    _check_shape(shape, 4, classes)
-    first, second, third = _sizes(width, 32, 64, 128)
+    check_shape(shape, 4, classes)
+    first, second, third = sizes(width, 32, 64, 128)
     return nn.Sequential(
         nn.Conv2d(shape[0], first, 3, padding=1),
         nn.ReLU(),
@@ -110,14 +110,38 @@ def small_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequ
     )
 
 
+def strided_cnn(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """:func:`small_cnn` whose convolutions take every second pixel in place of pooling: the same parameters, no pooling.
+
+    Arguments as in :func:`lenet_300_100`; ``width`` scales channels and units.
+    """
+    check_shape(shape, 4, classes)
+    first, second, third = sizes(width, 32, 64, 128)
+    return nn.Sequential(
+        _halving(shape[0], first, shape[1], shape[2]),
+        nn.ReLU(),
+        _halving(first, second, shape[1] // 2, shape[2] // 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(second * (shape[1] // 4) * (shape[2] // 4), third),
+        nn.ReLU(),
+        nn.Linear(third, classes),
+    )
+
+
+def _halving(channels: int, filters: int, height: int, width: int) -> nn.Conv2d:
+    """A 3x3 convolution of stride 2 whose map has half the height and width, rounded down, as after a pooling."""
+    return nn.Conv2d(channels, filters, 3, stride=2, padding=(1 - height % 2, 1 - width % 2))
+
+
 def resnet20(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Sequential:
     """ResNet-20 for CIFAR (He et al. 2016, arXiv 1512.03385): three stages of three blocks, 16 to 64 channels.
 
     Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
     blocks = need("torchvision.models.resnet")
-    _check_shape(shape, 1, classes)
-    stages = _sizes(width, 16, 32, 64)
+    check_shape(shape, 1, classes)
+    stages = sizes(width, 16, 32, 64)
     before = stages[0]
     layers: list[nn.Module] = [nn.Conv2d(shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
     for stage, channels in enumerate(stages):
@@ -136,8 +160,8 @@ def resnet18(shape: Sequence[int], classes: int, width: float = 1.0) -> nn.Modul
 
     Arguments as in :func:`lenet_300_100`; ``width`` scales the channels.
     """
-    _check_shape(shape, 1, classes)
-    stages = _sizes(width, 64, 128, 256, 512)
+    check_shape(shape, 1, classes)
+    stages = sizes(width, 64, 128, 256, 512)
     net: Any = need("torchvision.models").resnet18(num_classes=classes)
     if stages != [64, 128, 256, 512]:
         _rebuild(net, stages, classes)
@@ -159,22 +183,24 @@ def _rebuild(net: Any, stages: Sequence[int], classes: int) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _check_shape(shape: Sequence[int], smallest: int, classes: int) -> None:
+def check_shape(shape: Sequence[int], smallest: int, classes: int) -> None:
+    """Refuse what is not (channels, height, width) of images large enough, and no number of classes."""
     check_count("classes", classes, most=1_000_000, write=10)
-    sizes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str | bytes) else []
-    whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
-    if len(sizes) != 3 or not whole or min(sizes[1:]) < smallest or math.prod(sizes) > MOST_PIXELS:
+    found = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str | bytes) else []
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in found)
+    if len(found) != 3 or not whole or min(found[1:]) < smallest or math.prod(found) > MOST_PIXELS:
         raise SparsityError(
             f"shape={shape!r} is not (channels, height, width) of images of at least {smallest}x{smallest} pixels: "
             "write shape=(1, 28, 28) for MNIST, model.net.shape=[1,28,28] on the command line"
         )
 
 
-def _sizes(width: float, *sizes: int) -> list[int]:
+def sizes(width: float, *usual: int) -> list[int]:
+    """The usual numbers of hidden units or channels times ``width``, rounded, at least 1."""
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
         raise SparsityError(f"width={width!r} is not a factor above 0: write 0.5 to halve every hidden size")
     if width > MOST_WIDTH:
         raise SparsityError(
             f"width={width!r} is more than {MOST_WIDTH:g} times the network's own: write 2.0 to double it"
         )
-    return [max(1, round(width * size)) for size in sizes]
+    return [max(1, round(width * size)) for size in usual]

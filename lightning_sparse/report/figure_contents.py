@@ -14,7 +14,7 @@ from lightning_sparse.report.captions import attacks, cells, marks, subject
 from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.layer_sensitivity import CHANGE
-from lightning_sparse.results.quantities import QUANTITIES, SALIENCY, WHY, Limits, quantity
+from lightning_sparse.results.quantities import BIASES, QUANTITIES, SALIENCY, WHY, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
 from lightning_sparse.tables.method_names import OF_BITS, base, is_dense, level_name
 from lightning_sparse.tables.pareto import against, pareto
@@ -166,14 +166,26 @@ def saliency(sweep: Sweep) -> Contents | None:
 
 def stability(sweep: Sweep) -> Contents | None:
     """Corruptions, shifts and curvature against density; None if none was measured."""
-    kept = sweep.averages[sweep.averages["metric"].isin(_with_panel(WHY))]
+    return _panel_each(sweep, WHY)
+
+
+def biases(sweep: Sweep) -> Contents | None:
+    """Locality, weight sharing, small shifts and memory against density; None if none was measured."""
+    return _panel_each(sweep, BIASES)
+
+
+def _panel_each(sweep: Sweep, heading: str) -> Contents | None:
+    """A panel for each quantity of a heading that is defined somewhere."""
+    averages = sweep.averages
+    kept = averages[averages["metric"].isin(_with_panel(heading)) & averages["mean"].notna()]
     if kept.empty:
         return None
     charts = kept.drop_duplicates("metric").set_index("metric")["chart"]
-    shown = [quantity(metric) for metric in _with_panel(WHY) if metric in charts]
+    shown = [quantity(metric) for metric in _with_panel(heading) if metric in charts]
     panels = [Panel(known.name, _of(kept, charts[known.metric])) for known in shown]
     told = " ".join(f"{known.name[0].upper()}{known.name[1:]}: {known.says}" for known in shown)
-    return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, kept)} {told} {marks(kept)}", kept, same_y=NONE)
+    of_images = kept[kept["n"] > 0]  # the others are of weights alone
+    return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, of_images)} {told} {marks(kept)}", kept, same_y=NONE)
 
 
 def sensitivity(sweep: Sweep) -> Contents | None:
@@ -266,6 +278,7 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "differences": differences,
     "saliency": saliency,
     "stability": stability,
+    "biases": biases,
     "sensitivity": sensitivity,
     "pareto": cost,
     "pareto_time": time,

@@ -14,6 +14,7 @@ POSITIVE: Limits = (0.0, inf)
 MAIN = "Accuracy and robustness"
 SALIENCY = "Saliency"
 WHY = "What may explain it"
+BIASES = "Inductive biases"
 COST = "What it costs"
 
 
@@ -163,6 +164,31 @@ QUANTITIES = (
     Quantity("predictability", "explained by a few weights of a layer", limits=(-inf, 1.0), same_images=True),
     Quantity("predictability_accuracy", "accuracy, weights predicted", "", "higher", "%", SHARE, same_images=True),
     Quantity("predictability_living_inputs", "inputs of a layer that vary", "", "", "count", POSITIVE),
+    Quantity("bias_locality_mask", "locality of the mask",
+        "How much likelier two connections of a unit of the first layer are neighbours than if units were shuffled within "
+        "each pixel. 1 is chance.",
+        limits=POSITIVE, heading=BIASES, panel=True),
+    Quantity("bias_locality_energy", "locality of squared weights", "The same, each connection weighed by its square.",
+        limits=POSITIVE, heading=BIASES, panel=True),
+    Quantity("bias_radius_mask", "radius of the mask / chance", limits=POSITIVE, heading=BIASES, column=False),
+    Quantity("bias_radius_energy", "radius of squared weights / chance",
+        "The root mean square distance of two connections of a unit over that of units shuffled within each pixel.",
+        limits=POSITIVE, heading=BIASES),
+    Quantity("bias_sharing", "weight sharing", limits=EITHER, heading=BIASES, column=False),
+    Quantity("bias_sharing_excess", "weight sharing over chance",
+        "Best correlation of a unit's filter with any other's at any shift, less that of the same filters with shuffled "
+        "signs. 0 is chance.",
+        limits=EITHER, heading=BIASES, panel=True),
+    Quantity("bias_kurtosis", "excess kurtosis of pre-activations", heading=BIASES, column=False),
+    Quantity("bias_living_units", "living units",
+        "Units of the first layer that have a connection; the numbers before are of these.",
+        "", "count", POSITIVE, BIASES),
+    Quantity("bias_translation_error", "translation error",
+        "How fast the calibrated probabilities change with a shift of the image, in probability a pixel.",
+        "lower", "", POSITIVE, BIASES, panel=True, same_images=True),
+    Quantity("bias_memory_length", "memory, steps",
+        "Steps after which the gradient of a recurrent network's last state has fallen below 1/e.",
+        limits=POSITIVE, heading=BIASES, panel=True),
     Quantity("cost_bits", "bits, all",
         "Length of a code of the network and of the training labels given the network, in bits. It ranks networks of one "
         "architecture.",

@@ -18,6 +18,7 @@ GROUPS = {
     "transfer": "default",
     "cost": "default",
     "vog": "default",
+    "biases": "default",
     "latency": "default",
     "layer_sensitivity": "default",
     "predictability": "default",

@@ -110,7 +110,9 @@ FUNCTIONS = {
     "models.lenet_300_100": shape,
     "models.resnet18": shape,
     "models.resnet20": shape,
+    "models.row_gru": shape,
     "models.small_cnn": shape,
+    "models.strided_cnn": shape,
 }
 
 # Not called with odd values: constants, records, an exception, subclasses of Lightning's callbacks, functions of a

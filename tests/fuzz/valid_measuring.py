@@ -63,6 +63,14 @@ MEASURING = {
         "seed": 0,
     },
     "measure.measure_accuracy": lambda: {"model": net(), "data": pair(), "batch_size": 8},
+    "measure.measure_biases": lambda: {
+        "model": net(),
+        "data": pair(),
+        "masks": None,
+        "calibration": None,
+        "batch_size": 8,
+        "seed": 0,
+    },
     "measure.measure_corruptions": lambda: {
         "model": net(),
         "data": pair(),

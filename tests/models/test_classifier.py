@@ -5,7 +5,16 @@ import torch
 
 from lightning_sparse import SparsityError, sparsifiable
 from lightning_sparse.models.classifier import Classifier
-from lightning_sparse.models.networks import lenet5, lenet5_caffe, lenet_300_100, resnet18, resnet20, small_cnn
+from lightning_sparse.models.networks import (
+    lenet5,
+    lenet5_caffe,
+    lenet_300_100,
+    resnet18,
+    resnet20,
+    small_cnn,
+    strided_cnn,
+)
+from lightning_sparse.models.row_gru import row_gru
 
 
 @pytest.mark.parametrize(
@@ -16,6 +25,7 @@ from lightning_sparse.models.networks import lenet5, lenet5_caffe, lenet_300_100
         (lenet5, (1, 28, 28), 61_470),
         (lenet5_caffe, (1, 28, 28), 430_500),
         (small_cnn, (1, 28, 28), 9 * 32 + 9 * 32 * 64 + 64 * 49 * 128 + 128 * 10),
+        (row_gru, (1, 28, 28), 384 * 28 + 384 * 128 + 128 * 10),
         # He et al. 2016: 0.27 M; the shortcuts here are 1x1 convolutions (2,560 weights).
         (resnet20, (3, 32, 32), 432 + 6 * 2304 + 4608 + 5 * 9216 + 18432 + 5 * 36864 + 512 + 2048 + 640),
         (resnet18, (3, 32, 32), 11_164_352),
@@ -135,3 +145,21 @@ def test_images_smaller_than_a_network_can_pool_are_refused():
 
 # What torch 2.15 draws for a layer after manual_seed(3).
 TORCHS_OWN = "67a6d961cbc68538"
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 7, 10), (1, 5, 15), (1, 4, 6)])
+def test_stride_in_place_of_pooling_keeps_every_parameter_and_its_shape(shape):
+    pooled, strided = small_cnn(shape, 10), strided_cnn(shape, 10)
+    assert [tuple(p.shape) for p in pooled.parameters()] == [tuple(p.shape) for p in strided.parameters()]
+    assert strided(torch.rand(2, *shape)).shape == (2, 10)
+
+
+def test_the_gru_over_rows_is_torchs():
+    torch.manual_seed(0)
+    net, images = row_gru((2, 5, 4), 3, 0.1), torch.rand(6, 2, 5, 4)
+    torchs = torch.nn.GRU(8, net.hidden, batch_first=True)
+    for name, layer in (("ih", net.rows), ("hh", net.state)):
+        torchs.get_parameter(f"weight_{name}_l0").data = layer.weight.data
+        torchs.get_parameter(f"bias_{name}_l0").data = layer.bias.data
+    rows = torch.stack([images[:, :, row].flatten(1) for row in range(5)], 1)
+    assert torch.allclose(net(images), net.head(torchs(rows)[0][:, -1]), atol=1e-6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.app.measuring.activity import ACTIVITY
+from lightning_sparse.app.measuring.biases import BIASES
 from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.coded import CODED
 from lightning_sparse.app.measuring.cost import COST
@@ -29,7 +30,20 @@ if TYPE_CHECKING:
     from lightning_sparse.data.images import ImageData
 
 KINDS = (
-    *(CLEAN, ROBUST, SALIENCY, SHORTCUT, STABILITY, TRANSFER, CODED, COST, ACTIVITY, LATENCY, LAYER_SENSITIVITY),
+    *(
+        CLEAN,
+        ROBUST,
+        SALIENCY,
+        SHORTCUT,
+        STABILITY,
+        BIASES,
+        TRANSFER,
+        CODED,
+        COST,
+        ACTIVITY,
+        LATENCY,
+        LAYER_SENSITIVITY,
+    ),
     *(PREDICTABILITY, VOG, EXAMPLES),
 )
 """In the order in which they are measured."""

@@ -23,6 +23,7 @@ _MAY_MISS = {
     "cost",
     "latency",
     "layer_sensitivity",
+    "biases",
     "predictability",
     "compression",
     "examples",
