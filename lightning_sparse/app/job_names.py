@@ -51,9 +51,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     activation, noisy = ("_target_" in config.get(group, {}) for group in ("activation", "weight_noise"))
     what = essence(_what_trains(config, dense, adversarial))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
-    data, noise = choices["data"], config["data"].get("label_noise")
-    if noise and isinstance(noise, int | float):
-        data += f" (label noise {noise:g})"  # counts as other data: its dense network learned the same labels
+    data = choices["data"] + _planted(config["data"])
     compressed = is_compressed(config)
     if compressed:
         bits = _bits_asked(config)
@@ -81,6 +79,15 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     training = key_of(_without_seeds(what))
     more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
     return Job(run, method, data, model, seed, asked, **more)
+
+
+def _planted(data: Mapping[str, Any]) -> str:
+    """What makes them other data: whatever a network is compared with has learned the same."""
+    noise, images = data.get("label_noise"), data.get("images")
+    said = [f"label noise {noise:g}"] if noise and isinstance(noise, int | float) else []
+    said += [f"{images} images"] if images is not None else []
+    said += ["permuted pixels"] if data.get("permute_pixels") is True else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lightning_sparse.data.checks import (
 )
 from lightning_sparse.data.datasets import Batch, EpochShuffle, Images, InMemory, stratified_split
 from lightning_sparse.data.label_noise import noisy_labels
+from lightning_sparse.data.permuted import Permuted, order_of
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag, check_seed, check_share
 from lightning_sparse.extras import need
 
@@ -48,6 +49,9 @@ class ImageData(LightningDataModule):
         shortcut: for ``"planted"``, the share of the training images that carry a shortcut, in [0, 1].
         label_noise: share of the training images whose label is drawn anew by ``split_seed``, uniformly over all classes, in
             [0, 1]: at 1.0 labels are random. See :meth:`wrong_labels`.
+        images: how many images to train on, a stratified sample by ``split_seed``; None is all. Validation and test images
+            stay the same.
+        permute_pixels: whether the pixels of all images change places, by ``split_seed``: neighbours then mean nothing.
         root: folder of the files, in which ``~`` is the home folder; not read for digits and planted.
         download: whether torchvision may fetch what is missing in ``root``.
         batch_size: images per training batch.
@@ -79,6 +83,8 @@ class ImageData(LightningDataModule):
         std: Sequence[float],
         shortcut: float = 0.0,
         label_noise: float = 0.0,
+        images: int | None = None,
+        permute_pixels: bool = False,
         root: str | Path | None = None,
         download: bool = False,
         batch_size: int = 128,
@@ -101,6 +107,8 @@ class ImageData(LightningDataModule):
         if shortcut and name != "planted":
             raise SparsityError(f"shortcut={shortcut!r} is only for planted, not for {name}: leave it out")
         self.label_noise = check_share("label_noise", label_noise)
+        self.images = None if images is None else check_count("images", as_integer(images), self.classes)
+        self.permute_pixels = check_flag("permute_pixels", permute_pixels)
         self.download = check_flag("download", download)
         self.root = check_root(name, root, self.download, bundled=name in _BUNDLED)
         self.batch_size = check_count("batch_size", as_integer(batch_size), write=128)
@@ -120,7 +128,12 @@ class ImageData(LightningDataModule):
             check_images(f"the {name} split of {kind}", images, self.shape)
         check_labels(kind, train.labels, test.labels, self.classes)
         check_validation(self.validation, len(train), self.classes)
+        if self.permute_pixels:
+            order = order_of(self.shape[1] * self.shape[2], self.split_seed)
+            train, test = Permuted(train, order), Permuted(test, order)
         kept, held_out = stratified_split(train.labels, self.validation, self.split_seed)
+        if self.images is not None and self.images < len(kept):
+            kept = kept[stratified_split(train.labels[kept], self.images, self.split_seed)[1]]
         self._splits = {"train": train.subset(kept), "validation": train.subset(held_out), "test": test}
         learned = self._splits["train"]
         labels = noisy_labels(learned.labels, self.label_noise, self.classes, self.split_seed)

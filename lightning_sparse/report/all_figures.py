@@ -40,6 +40,7 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
     from lightning_sparse.drawing.style import style
     from lightning_sparse.report.contact_sheet import contact_sheet, saved_attributions
     from lightning_sparse.report.figure_contents import FIGURES
+    from lightning_sparse.report.first_layers import first_layers
     from lightning_sparse.report.gallery import forgotten, variable
     from lightning_sparse.report.transfer_map import transfer
     from lightning_sparse.tables.method_names import is_control, is_dense
@@ -55,6 +56,7 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
             continue
         name = file_name(method)
         pictures[f"transfer_{name}"] = partial(transfer, sweep, method)
+        pictures[f"first_layers_{name}"] = partial(first_layers, sweep, method)
         pictures[f"forgotten_{name}"] = partial(forgotten, sweep, method)
         for attribution in saved:
             pictures[f"maps_{name}_{file_name(attribution)}"] = partial(contact_sheet, sweep, method, attribution)

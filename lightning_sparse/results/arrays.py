@@ -2,7 +2,8 @@
 
 Arrays that other modules read: ``images`` (n, C, H, W), ``labels``, ``prediction`` and ``confidence`` (n,); from transfer
 ``adversarial`` (shaped as the images), ``adversarial_prediction``, ``eps`` and ``norm``; from saliency a map (n, H, W) under
-each attribution's name; from robust ``survives`` (n, radii) and ``eps``; from vog ``vog_in_class`` and ``places``.
+each attribution's name; from robust ``survives`` (n, radii) and ``eps``; from vog ``vog_in_class`` and ``places``;
+from biases ``first_layer`` (units, C, H, W), where the first layer is fully connected to the pixels.
 """
 
 from __future__ import annotations

@@ -59,6 +59,8 @@ SAME = [
     "data.shape=[1,8,8]",
     "data.label_noise=0",
     "~data.label_noise",
+    "data.images=null",
+    "data.permute_pixels=false",
     # the same number
     "sparsity.initial_sparsity=0",
     "sparsity.begin=0",
@@ -82,6 +84,8 @@ OTHER = [
     "data.validation=0.2",
     "data.label_noise=0.2",
     "data.label_noise=1",
+    "data.images=100",
+    "data.permute_pixels=true",
     "data.batch_size=32",
     "+model.net.width=2",
     "+sparsity.redistribute=true",
@@ -109,6 +113,7 @@ def test_what_may_change_a_weight_changes_the_name():
 def test_noisy_labels_are_other_data_with_a_dense_network_of_their_own():
     assert job("data.label_noise=1").data == job("data.label_noise=1.0").data == "digits (label noise 1)"
     assert job("data.label_noise=1", "sparsity=dense").data == "digits (label noise 1)"
+    assert job("data.images=100", "data.permute_pixels=true").data == "digits (100 images, permuted pixels)"
 
 
 def test_a_time_in_steps_is_not_a_share():

@@ -50,6 +50,9 @@ DIGITS = {"shape": (1, 8, 8), "classes": 10, "mean": [0.3], "std": [0.4]}
         ("root", {}, "root={} is not a path: leave it out"),
         ("shortcut", math.nan, "shortcut=nan is not a share"),
         ("label_noise", 20, "label_noise=20 is not a share in .0, 1.: write 0.2 for 20 percent"),
+        ("images", 9, "images=9 is not an integer of at least 10"),
+        ("images", "a", "images='a' is not an integer"),
+        ("permute_pixels", 1, "permute_pixels=1 is neither true nor false"),
         ("download", "no", "download='no' is neither true nor false"),
     ],
 )

@@ -89,6 +89,8 @@ FUNCTIONS = {
         "std": [0.4],
         "shortcut": 0.0,
         "label_noise": 0.0,
+        "images": None,
+        "permute_pixels": False,
         "root": None,
         "download": False,
         "batch_size": 64,

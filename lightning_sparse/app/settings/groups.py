@@ -88,6 +88,8 @@ OF_TARGETS: dict[str, dict[str, Check]] = {
         "std": numbers(positive=True),
         "shortcut": _share,
         "label_noise": _share,
+        "images": or_null(count(2, write=1000)),
+        "permute_pixels": check_flag,
         "download": check_flag,
         "batch_size": count(write=64),
         "validation": _part,

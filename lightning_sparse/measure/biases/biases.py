@@ -21,7 +21,7 @@ from lightning_sparse.measure.biases.sharing import centred, sharing, sharing_by
 from lightning_sparse.measure.biases.translation import BORDER, STEP, translation_error
 from lightning_sparse.measure.calibration import temperature_of
 from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import PixelClassifier, as_classifier, batches, logits_of
+from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record

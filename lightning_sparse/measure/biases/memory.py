@@ -89,7 +89,7 @@ def _replayed(module: nn.RNNBase, steps: Tensor) -> list[State]:
     """The states of torch's recurrent layer after each step, run step by step, because at once it shows only outputs."""
     states: list[State] = []
     carried = None
-    for step in steps.split(1, dim=1 if module.batch_first else 0):
+    for step in torch.split(steps, 1, dim=1 if module.batch_first else 0):
         _, carried = module(step, carried)
         states.append(tensors_in(carried))
     return states

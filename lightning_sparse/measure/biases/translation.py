@@ -47,5 +47,5 @@ def shifted(images: Tensor, down: float, right: float) -> Tensor:
     turns = down * torch.fft.fftfreq(rows, device=images.device)[:, None]
     turns = turns + right * torch.fft.rfftfreq(columns, device=images.device)
     waves = torch.fft.rfft2(padded) * torch.exp(-2j * torch.pi * turns)
-    moved = torch.fft.irfft2(waves, s=(rows, columns))
+    moved: Tensor = torch.fft.irfft2(waves, s=(rows, columns))
     return moved[..., BORDER : BORDER + height, BORDER : BORDER + width]

@@ -126,6 +126,8 @@ WRONG = {
     "data.validation": [0, 1, 2, -0.1, "a", math.nan],
     "data.split_seed": [-1, "a"],
     "data.label_noise": [-0.1, 20, "a", True, math.nan],
+    "data.images": [0, 1, 1.5, "a", True],
+    "data.permute_pixels": ["no", 1, None],
     "model.mean": [[0.5, 0.5], [], "a"],
     "model.optimizer.lr": ["a", [0.1], math.nan, True],
     "model.net.width": ["a", []],

@@ -148,7 +148,8 @@ def test_rows_of_a_masked_network_count_the_living_and_leave_no_trace():
     assert found.arrays["first_layer"].shape == (5, 1, 6, 6)
     assert (found.arrays["first_layer"][0] != 0).sum() == mask.sum(1).max()
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-    assert not net[1]._forward_hooks and all(p.requires_grad for p in net.parameters())
+    assert not net[1]._forward_hooks
+    assert all(p.requires_grad for p in net.parameters())
 
 
 class Reordered(nn.Module):
@@ -173,7 +174,8 @@ class Reordered(nn.Module):
 )
 def test_where_connections_have_no_places_the_rows_say_so(net, words):
     found = measure_biases(net, DATA)
-    assert math.isnan(values(found)["locality_mask"]) and math.isnan(values(found)["sharing_excess"])
+    assert math.isnan(values(found)["locality_mask"])
+    assert math.isnan(values(found)["sharing_excess"])
     assert words in found.records[0].detail
     assert values(found)["translation_error"] > 0
 
@@ -215,7 +217,9 @@ def test_torchs_recurrent_layers_are_run_step_by_step(kind):
 
     torch.manual_seed(0)
     reach = measure_biases(Rows(), DATA).arrays["memory"]
-    assert reach.shape == (6,) and reach[0] == 1 and (np.diff(reach) < 0).all()
+    assert reach.shape == (6,)
+    assert reach[0] == 1
+    assert (np.diff(reach) < 0).all()
 
 
 def test_masks_that_do_not_fit_are_refused():
