@@ -33,7 +33,7 @@ ONE_OF = {"SparseGradients": {"k": 30}}
 OF_SEVERAL = {"GradientCompression"}
 
 # What looks at images, of which the module here has none.
-OF_IMAGES = {"AdversarialTraining", "RobustnessMonitor", "VarianceOfGradients"}
+OF_IMAGES = {"AdversarialTraining", "ExampleScores", "ExampleSteering", "RobustnessMonitor", "VarianceOfGradients"}
 
 
 class Module(settings.Module):
