@@ -32,12 +32,14 @@ def found_at(bits: float, step: Step, later: Sequence[Step], draft: Draft, numbe
         if value not in tried:
             try:
                 made = _made(step.at(value), later, draft)
-            except SparsityError as error:  # too small a share for any rank
-                if best is None:
-                    raise OutOfReachError(
-                        f"bits={bits} cannot be reached by {type(step).__name__} ({error})"
-                    ) from error
-                break
+            except SparsityError:  # too small a share for any rank
+                if best is not None:
+                    break
+                least = _least(step, settings, draft)
+                takes = 8 * len(encode_draft(_made(least, later, draft), numbers)[0]) / (DENSE_BITS * numbers)
+                if takes > bits:
+                    raise _out_of_reach(bits, step, takes) from None
+                return least
             tried[value] = ideal_bits(made), 8 * len(encode_draft(made, numbers)[0])
         ideal, real = tried[value]
         if real <= budget and (best is None or real > tried[best][1]):
@@ -103,6 +105,20 @@ def _largest(settings: Sequence[Any] | tuple[float, float], fits: Any) -> Any:
         middle = (below + above) // 2
         below, above = (middle, above) if fits(settings[middle]) else (below, middle)
     return settings[below]
+
+
+def _least(step: Step, settings: Any, draft: Draft) -> Step:
+    """The step with the smallest share at which every layer has a rank."""
+    refused, taken = settings
+    for _ in range(_LOOKS):
+        middle = (refused + taken) / 2
+        try:
+            _made(step.at(middle), (), draft)
+            taken = middle
+        except SparsityError:
+            refused = middle
+    least: Step = step.at(taken)
+    return least
 
 
 def _made(step: Step, later: Sequence[Step], draft: Draft) -> Draft:

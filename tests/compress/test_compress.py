@@ -223,7 +223,10 @@ REFUSED = [
     ({"steps": [Prune(), Share(), Code()], "bits": 0.1}, "Prune and Share leaves one open"),
     ({"steps": [Prune(0.9), Code()], "bits": 0.1}, "no step leaves one open"),
     ({"steps": [Quantise(), Code()], "bits": 0.01}, "cannot be reached by Quantise: the smallest found takes 0.0"),
-    ({"steps": [Factorise(), Code()], "bits": 0.01}, "bits=0.01 cannot be reached by Factorise"),
+    (
+        {"steps": [Factorise(), Code()], "bits": 0.01},
+        "bits=0.01 cannot be reached by Factorise: the smallest found takes 0.0",
+    ),
     ({"steps": [Prune(), Code()], "bits": 0.0}, "bits=0 is no size"),
     ({"steps": [Prune(), Code()], "bits": 2}, "bits=2"),
     ({"steps": [Code()], "fine_tune": 1}, "data=None, and fine_tune=1 trains"),
@@ -279,3 +282,12 @@ def test_steps_check_their_arguments(make, words):
 def test_what_cannot_train_is_refused(arguments, words, net):
     with pytest.raises(SparsityError, match=words):
         compress(net, [Prune(0.5)], **{"data": digits()[0], "fine_tune": 1, **arguments})
+
+
+def test_the_smallest_ranks_are_found_where_only_they_fit():
+    net = lenet_300_100((1, 8, 8), 10)
+    small = compress(net, [Factorise(), Code()], bits=0.0125)
+    assert 0.0113 < small.share < 0.0125  # ranks of 1: their ideal code takes more than 0.0125, their bytes do not
+    with pytest.raises(OutOfReachError, match=r"bits=0\.011 .*the smallest found takes 0\.0114.*write bits=0\.012"):
+        compress(net, [Factorise(), Code()], bits=0.011)
+    assert compress(net, [Factorise(), Code()], bits=0.012).share <= 0.012
