@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import warm_process
-
 # Everything small: one epoch, few images, few steps.
 TINY = [
     "model=lenet_300_100",
@@ -28,14 +26,11 @@ TINY = [
 @pytest.fixture(scope="session")
 def command():
     def run(*arguments, cwd, program=None):
+        program = program or [sys.executable, "-m", "lightning_sparse"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         # Keep W&B out of the user's home, where it stages what is to be uploaded.
         environment |= {"WANDB_DATA_DIR": str(cwd), "WANDB_CACHE_DIR": str(cwd)}
         environment["PYTHONPATH"] = str(cwd)
-        # W&B has a folder of temporary files from its import on, which the first process that ends removes for all.
-        if program is None and "logger=wandb" not in arguments:
-            return warm_process.run("lightning_sparse", *arguments, cwd=cwd, env=environment)
-        program = program or [sys.executable, "-m", "lightning_sparse"]
         return subprocess.run(
             [*program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=570, check=False
         )
