@@ -2,7 +2,7 @@
 
     python benchmarks/gradient_compression.py [epochs] [seeds]
 
-Prints a table for docs/ephemeral_weights_and_gradients.md after each seed.
+Prints a table for docs/ephemeral.md after each seed.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python benchmarks/targeted_dropout.py [digits | mnist] [epochs] [seeds]
 
-Prints tables for docs/ephemeral_weights_and_gradients.md after each seed.
+Prints tables for docs/ephemeral.md after each seed.
 """
 
 import copy

@@ -8,11 +8,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 _UNUSED = {
-    "activation=none": ("activation.",),
+    **{f"{group}=none": (f"{group}.",) for group in ("activation", "steering", "weight_noise")},
     "compression=none": ("bits=", "compression."),
     "compression=half": ("bits=",),
-    "steering=none": ("steering.",),
 }
+"""By choice, how settings begin that it has no use for."""
 
 
 class DistinctSweeper(BasicSweeper):

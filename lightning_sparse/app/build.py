@@ -18,6 +18,7 @@ from lightning_sparse.anatomy.parameters import sparsifiable
 from lightning_sparse.app.compression import is_narrow
 from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of, width_of_bits
+from lightning_sparse.app.subjects import subjects
 from lightning_sparse.compress import decompress
 from lightning_sparse.data.images import ImageData
 from lightning_sparse.engine.checkpoints import read_checkpoint
@@ -66,10 +67,7 @@ def build(node: DictConfig, group: str, **more: Any) -> Any:
 def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[Callback]:
     """Build the callbacks of a training; ``following``, which measure it, come before those of the group ``callbacks``."""
     on = [config.sparsity] if "_target_" in config.sparsity else []
-    on += [config.adversarial] if config.adversarial.eps else []
-    for group in ("activation", "weight_noise"):
-        on += [config[group]] if "_target_" in config.get(group, {}) else []
-    on += [config.steering] if config.get("steering", {}).get("score") else []
+    on += [config[group] for group in subjects(config)]
     built = [build(node, str(node._key())) for node in on]
     own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]

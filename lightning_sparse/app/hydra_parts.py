@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ from lightning_sparse.app.progress import Progress
 from lightning_sparse.app.settings.check import check_settings
 from lightning_sparse.app.settings.environment import overruled
 from lightning_sparse.app.settings.normal import normal
+from lightning_sparse.app.subjects import SUBJECTS
 from lightning_sparse.app.writable import check_writable
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results import launches
@@ -67,9 +68,14 @@ class SweepWatcher(Callback):
         _say_overruled(config)
         _refuse_unwritable(folder, *(job.folder for job in named if asked is not None))
         SweepWatcher.folder, SweepWatcher.logger = folder, normal({"logger": plain(config.logger)})["logger"]
-        launch = launches.launch(folder, asked)
+        launch = launches.launch(folder, None if asked is None else list(map(as_asked, named, asked)))
         print(f"{folder}: {'some' if jobs is None else jobs} jobs", flush=True)
         SweepWatcher.progress = Progress(folder, launch, jobs)
+
+
+def as_asked(job: Job, overrides: Sequence[str]) -> launches.Asked:
+    """What the log of launches keeps of a job that is asked for."""
+    return launches.Asked(**job.identity(), compressed=job.compressed, overrides=tuple(overrides))
 
 
 def _all_checked(config: DictConfig, asked: list[list[str]]) -> list[Job]:
@@ -171,9 +177,8 @@ def plain(node: Any) -> Any:
 def job_from(config: DictConfig, choices: Any) -> Job:
     """The job that a configuration and the choices in its groups describe."""
     following = [kind.group or kind.name for kind in KINDS if kind.callback]
-    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", "adversarial", *following)
-    perhaps = ("activation", "weight_noise", "steering", "compression", "bits")
-    names = (*names, *(name for name in perhaps if name in config))
+    names = ("data", "model", "sparsity", "trainer", "callbacks", "seed", "label", *following)
+    names = (*names, *(name for name in (*SUBJECTS, "compression", "bits") if name in config))
     written = normal({name: plain(config[name]) for name in (*names, "output", "name")})
     return job_of(written, choices, Path(written["output"]) / written["name"])
 

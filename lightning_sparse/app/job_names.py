@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning_sparse.app.compression import is_compressed
 from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.signatures import UNKNOWN, Argument, arguments, definition, public_name
+from lightning_sparse.app.subjects import in_words, subjects
 from lightning_sparse.results.jobs import NAMING, Job, key_of
 
 # Where a job runs and what it shows: these settings change no weight, and so no name.
@@ -33,7 +34,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
     Args:
         config: the composed configuration as plain dicts, with ``data``, ``model``, ``sparsity``, ``trainer``,
-            ``callbacks`` and ``seed``, and perhaps ``adversarial``, ``activation``, ``weight_noise``, ``steering``,
+            ``callbacks`` and ``seed``, and perhaps the groups of :data:`~lightning_sparse.app.subjects.SUBJECTS`,
             ``compression`` and ``bits``, a ``label`` and the groups of kinds that follow a training.
         choices: the choice in each group.
         output: the sweep's folder.
@@ -47,9 +48,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     if model == "own":
         model = str(config["model"]["_target_"]).rpartition(".")[2]
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
-    adversarial = bool(config.get("adversarial", {}).get("eps"))
-    activation, noisy = ("_target_" in config.get(group, {}) for group in ("activation", "weight_noise"))
-    what = essence(_what_trains(config, dense, adversarial))
+    what = essence(_what_trains(config, dense))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
     data = choices["data"] + _planted(config["data"])
     compressed = is_compressed(config)
@@ -59,21 +58,11 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     if config.get("label") and (compressed or not dense):
         method += f"-{config['label']}"
     name = method + level
-    if adversarial:
-        # Counts as another model: its dense network is adversarially trained too.
-        model += f" ({choices['adversarial']}-trained)"
-        name += f"-{choices['adversarial']}"
-    if activation:  # likewise
-        kept = f"{choices['activation']}-{_density_asked(config['activation']):g}"
-        model += f" ({kept})"
-        name += f"-{kept}"
-    if noisy:
-        model += f" ({choices['weight_noise']}-trained)"
-        name += f"-{choices['weight_noise']}"
-    if (steering := config.get("steering", {})).get("score"):
-        # Another model too: all that it is compared with was steered in the same way.
-        model += f" ({steering.get('action', 'drop')} {steering.get('share', 0.2)} by {steering['score']})"
-        name += f"-{steering['score']}"
+    for group in subjects(config):
+        # Counts as another model: its dense network was trained in the same way.
+        told, part = in_words(group, choices[group], config[group])
+        model += f" ({told})"
+        name += f"-{part}"
     run = re.sub(r"[/\\]", "-", f"{name}-seed{config['seed']}-{key_of(what)}")
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
@@ -90,7 +79,7 @@ def _planted(data: Mapping[str, Any]) -> str:
     return f" ({', '.join(said)})" if said else ""
 
 
-def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> dict[str, Any]:
+def _what_trains(config: Mapping[str, Any], dense: bool) -> dict[str, Any]:
     what = {name: config[name] for name in ("data", "model", "sparsity", "trainer", "callbacks", "seed")}
     for name, left_out in _NOT_IN_KEY.items():
         what[name] = {key: item for key, item in what[name].items() if key not in left_out}
@@ -100,14 +89,11 @@ def _what_trains(config: Mapping[str, Any], dense: bool, adversarial: bool) -> d
     if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
-    what |= {"adversarial": config["adversarial"]} if adversarial else {}
-    for group in ("activation", "weight_noise"):
-        what |= {group: config[group]} if "_target_" in config.get(group, {}) else {}
+    what |= {group: config[group] for group in subjects(config)}
     what |= {name: config.get(name) for name in ("compression", "bits")} if is_compressed(config) else {}
     for kind in KINDS:  # what follows a training cannot be measured later
         if kind.callback and (settings := kind.settings(config)) is not None:
             what[kind.name] = settings
-    what |= {"steering": config["steering"]} if config.get("steering", {}).get("score") else {}
     return what | {"sparsity": {}} if dense else what
 
 
@@ -126,11 +112,6 @@ def _sparsity_asked(sparsity: Mapping[str, Any]) -> float:
         except Exception:
             asked = None
     return float("nan") if isinstance(asked, bool) or not isinstance(asked, int | float) else float(asked)
-
-
-def _density_asked(activation: Mapping[str, Any]) -> float:
-    """The final density; nan for what the callback will refuse when the job runs."""
-    return _sparsity_asked({"final_sparsity": activation.get("density")})
 
 
 def _watches(callback: Mapping[str, Any]) -> bool:

@@ -6,22 +6,22 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_sparse.callbacks.looks_at_examples import LooksAtExamples
-from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
-from lightning_sparse.callbacks.trainer.share_done import share_done
-from lightning_sparse.errors import SparsityError, check_count, check_share
+from lightning_sparse.callbacks.trainer.images_of_split import probe_of
+from lightning_sparse.callbacks.trainer.windows import check_window, windows_of
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.examples.found_noise import noise_records
-from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.images_and_labels import Data
 from lightning_sparse.results.records import Measured
 
 
 class ExampleScores(LooksAtExamples):
     """Gather nine scores of training images: VOG three ways, loss, EL2N, forgetting, AUM, and two blind ones.
 
-    :class:`~lightning_sparse.measure.examples.history.ExampleHistory` says what they are. Where it is known
-    which labels are wrong, their AUROC says how well each finds them; docs/examples.md has figures.
-    At the end of an epoch it looks, in eval mode, at
-    images that are never augmented, and changes nothing. Under DDP rank zero looks, and :meth:`measured` is rank zero's.
+    :class:`~lightning_sparse.measure.examples.history.ExampleHistory` says what they are. Where it is known which labels are
+    wrong, their AUROC says how well each finds them; docs/examples.md has figures. At the end of an epoch it looks, in eval
+    mode, at images that are never augmented, and changes nothing. Under DDP rank zero looks, and :meth:`measured` is rank
+    zero's.
 
     Args:
         probe: ``(images, labels)``, or a loader of such batches, used whole: floats in [0, 1], shape (n, C, H, W). None takes
@@ -57,24 +57,16 @@ class ExampleScores(LooksAtExamples):
         forward: Forward | None = None,
     ) -> None:
         super().__init__(batch_size, mean, std, forward)
-        if not 0.0 < check_share("window", window) <= 0.5:
-            raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
-        self.probe, self.window = probe, float(window)
+        self.probe, self.window = probe, check_window(window)
         self.images, self.every = check_count("images", images, write=2000), check_count("every", every)
 
     def read(self, trainer: Trainer | None) -> tuple[Tensor, Tensor]:
         """Return the probe, or images of the data module."""
-        if self.probe is not None or trainer is None:
-            return images_and_labels(self.probe or ())
-        return images_of_split(trainer, "train", self.images, argument="probe")
+        return probe_of(trainer, self.probe, self.images)
 
     def due(self, trainer: Trainer) -> list[str]:
         """All looks count for the whole, those near the start for ``early``, and those near the end for ``late``."""
-        if (trainer.current_epoch + 1) % self.every:
-            return []
-        done = share_done(trainer)
-        inside = {"": True, "early": done <= self.window + 1e-9, "late": done > 1 - self.window + 1e-9}
-        return [name for name, here in inside.items() if here]
+        return [] if (trainer.current_epoch + 1) % self.every else ["", *windows_of(trainer, self.window)]
 
     def measured(self, wrong: Tensor | None = None, *, seed: int = 0) -> Measured:
         """Return what the training has shown so far.

@@ -12,7 +12,7 @@ from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.callbacks.looks_at_examples import LooksAtExamples
 from lightning_sparse.callbacks.trainer.private import own_sampler, start_loaders, train_loaders
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
-from lightning_sparse.callbacks.trainer.share_done import share_done
+from lightning_sparse.callbacks.trainer.windows import share_done
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.examples.chosen import chosen_in_classes

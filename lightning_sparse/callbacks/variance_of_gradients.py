@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_sparse.callbacks.trainer.images_of_split import images_of_split
-from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
-from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
+from lightning_sparse.callbacks.looks_at_images import LooksAtImages
+from lightning_sparse.callbacks.trainer.images_of_split import probe_of
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
-from lightning_sparse.callbacks.trainer.share_done import share_done
-from lightning_sparse.errors import SparsityError, check_count, check_share
+from lightning_sparse.callbacks.trainer.windows import check_window, windows_of
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.extras import need
-from lightning_sparse.measure.advice import advice_for
-from lightning_sparse.measure.checks import check_images
-from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward, check_normalisation
+from lightning_sparse.measure.classifier import Forward
 from lightning_sparse.measure.forgetting.gradient_variance import (
     GradientVariance,
     class_normalised,
@@ -30,13 +25,13 @@ from lightning_sparse.measure.forgetting.gradient_variance import (
     true_class_gradients,
     vog_record,
 )
-from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.images_and_labels import Data
 from lightning_sparse.results.records import Measured
 
 ARRAYS = {"whole": "vog", "early": "vog_early", "late": "vog_late"}  # by window
 
 
-class VarianceOfGradients(OneOfAKind):
+class VarianceOfGradients(LooksAtImages):
     """Find the images that stay difficult, by how much the gradient of their class's logit changes from epoch to epoch.
 
     Agarwal, D'souza & Hooker 2022 (arXiv 2008.11600), see :class:`~lightning_sparse.measure.GradientVariance`. At the end of
@@ -66,6 +61,7 @@ class VarianceOfGradients(OneOfAKind):
         SparsityError: for arguments out of range; before training, for images that the model cannot classify.
 
     Example:
+        >>> import torch
         >>> from lightning_sparse import GradualPruning
         >>> images, labels = torch.rand(100, 1, 8, 8), torch.randint(0, 10, (100,))
         >>> callbacks = [GradualPruning(0.9), VarianceOfGradients((images, labels))]
@@ -83,44 +79,30 @@ class VarianceOfGradients(OneOfAKind):
         std: list[float] | None = None,
         forward: Forward | None = None,
     ) -> None:
-        super().__init__()
-        if not 0.0 < check_share("window", window) <= 0.5:
-            raise SparsityError(f"window={window} is not in (0, 0.5]: write 0.3 for the first and the last 30 percent")
-        self.probe, self.window = probe, float(window)
+        super().__init__(batch_size, mean, std, forward)
+        self.probe, self.window = probe, check_window(window)
         self.images, self.every = check_count("images", images, write=256), check_count("every", every)
-        self.batch_size = check_count("batch_size", batch_size, write=256)
-        check_normalisation(mean, std)
-        self._how: dict[str, Any] = {"mean": mean, "std": std, "forward": check_forward(forward)}
-        self._probed: tuple[Tensor, Tensor] | None = None
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Forget an earlier training."""
         self._following = {name: GradientVariance() for name in ARRAYS}
         self._looks: dict[str, list[int]] = {name: [] for name in ARRAYS}  # after which epochs
         self._stability: list[float] = []  # one for each look
 
+    def read(self, trainer: Trainer | None) -> tuple[Tensor, Tensor]:
+        """Return the probe, or images of the data module."""
+        return probe_of(trainer, self.probe, self.images)
+
+    def see(self, classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """See the gradients of the true class's logit."""
+        return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the images, and forget an earlier training unless this one goes on with it on the same Trainer."""
+        if stage == "fit":
+            need("scipy.stats")
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
-            return
-        need("scipy.stats")
-        refuse_sharded(trainer, "VarianceOfGradients cannot run the whole model")
-        if self.probe is None:
-            self._probed = _plain(*images_of_split(trainer, "train", self.images, argument="probe"))
-        else:
-            self._probed = _plain(*images_and_labels(self.probe))
-        with advice_for("VarianceOfGradients"):
-            check_images(*self._probed)
-        if not (trainer.ckpt_path is None and trainer.global_step > 0):
-            self._forget()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Try a few images, those with the highest labels, so that what cannot work fails before the training."""
-        assert self._probed is not None
-        images, labels = self._probed
-        few = labels.argsort(descending=True)[:32]
-        self._gradients(pl_module, images[few], labels[few])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, and log how stable the order of the images is."""
@@ -131,30 +113,20 @@ class VarianceOfGradients(OneOfAKind):
         if trainer.is_global_zero:
             # A run resumed from a checkpoint of the validation at an epoch's end looks at that epoch again.
             if epoch not in self._looks["whole"]:
-                self._look(trainer, pl_module, epoch)
+                self._add(trainer, pl_module, epoch)
             stability = self._stability[self._looks["whole"].index(epoch)]
         stability = trainer.strategy.broadcast(stability)
         if not math.isnan(stability):
             pl_module.log("vog/rank_stability", stability, on_step=False, on_epoch=True, sync_dist=True)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        assert self._probed is not None
-        gradients, done = self._gradients(pl_module, *self._probed), share_done(trainer)
-        windows = {"whole": True, "early": done <= self.window + 1e-9, "late": done > 1 - self.window + 1e-9}
+    def _add(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        assert self._images is not None
+        gradients = self.look(pl_module, *self._images)
         before = self._following["whole"].scores()
-        for name, inside in windows.items():
-            if inside:
-                self._following[name].add(gradients)
-                self._looks[name].append(epoch)
+        for name in ("whole", *windows_of(trainer, self.window)):
+            self._following[name].add(gradients)
+            self._looks[name].append(epoch)
         self._stability.append(rank_stability(before, self._following["whole"].scores()))
-
-    def _gradients(self, model: LightningModule, images: Tensor, labels: Tensor) -> Tensor:
-        classifier = as_classifier(model, **self._how)
-        with (
-            advice_for("VarianceOfGradients"),
-            torch.compiler.set_stance("force_eager"),  # otherwise eval mode would be compiled for this alone
-        ):
-            return true_class_gradients(classifier, images, labels, batch_size=self.batch_size)
 
     def measured(self) -> Measured:
         """Return what the training has shown so far.
@@ -168,11 +140,11 @@ class VarianceOfGradients(OneOfAKind):
         Raises:
             SparsityError: before the first look, and on ranks other than zero.
         """
-        if self._probed is None and self.probe is not None:  # the training was another process's
-            self._probed = _plain(*images_and_labels(self.probe))
-        if self._probed is None or not self._stability:
+        if self._images is None and self.probe is not None:  # the training was another process's
+            self.images_read(None)
+        if self._images is None or not self._stability:
             raise SparsityError("no epoch has been looked at: call measured() after trainer.fit(), on rank zero")
-        images, labels = self._probed
+        images, labels = self._images
         epochs, values = self._looks["whole"], self._stability
         records = [stability_record(values[-1], len(labels), epochs)]
         for i, (epoch, value) in enumerate(zip(epochs, values, strict=True)):
@@ -184,7 +156,7 @@ class VarianceOfGradients(OneOfAKind):
             records.append(record if name == "whole" else replace(record, condition=name))
             arrays[ARRAYS[name]] = scores if scores.size else np.full(len(labels), np.nan)
         arrays["vog_in_class"] = class_normalised(arrays["vog"], labels)
-        others = {"labels": labels.numpy(), "images": images.to(torch.float16).numpy()}
+        others = {"labels": labels.numpy(), "images": images.half().numpy()}
         return Measured(records, arrays | others)
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,12 +173,12 @@ class VarianceOfGradients(OneOfAKind):
         """
         with restoring("VarianceOfGradients"):
             plan = state_dict["plan"]
-        if self._probed is not None and plan != self._plan():
+        if self._images is not None and plan != self._plan():
             raise SparsityError(
                 f"the checkpoint's VarianceOfGradients was {plan}, and this one is {self._plan()}: resume with "
                 "the same images in the same order (a loader must not shuffle by a generator of its own), every and window"
             )
-        self._forget()
+        self.forget()
         with restoring("VarianceOfGradients"):
             for name, following in state_dict["following"].items():
                 self._following[name].load_state_dict(following)
@@ -214,11 +186,4 @@ class VarianceOfGradients(OneOfAKind):
             self._stability = list(state_dict["stability"])
 
     def _plan(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for part in self._probed or ():
-            digest.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
-        return {"images": digest.hexdigest()[:16], "every": self.every, "window": self.window}
-
-
-def _plain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return images.detach().cpu().float(), labels.detach().cpu()
+        return {"images": self.digest(), "every": self.every, "window": self.window}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.parameters import outputs_first
+from lightning_sparse.ephemeral.hook import Hook
 from lightning_sparse.errors import SparsityError
 
 
@@ -134,8 +135,8 @@ class _Standing:
         self._away: dict[str, Any] = {}
         self.called = False
         self._handles = [
-            caller.register_forward_pre_hook(_Hook(self.before)),
-            caller.register_forward_hook(_Hook(self.after), always_call=True),  # also after an exception
+            caller.register_forward_pre_hook(Hook(self.before)),
+            caller.register_forward_hook(Hook(self.after), always_call=True),  # also after an exception
         ]
 
     def before(self, module: nn.Module, *_: Any) -> None:
@@ -162,20 +163,6 @@ class _Standing:
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-class _Hook:
-    """A hook that a copy of its module, deep or pickled, has without effect: the copy is no part of the training."""
-
-    def __init__(self, call: Any = None) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: Any) -> None:
-        if self._call is not None:
-            self._call(*arguments)
-
-    def __reduce__(self) -> Any:
-        return _Hook, ()
 
 
 def smallest(rows: Tensor, share: float) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_sparse.ephemeral.hook import Hook
 
 
 def largest(gradient: Tensor, count: int) -> Tensor:
@@ -46,30 +47,16 @@ class ThinnedGradients:
     def __init__(self, layers: Iterable[nn.Module], count: Callable[[int], int]) -> None:
         self.active = True
         self._count = count
-        self._handles = [layer.register_forward_hook(_Hook(self)) for layer in layers]
+        self._handles = [layer.register_forward_hook(Hook(self.watch)) for layer in layers]
 
     def detach(self) -> None:
         """Remove every hook."""
         for handle in self._handles:
             handle.remove()
 
-    def watch(self, layer: nn.Module, output: Tensor) -> None:
+    def watch(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
         """Thin out the gradient that will come to an output."""
         if self.active and layer.training and output.requires_grad:
             by_position = output.shape[-1] if isinstance(layer, nn.Linear) else output[0].numel()
             count = self._count(by_position)
             output.register_hook(lambda gradient: largest(gradient.reshape(-1, by_position), count).view_as(gradient))  # type: ignore[no-untyped-call]
-
-
-class _Hook:
-    """The hook of a layer, without effect in a copy, deep or pickled: the copy is no part of the training."""
-
-    def __init__(self, gradients: ThinnedGradients | None = None) -> None:
-        self._gradients = gradients
-
-    def __call__(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        if self._gradients is not None:
-            self._gradients.watch(layer, output)
-
-    def __reduce__(self) -> Any:
-        return _Hook, ()

@@ -12,9 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from lightning_sparse.results.fields import wrong_kind
 
 LAUNCH = "LIGHTNING_SPARSE_LAUNCH"
 """Environment variable with the launch's id, because workers of any launcher inherit the environment."""
@@ -28,10 +31,25 @@ def log_file(folder: Path) -> Path:
     return folder / "launches.jsonl"
 
 
-def launch(folder: Path, asked: Sequence[Sequence[str]] | None) -> str:
-    """Log that a launch begins, and put its id into the environment; ``asked`` has each job's overrides, if known ahead."""
+@dataclass(frozen=True)
+class Asked:
+    """What is known of a job before it starts: how its :class:`~lightning_sparse.results.jobs.Job` is told from others."""
+
+    run: str
+    method: str
+    data: str
+    model: str
+    seed: int
+    sparsity_asked: float
+    compressed: bool
+    overrides: tuple[str, ...]
+
+
+def launch(folder: Path, asked: Sequence[Asked] | None) -> str:
+    """Log that a launch begins, and put its id into the environment; ``asked`` says which jobs, if that is known ahead."""
     os.environ[LAUNCH] = uuid4().hex[:8]
-    _append(folder, {"event": "launched", "how": "", "jobs": None if asked is None else len(asked), "asked": asked})
+    jobs = None if asked is None else [asdict(job) for job in asked]
+    _append(folder, {"event": "launched", "how": "", "jobs": None if jobs is None else len(jobs), "asked": jobs})
     return os.environ[LAUNCH]
 
 
@@ -82,8 +100,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     kinds |= {"asked": list | None} if begins else {"number": int}
     right = all(name in event and isinstance(event[name], kind) for name, kind in kinds.items())
     asked = (event["asked"] or []) if right and begins else []
-    words = all(isinstance(job, list) and all(isinstance(word, str) for word in job) for job in asked)
-    return event if right and words else None
+    return event if right and not any(wrong_kind(job, Asked) for job in asked) else None
 
 
 def counts(folder: Path) -> dict[str, int]:
@@ -126,15 +143,21 @@ def launches_in_words(counts: dict[str, int]) -> str:
     return f"{launches} {'launch' if launches == 1 else 'launches'}: {', '.join(did) or 'nothing done yet'}."
 
 
-def not_started(folder: Path) -> list[list[str]]:
-    """The overrides of the jobs that neither the last launch nor an earlier one of the same command ever reached."""
+def not_started(folder: Path) -> list[Asked]:
+    """The jobs that neither the last launch nor an earlier one of the same command ever reached, as they were asked for."""
     events, _ = read_log(folder)
     last = next((event for event in reversed(events) if event["event"] == "launched"), None)
     if last is None or not last["asked"]:
         return []
-    same = {event["launch"] for event in events if event["event"] == "launched" and event["asked"] == last["asked"]}
+    began = [event for event in events if event["event"] == "launched"]
+    same = {event["launch"] for event in began if _runs(event) == _runs(last)}
     came = {event["number"] for event in events if event["launch"] in same and event["event"] != "launched"}
-    return [overrides for number, overrides in enumerate(last["asked"]) if number not in came]
+    missing = [job for number, job in enumerate(last["asked"]) if number not in came]
+    return [Asked(**{each.name: job[each.name] for each in fields(Asked)}) for job in missing]
+
+
+def _runs(launched: dict[str, Any]) -> list[str]:
+    return [job["run"] for job in launched["asked"] or ()]
 
 
 def _append(folder: Path, event: dict[str, Any]) -> None:

@@ -32,7 +32,6 @@ from lightning_sparse.models import lenet_300_100
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import read_job
 from lightning_sparse.results.launches import counts
-from lightning_sparse.tables.not_started import _described
 
 ROOT = Path(__file__).parents[2]
 BARE = ["saliency=none", "stability=none", "transfer=none", "cost=none", "logger=none", "attack=none"]
@@ -290,10 +289,3 @@ def test_a_dense_network_of_the_sweep_is_trained_once_and_ends_in_the_same_bytes
     assert again.returncode == 0, again.stderr
     assert "the training starts again" in again.stderr
     assert copied.content.read_bytes() == prune.content.read_bytes()
-
-
-def test_a_job_never_started_is_known_by_its_bits():
-    job = _described(["compression=share", "bits=0.05", "seed=1"], [])
-    assert (job.method, job.sparsity_asked, job.seed, job.compressed) == ("share", 0.95, 1, True)
-    dense = _described(["compression=none", "seed=1"], [])
-    assert (dense.method, dense.sparsity_asked, dense.compressed) == ("dense", 0.0, False)

@@ -8,6 +8,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from lightning_sparse.app import hydra_parts  # registers the resolvers and the search path
+from lightning_sparse.results import launches
+from lightning_sparse.tables.not_started import never_started
 
 
 def composed(*overrides, name="config"):
@@ -261,3 +263,22 @@ def without_hydra(config):
     with open_dict(config):
         config.pop("hydra")
     return config
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["activation=top_k", "activation.density=0.1", "seed=2"],
+        ["steering=loss", "steering.score=aum", "data.label_noise=0.2", "data.images=500"],
+        ["weight_noise=targeted", "adversarial=pgd", "data.permute_pixels=true"],
+        ["compression=share", "bits=0.05", "sparsity=dense"],
+        ["sparsity=dense"],
+    ],
+)
+def test_a_job_never_started_stands_where_it_would_have_stood(overrides, tmp_path):
+    asked = job(*overrides)
+    launches.launch(tmp_path, [hydra_parts.as_asked(asked, overrides)])
+    (found,) = never_started(tmp_path, [])
+    for name in ("method", "data", "model", "seed", "sparsity_asked", "compressed"):
+        assert getattr(found, name) == getattr(asked, name)
+    assert never_started(tmp_path, [asked]) == []

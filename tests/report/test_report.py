@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from PIL import Image
 from lightning_sparse.report import write
 from lightning_sparse.report.embedded import plotly_js
 from lightning_sparse.report.headline import headline
+from lightning_sparse.results.launches import Asked
 from lightning_sparse.tables.collect import collect
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -58,8 +60,12 @@ def check(path: Path) -> Page:
     return page
 
 
-def write_launch(folder: Path, *asked: list[str], came: int = 0) -> None:
-    """Log a launch that was asked for these jobs and came to the first of them."""
+def write_launch(folder: Path, *jobs: tuple[str, float, int], came: int = 0) -> None:
+    """Log a launch that was asked for these jobs (method, sparsity, seed) and came to the first of them."""
+    asked = [
+        asdict(Asked(f"{method}-{level:g}-s{seed}", method, "digits", "cnn", seed, level, False, (f"seed={seed}",)))
+        for method, level, seed in jobs
+    ]
     events: list[dict[str, object]] = [{"event": "launched", "jobs": len(asked), "asked": asked}]
     for i in range(came):
         events += [{"event": event, "number": i, "run": "", "how": "trained"} for event in ("started", "done")]
@@ -73,9 +79,9 @@ def test_a_whole_sweep(make_sweep, write_job):
     write_job(folder, "gradual", 0.8, 0, status="failed", error="OutOfMemoryError: tried to allocate 2 GiB")
     write_launch(
         folder,
-        ["sparsity=dense", "seed=0"],
-        ["sparsity=brain", "sparsity.final_sparsity=0.9", "seed=1"],  # which an earlier launch has done
-        ["sparsity=brain", "sparsity.final_sparsity=0.8", "seed=0"],
+        ("dense", 0.0, 0),
+        ("brain", 0.9, 1),  # which an earlier launch has done
+        ("brain", 0.8, 0),
         came=1,
     )
     path = write(collect(folder))

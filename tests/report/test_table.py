@@ -11,6 +11,7 @@ import pytest
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.trust_table import trust_table
+from lightning_sparse.results import launches
 from lightning_sparse.results.records import Record, append, read
 from lightning_sparse.tables.averages import over_seeds
 from lightning_sparse.tables.collect import by_subject, collect
@@ -67,9 +68,7 @@ def test_failed_running_empty_and_missing_jobs_are_holes(make_sweep, write_job):
     write_job(folder, "brain", 0.9, 1)
     # The launch was killed before it came to this job; that brain has no sparsity 0.3 is on purpose.
     write_job(folder, "gradual", 0.3, 0)
-    asked = ["sparsity=brain", "sparsity.final_sparsity=0.9", "seed=2"]
-    launched = {"launch": "a", "event": "launched", "how": "", "jobs": 1, "asked": [asked]}
-    (folder / "launches.jsonl").write_text(json.dumps(launched) + "\n")
+    launches.launch(folder, [launches.Asked("brain-0.9-s2", "brain", "digits", "cnn", 2, 0.9, False, ("seed=2",))])
     sweep = collect(folder)
     kept = sweep.frame[sweep.frame["run"] != "brain-0.9-s0"]  # its agreement rows stand in the sweep's own file
     found = holes(replace(sweep, frame=kept))

@@ -1,11 +1,18 @@
 """The log of a sweep's launches, and the progress line made from it."""
 
 import json
+from dataclasses import replace
 
 from lightning_sparse.app.progress import Progress
 from lightning_sparse.results import launches
 
-ASKED = [[f"seed={seed}"] for seed in range(4)]
+ASKED = [
+    launches.Asked(f"rigl-{seed}", "rigl", "digits", "cnn", seed, 0.9, False, (f"seed={seed}",)) for seed in range(4)
+]
+
+
+def asked(seed):
+    return replace(ASKED[seed], overrides=[f"seed={seed}"])  # as JSON gives it back
 
 
 def test_what_all_launches_did_is_counted(tmp_path):
@@ -15,9 +22,9 @@ def test_what_all_launches_did_is_counted(tmp_path):
         launches.tell(tmp_path, "started", number, f"job{number}", how=how)
         if event:
             launches.tell(tmp_path, event, number, f"job{number}", how=how)
-    assert launches.not_started(tmp_path) == [["seed=3"]]
+    assert launches.not_started(tmp_path) == [asked(3)]
     launches.launch(tmp_path, ASKED)  # killed at once
-    assert launches.not_started(tmp_path) == [["seed=3"]]
+    assert launches.not_started(tmp_path) == [asked(3)]
     launches.launch(tmp_path, ASKED[:3])
     launches.tell(tmp_path, "done", 0, "job0", how="skipped")
     launches.tell(tmp_path, "failed", 1, "job1", how="skipped")

@@ -203,7 +203,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("line", EVENTS, ids=range(len(EVENTS)))
 def test_a_bad_line_of_the_log_is_skipped_and_named(tmp_path, line):
-    launches.launch(tmp_path, [["seed=0"], ["seed=1"]])
+    launches.launch(tmp_path, [launches.Asked(f"a{seed}", "a", "b", "c", seed, 0.5, False, ()) for seed in range(2)])
     launches.tell(tmp_path, "done", 0, "a", how="trained")
     before = launches.counts(tmp_path), launches.not_started(tmp_path)
     with launches.log_file(tmp_path).open("ab") as file:

@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from lightning_sparse.data.images import ImageData
 
 KINDS = (
-    *(
-        CLEAN,
-        ROBUST,
-        SALIENCY,
-        SHORTCUT,
-        STABILITY,
-        BIASES,
-        TRANSFER,
-        CODED,
-        COST,
-        ACTIVITY,
-        LATENCY,
-        LAYER_SENSITIVITY,
-    ),
-    *(PREDICTABILITY, VOG, EXAMPLES),
+    CLEAN,
+    ROBUST,
+    SALIENCY,
+    SHORTCUT,
+    STABILITY,
+    BIASES,
+    TRANSFER,
+    CODED,
+    COST,
+    ACTIVITY,
+    LATENCY,
+    LAYER_SENSITIVITY,
+    PREDICTABILITY,
+    VOG,
+    EXAMPLES,
 )
 """In the order in which they are measured."""
 

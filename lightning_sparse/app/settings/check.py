@@ -10,28 +10,15 @@ from typing import Any
 from lightning_sparse.app.settings.groups import MEASURED, OF_TARGETS, PLAIN, SHARES, TOP
 from lightning_sparse.app.settings.targets import check_targets, known_to, target_of
 from lightning_sparse.app.settings.together import check_together
+from lightning_sparse.app.subjects import SUBJECTS
 from lightning_sparse.app.values import Check
 from lightning_sparse.errors import SparsityError, check_share
 
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 # Groups that are off where they are missing.
-_MAY_MISS = {
-    "activation",
-    "activity",
-    "saliency",
-    "stability",
-    "cost",
-    "latency",
-    "layer_sensitivity",
-    "biases",
-    "predictability",
-    "compression",
-    "examples",
-    "steering",
-    "weight_noise",
-}
-_SUBJECTS = ("adversarial", "activation", "weight_noise", "steering")  # what else a training may have
-_MAPPINGS = ("data", "model", "sparsity", "trainer", *_SUBJECTS, "callbacks", *PLAIN)
+_MAY_MISS = {"saliency", "stability", "cost", "activity", "latency", "layer_sensitivity", "biases", "predictability"}
+_MAY_MISS |= {"examples", "compression", "activation", "weight_noise", "steering"}
+_MAPPINGS = ("data", "model", "sparsity", "trainer", *SUBJECTS, "callbacks", *PLAIN)
 
 
 def check_settings(config: Mapping[str, Any], *, overrides: Iterable[str] = (), raw: str | None = None) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 
 from lightning_sparse.app.settings.annotations import check_annotated
 from lightning_sparse.app.signatures import arguments, definition, public_name, public_names, takes_anything
+from lightning_sparse.app.subjects import SUBJECTS
 from lightning_sparse.errors import SparsityError
 
 _HYDRAS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-_WITH_TARGETS = (
-    *("data", "model", "sparsity", "adversarial", "activation", "steering", "weight_noise", "trainer", "callbacks"),
-    "compression",
-)
+_WITH_TARGETS = ("data", "model", "sparsity", *SUBJECTS, "trainer", "callbacks", "compression")
 
 
 def target_of(node: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.errors import SparsityError
-from lightning_sparse.measure.images_and_labels import images_and_labels
+from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
 
 def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) -> tuple[Tensor, Tensor]:
@@ -24,3 +24,10 @@ def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) ->
         )
     with fork_random_states(0):
         return images_and_labels(split(name, most))
+
+
+def probe_of(trainer: Trainer | None, probe: Data | None, most: int) -> tuple[Tensor, Tensor]:
+    """Return the images of a ``probe=``, or, without one, at most so many training images of the data module."""
+    if probe is None and trainer is not None:
+        return images_of_split(trainer, "train", most, argument="probe")
+    return images_and_labels(probe or ())
