@@ -65,7 +65,7 @@ def sparsities(found: Found, data: str) -> str:
         for name in LAYERS:
             for share in SHARES:
                 condition = f"{name} {share:g}"
-                explained = cell(found[*of, "predictability", condition], 2)
+                explained = cell(found[*of, "predictability_explained", condition], 2)
                 line.append(f"{explained} ({percent(found[*of, 'predictability_accuracy', condition])})")
         living = found[*of, "predictability_living_inputs", "net.3.weight"]
         lines.append([*line, f"{sum(living) / len(living):.0f}"])
@@ -82,7 +82,7 @@ def controls(found: Found, data: str) -> str:
             for share in SHARES:
                 condition = f"{name} {share:g}{how}"
                 accuracies = found[data, "dense", 0.0, "predictability_accuracy", condition]
-                explained = cell(found[data, "dense", 0.0, "predictability", condition], 2)
+                explained = cell(found[data, "dense", 0.0, "predictability_explained", condition], 2)
                 line.append(f"{explained} ({percent(accuracies)})" if accuracies else explained)
         lines.append(line)
     return table(head, lines)

@@ -66,9 +66,8 @@ def build(node: DictConfig, group: str, **more: Any) -> Any:
 
 def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[Callback]:
     """Build the callbacks of a training; ``following``, which measure it, come before those of the group ``callbacks``."""
-    on = [config.sparsity] if "_target_" in config.sparsity else []
-    on += [config[group] for group in subjects(config)]
-    built = [build(node, str(node._key())) for node in on]
+    on = ["sparsity"] if "_target_" in config.sparsity else []
+    built = [build(config[group], group) for group in [*on, *subjects(config)]]
     own = [instantiate(node, _convert_="all") for node in config.callbacks.values()]
     return [*built, *following, *own]
 

@@ -81,7 +81,7 @@ class SparseGradients(SameArguments):
         found = sparsifiable(pl_module, self.include, self.exclude)
         mine = {id(parameter) for parameter in found.values()}
         layers = [
-            layer for layer in pl_module.modules() if any(id(each) in mine for each in layer._parameters.values())
+            layer for layer in pl_module.modules() if any(id(each) in mine for each in layer.parameters(recurse=False))
         ]
         self._gradients = ThinnedGradients(layers, self._count)
 

@@ -161,7 +161,7 @@ QUANTITIES = (
         "Share of what a layer computes that its weights, predicted from a few of them, still compute; the mean over hidden "
         "layers, at the smallest share of weights kept. Below 0 is worse than nothing.",
         limits=(-inf, 1.0), heading=WHY, panel=True, same_images=True),
-    Quantity("predictability", "explained by a few weights of a layer", limits=(-inf, 1.0), same_images=True),
+    Quantity("predictability_explained", "explained by a few weights of a layer", limits=(-inf, 1.0), same_images=True),
     Quantity("predictability_accuracy", "accuracy, weights predicted", "", "higher", "%", SHARE, same_images=True),
     Quantity("predictability_living_inputs", "inputs of a layer that vary", "", "", "count", POSITIVE),
     Quantity("bias_locality_mask", "locality of the mask",

@@ -340,6 +340,7 @@ def test_the_study_of_every_method_runs_with_both_networks(command, tmp_path):
     others = {
         "dense_sparse_dense",
         "iterative_pruning",
+        "predict_weights",
         "small_dense",
     }  # one ends dense, the others are not of the study
     assert {job["method"] for job in stands.values()} == methods - others

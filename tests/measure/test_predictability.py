@@ -21,7 +21,7 @@ def flat(rows):
     return rows.view(len(rows), 1, 1, -1), torch.arange(len(rows)) % 3
 
 
-def value(found, condition, metric="predictability"):
+def value(found, condition, metric="predictability_explained"):
     (row,) = [row for row in found.records if (row.metric, row.condition) == (metric, condition)]
     return row.value
 

@@ -62,7 +62,7 @@ def measure_predictability(
     Returns:
         Records, of which ``condition`` is ``"3.weight 0.05"``, or ``"3.weight 0.05 random"``:
 
-        - ``predictability``: the share of what the layer computes that is explained, 1 - tr(D M D') / tr(W M W'), where W is
+        - ``predictability_explained``: the share of what the layer computes that is explained, 1 - tr(D M D') / tr(W M W'), where W is
           the weight, D what is missing in its place, and M the mean of x x' over the layer's inputs. At most 1, below 0 where
           zeros would be better; NaN if the layer computes nothing. With ``untrained``, also for that.
         - ``predictability_accuracy`` in [0, 1], with its Wilson interval, with the prediction in place; ``condition`` may be
@@ -81,7 +81,7 @@ def measure_predictability(
         >>> net[1].weight.data = torch.tensor([[1.0, 1, 1, 1], [2, 2, 2, 2]])
         >>> images, labels = torch.rand(8, 1, 1, 1).expand(8, 1, 2, 2), torch.tensor([0, 1]).repeat(4)
         >>> for row in measure_predictability(net, (images, labels), [0.25]).records:
-        ...     if row.metric == "predictability":
+        ...     if row.metric == "predictability_explained":
         ...         print(row.condition, round(row.value, 3))
         1.weight 0.25 1.0
         1.weight 0.25 random 1.0
@@ -117,7 +117,7 @@ def measure_predictability(
                     rows.append(share_row("predictability_accuracy", hits, len(labels), condition=where, detail=told))
     if untrained is not None:
         rows += _untrained(untrained, layers, levels, images, train, seed, told)
-    first = [row.value for row in rows if row.metric == "predictability"][: len(layers)]
+    first = [row.value for row in rows if row.metric == "predictability_explained"][: len(layers)]
     mean = Record("predictability_mean", sum(first) / len(first), len(images), detail=f"share {levels[0]:g}; {told}")
     living = [
         Record("predictability_living_inputs", int((layer.variances > 0).sum()), 0, condition=f"{name}.weight")
@@ -187,7 +187,7 @@ def _explained(
         whole = layer.computes(layer.weight)
         missing = layer.computes(layer.weight - values[name])
         value = 1 - missing / whole if whole else math.nan
-        yield Record("predictability", value, n, condition=f"{name}.weight {words}", detail=told)
+        yield Record("predictability_explained", value, n, condition=f"{name}.weight {words}", detail=told)
 
 
 def _untrained(

@@ -40,7 +40,7 @@ def test_rows_of_a_trained_model():
     ((key, found),) = PREDICTABILITY.measure(trained, SETTINGS, None, {"key"})
     assert key == "key"
     kinds = ("", " random", " zeros", " low rank", " untrained")
-    explained = {row.condition: row for row in found.records if row.metric == "predictability"}
+    explained = {row.condition: row for row in found.records if row.metric == "predictability_explained"}
     assert set(explained) == {f"1.weight {share}{how}" for share in (0.1, 0.5) for how in kinds}
     assert all(row.n == 40 and "100 training images" in row.detail for row in explained.values())
 
