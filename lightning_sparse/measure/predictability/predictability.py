@@ -62,9 +62,9 @@ def measure_predictability(
     Returns:
         Records, of which ``condition`` is ``"3.weight 0.05"``, or ``"3.weight 0.05 random"``:
 
-        - ``predictability_explained``: the share of what the layer computes that is explained, 1 - tr(D M D') / tr(W M W'), where W is
-          the weight, D what is missing in its place, and M the mean of x x' over the layer's inputs. At most 1, below 0 where
-          zeros would be better; NaN if the layer computes nothing. With ``untrained``, also for that.
+        - ``predictability_explained``: the share of what the layer computes that is explained, 1 - tr(D M D') / tr(W M W'),
+          where W is the weight, D what is missing in its place, and M the mean of x x' over the layer's inputs. At most 1,
+          below 0 where zeros would be better; NaN if the layer computes nothing. With ``untrained``, also for that.
         - ``predictability_accuracy`` in [0, 1], with its Wilson interval, with the prediction in place; ``condition`` may be
           ``"all layers 0.05"``.
         - ``predictability_mean``: the mean of the first over the layers, at the smallest share, without a condition.
