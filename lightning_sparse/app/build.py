@@ -74,7 +74,7 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
 
 def stored_data(job: Job) -> ImageData:
     """Build a job's data from the configuration in its folder, ready to be split."""
-    data: ImageData = instantiate(_stored_config(job).data, _convert_="all")
+    data: ImageData = instantiate(stored_config(job).data, _convert_="all")
     data.setup()
     return data
 
@@ -86,7 +86,7 @@ def stored_model(job: Job, checkpoint: Path | None = None) -> LightningModule:
         job: whose folder has ``.hydra/config.yaml``.
         checkpoint: of this job's training; None is the trained model, of a job that compresses the one decoded.
     """
-    config = _stored_config(job)
+    config = stored_config(job)
     if job.compressed and checkpoint in (None, job.checkpoint):
         return decoded_model(config, job.content)
     model = build_model(config)
@@ -144,7 +144,7 @@ def stored_model_as_measured(job: Job, checkpoint: Path | None = None) -> tuple[
 
     Also returns what was done to BatchNorm's statistics; empty if they are as trained.
     """
-    config = _stored_config(job)
+    config = stored_config(job)
     model = stored_model(job, checkpoint).to(device_of_trainer(config.trainer.get("accelerator", "auto")))
     recalibrate = config.get("batchnorm", "trained") == "recalibrated"
     return model, recalibrated(model, stored_data(job)) if recalibrate else ""
@@ -156,7 +156,8 @@ def device_of_trainer(accelerator: str) -> torch.device:
     return torch.device("cuda" if allowed else "cpu")
 
 
-def _stored_config(job: Job) -> DictConfig:
+def stored_config(job: Job) -> DictConfig:
+    """The configuration in a job's folder."""
     config = OmegaConf.load(job.folder / ".hydra" / "config.yaml")
     assert isinstance(config, DictConfig)
     return config

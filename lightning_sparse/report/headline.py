@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
 CLEAN = "clean/accuracy"
+STEERED = "difference_random_steering"
 
 
 def headline(sweep: Sweep) -> list[str]:
@@ -39,7 +40,25 @@ def headline(sweep: Sweep) -> list[str]:
         change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
         level = level_words(sparsity, method in sweep.compressed)
         said.append(f"{method} at {level}: {_levels(chosen, charts)}.{change}")
+    said += [_steered(line, sweep) for line in averages.to_dict("records") if line["metric"] == STEERED]
     return [*said, _meaning(sweep.frame, measured, robust)]
+
+
+def _steered(line: dict[Any, Any], sweep: Sweep) -> str:
+    """Whether a steering by a score is better than one at random."""
+    mean, half, level = 100 * line["mean"], 100 * line["half"], line["sparsity_asked"]
+    which = line["method"] + (
+        "" if is_dense(line["method"]) else f" at {level_words(level, line['method'] in sweep.compressed)}"
+    )
+    if half != half:
+        verdict, ends = "one seed, and no claim", ""
+    else:
+        verdict = (
+            "better than random" if mean > half else "worse than random" if mean < -half else "no better than random"
+        )
+        ends = f" [{mean - half:+.1f}, {mean + half:+.1f}]"
+    says = f"{mean:+.1f}{ends}".replace("-", "\N{MINUS SIGN}")
+    return f"Steered, {which}: clean {says} points over as many images left out at random, {verdict}."
 
 
 def _levels(lines: pd.DataFrame, charts: list[str]) -> str:

@@ -11,6 +11,7 @@ from lightning_sparse import __version__
 from lightning_sparse.app.comparing.forgotten_images import forgotten_images, write_forgotten_images
 from lightning_sparse.app.comparing.paired_with_dense import dense_agreement, differences
 from lightning_sparse.app.comparing.same_images import same_images
+from lightning_sparse.app.comparing.steered import steered
 from lightning_sparse.results import records
 from lightning_sparse.results.arrays import problem
 from lightning_sparse.results.jobs import Job, key_of
@@ -58,7 +59,7 @@ def compare_jobs(jobs: list[Job], failed: list[str] | None = None) -> list[Recor
 
     done = [job for job in jobs if job.status == "done"]
     rows: list[Record] = []
-    for comparison in (same_images, dense_agreement, differences, forgotten_images):
+    for comparison in (same_images, dense_agreement, differences, forgotten_images, steered):
         with _reporting_failure(comparison.__name__.replace("_", " "), failed):
             rows += comparison(done)
     with _reporting_failure("transferred attacks", failed):

@@ -41,11 +41,7 @@ def differences(jobs: list[Job]) -> list[Record]:
 
     rows = []
     for job, dense in _pairs_with_dense(jobs):
-        mine, theirs = load(job, "clean"), load(dense, "clean")
-        same = key_of_kind(job, "clean") == key_of_kind(dense, "clean")
-        if mine and theirs and same and equal_labels(mine, theirs):
-            right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
-            rows += signed(job, [_difference("difference_clean_accuracy", mcnemar(*right), len(right[0]))])
+        rows += signed(job, clean_difference(job, dense, "difference_clean_accuracy", "dense"))
         stood, stood_there = survivors(job), survivors(dense)
         worst = [row for one in (job, dense) for row in one.current_rows() if row.attack == "worst" and row.eps]
         for key, eps in sorted(stood.keys() & stood_there.keys(), key=lambda which: which[1]):
@@ -58,6 +54,18 @@ def differences(jobs: list[Job]) -> list[Record]:
             norm = next((row.norm for row in about), "Linf")
             rows += signed(job, [replace(row, norm=norm, eps=eps, trust=trust)])
     return rows
+
+
+def clean_difference(job: Job, other: Job, metric: str, name: str) -> list[Record]:
+    """The clean accuracy of one job less that of another, which has a name; nothing if they saw other images."""
+    from lightning_sparse.statistics.paired import mcnemar
+
+    mine, theirs = load(job, "clean"), load(other, "clean")
+    same = key_of_kind(job, "clean") == key_of_kind(other, "clean")
+    if not (mine and theirs and same and equal_labels(mine, theirs)):
+        return []
+    right = [arrays["prediction"] == arrays["labels"] for arrays in (mine, theirs)]
+    return [_difference(metric, mcnemar(*right), len(right[0]), name)]
 
 
 def _pairs_with_dense(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
@@ -73,7 +81,7 @@ def _agreement(mine: Arrays, theirs: Arrays) -> list[Record]:
     return [row for method in shared for row in measure.agreement_records(mine[method], theirs[method], method)]
 
 
-def _difference(metric: str, found: tuple[float, float, float, float], n: int) -> Record:
+def _difference(metric: str, found: tuple[float, float, float, float], n: int, name: str = "dense") -> Record:
     difference, low, high, p = found
-    detail = f"less dense of the same seed, same images, McNemar p = {p:.3g}"
+    detail = f"less {name} of the same seed, same images, McNemar p = {p:.3g}"
     return Record(metric, difference, n, low, high, detail=detail)
