@@ -74,7 +74,8 @@ def main() -> None:
     for name in STEPS:
         cells = [cell(found, f"{name} {size} {more}") for size in SIZES for more in (*MORE, LONG)]
         rows.append([name, *cells])
-    shares = [value for seed in found for key, value in seed.items() if key.startswith("share ")]
+    named = [f"share {name} {size} {more}" for name in STEPS for size in SIZES for more in (*MORE, LONG)]
+    shares = [seed[key] for seed in found for key in named if key in seed]
     head = ["accuracy, %", *(f"{size}, {more} epochs" for size in SIZES for more in (*MORE, LONG))]
     said = f"{len(found)} seeds. What came out takes {min(shares):.2f} to {max(shares):.2f} of the size asked for."
     write("compression.md", "pairs", f"{table(head, rows)}\n\n{said}")
