@@ -1,4 +1,4 @@
-"""A training under DDP for each form of few values, as two processes: `python few_values_script.py FOLDER`."""
+"""A training under DDP for each form of few values and for factors, as two processes: `python few_values_script.py FOLDER`."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import settings
-from lightning_sparse import GradualPruning, Quantise, Share
+from lightning_sparse import Factorise, GradualPruning, Quantise, Share
 
 FORMS = {
     "quantise": lambda: Quantise(2, begin=3),
@@ -35,6 +35,15 @@ def main(folder):
             "masks": pruning.masks.checksum(),
         }
         rank = trainer.global_rank
+    pruning = GradualPruning(0.8, end=0.5)
+    model = settings.Module()
+    callbacks = Factorise(rank=4, fresh=False), pruning
+    settings.quiet(*callbacks, devices=2, strategy="ddp", max_epochs=2).fit(model, settings.batches())
+    found["factorise"] = {
+        "weights": {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()},
+        "sparsity": pruning.sparsity,
+        "masks": pruning.masks.checksum(),
+    }
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
 
 

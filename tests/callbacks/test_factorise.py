@@ -76,6 +76,61 @@ def test_a_resumed_training_is_that_of_one_that_was_not_stopped(tmp_path):
     assert load_masks(tmp_path / "end.ckpt").sparsity == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("method", [*settings.METHODS, *settings.RECIPES])
+@pytest.mark.filterwarnings("ignore:no connection")
+def test_every_sparsity_callback_prunes_the_factors_in_number(method):
+    pruning = (settings.METHODS | settings.RECIPES)[method](0.8)
+    model, _ = fit(Factorise(share=0.5), pruning, epochs=2)
+    assert set(pruning.masks) == set(sparsifiable(model))
+    assert settings.exact(pruning.masks, pruning.recipe.sparsity.final)
+    assert settings.dead_are_zero(model, pruning.masks)
+
+
+class ByHand(settings.Module):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+class Compiled(settings.Module):
+    def __init__(self):
+        super().__init__()
+        self.compile(backend="eager")
+
+
+MODES = [{}, {"precision": "bf16-mixed"}, {"precision": "64-true"}, {"fast_dev_run": 2}]
+BY_THE_TRAINER = [{"accumulate_grad_batches": 3}, {"gradient_clip_val": 0.1}]  # refused beside manual optimization
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        *[(module, arguments) for module in (settings.Module, ByHand, Compiled) for arguments in MODES],
+        *[(module, arguments) for module in (settings.Module, Compiled) for arguments in BY_THE_TRAINER],
+    ],
+    ids=str,
+)
+def test_modes_of_the_trainer(module, arguments):
+    callback, pruning, quantise = Factorise(rank=4), GradualPruning(0.8, begin=0, end=8, every=1), Quantise(4, begin=0)
+    model = module()
+    dense = model.body[0].weight
+    before = [p.numel() for p in model.parameters()]
+    trainer = settings.quiet(callback, pruning, quantise, **{"max_epochs": 2, **arguments})
+    trainer.fit(model, settings.batches())
+    assert sum(p.numel() for p in model.parameters()) < 0.6 * sum(before)
+    assert all(p is not dense for p in model.parameters())
+    assert settings.dead_are_zero(model, pruning.masks)
+    assert max(quantise.distinct_values.values()) <= 16
+    if "fast_dev_run" not in arguments:
+        assert settings.exact(pruning.masks, 0.8)
+
+
 def test_a_second_fit_goes_on_and_another_module_is_factorised_anew():
     callback = Factorise(rank=3)
     model, _ = fit(callback, epochs=1)

@@ -366,6 +366,13 @@ def test_two_ranks_agree(form, ranks):
     assert first["few"]
 
 
+def test_two_ranks_have_the_same_factors(ranks):
+    first, second = (rank["factorise"] for rank in ranks)
+    assert first == second
+    assert {"body.0.0.weight", "body.0.1.weight"} <= first["weights"].keys()
+    assert first["sparsity"] == pytest.approx(0.8, abs=1e-3)
+
+
 def test_after_a_spawned_fit_the_state_is_in_the_main_process():
     model, callback = settings.Module(), Quantise(2)
     settings.quiet(callback, devices=2, strategy="ddp_spawn", max_epochs=1).fit(model, settings.batches())
