@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_sparse.callbacks.trainer.few_values import FewValues
+from lightning_sparse.compress.levels import k_means
 from lightning_sparse.compress.shared_weights import SharedWeights
 from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import check_choice, check_count
@@ -62,5 +63,5 @@ class Share(FewValues):
 
     def hold(self, parameters: Mapping[str, nn.Parameter]) -> SharedWeights:
         """Hold codebooks."""
-        need("kmeans1d" if self.bits <= 5 else "sklearn.cluster")  # now, and not in the middle of a training
+        need(k_means(2**self.bits))  # now, and not in the middle of a training
         return SharedWeights(parameters, 2**self.bits, codebook_of=self.codebook_of)

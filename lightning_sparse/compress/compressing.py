@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.isolation import fork_random_states
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.compress.bits import found_at
+from lightning_sparse.compress.bits import check_reachable, found_at
 from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.network_code import Account, decode_network, encode_draft
 from lightning_sparse.compress.state import check_state, numbers_of
@@ -145,26 +145,20 @@ def compress(
         raise SparsityError(f"data=None, and fine_tune={fine_tune} trains: write data=loader, or fine_tune=0")
     for name, given in (("optimizer", optimizer), ("loss", loss)):
         if not (callable(given) or (given is None and name == "optimizer")):
-            raise SparsityError(f"{name}={given!r} cannot be called: write a function, or leave it out")
+            raise SparsityError(f"{name}={type(given).__name__} cannot be called: write a function, or leave it out")
     check_flag("progress", progress)
     epochs = Epochs(((), ()) if data is None else data, batch_size, seed)
     check_state(model)
-    shares = _shares(fine_tune, asked)
     draft, numbers = Draft(copied(model)), numbers_of(model)
-    needing = next((type(step).__name__ for step in asked if isinstance(step, Prune | Quantise | Share)), None)
-    if needing and not draft.weights():
-        raise SparsityError(
-            f"model={type(model).__name__} has no trainable weight of a Linear or Conv layer, which {needing} would change: "
-            "write [Code()], or model.requires_grad_(True)"
-        )
+    training = Training(epochs, fine_tune, optimizer, loss, seed, progress)
     with torch.inference_mode(False), torch.no_grad(), fork_random_states(seed):
+        _try(draft, asked, training, bits, numbers)
         taken: list[Step] = []
-        for place, step in enumerate(asked):
+        for place, (step, share) in enumerate(zip(asked, _shares(fine_tune, asked), strict=True)):
             if step.free:
                 assert bits is not None
                 step = found_at(bits, step, asked[place + 1 :], draft, numbers)
-            training = Training(epochs, shares[place], optimizer, loss, seed, progress)
-            step.train(draft, training)
+            step.train(draft, replace(training, epochs=share))
             taken.append(step)
         for name, parameter in draft.model.named_parameters():
             if parameter.dim() > 1 and name not in draft.weights():
@@ -177,6 +171,22 @@ def compress(
     if architecture is not model:
         decoded.train(model.training)
     return Compressed(decoded, content, account, tuple(taken), draft.left_alone)
+
+
+def _try(draft: Draft, steps: Sequence[Step], training: Training, bits: float | None, numbers: int) -> None:
+    """Refuse what would otherwise fail when some of the steps have been trained."""
+    needing = next((type(step).__name__ for step in steps if isinstance(step, Prune | Quantise | Share)), None)
+    if needing and not draft.weights():
+        raise SparsityError(
+            f"model={type(draft.model).__name__} has no trainable weight of a Linear or Conv layer, which {needing} would "
+            "change: write [Code()], or model.requires_grad_(True)"
+        )
+    for step in steps:
+        step.check()
+    if training.epochs:
+        training.check(copied(draft.model))
+        if bits is not None and not steps[0].free:  # else it is seen at once
+            check_reachable(bits, steps, draft.copy(), numbers)
 
 
 def _shares(epochs: int, steps: Sequence[Step]) -> list[int]:

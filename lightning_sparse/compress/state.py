@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_sparse.anatomy.layers import is_layer
@@ -35,6 +36,8 @@ def check_state(model: nn.Module) -> None:
             raise SparsityError(
                 f"{name!r} is not in model.state_dict(): a hook of the model leaves it out; give the network inside"
             )
+        if isinstance(parameter, UninitializedParameter):
+            raise SparsityError(f"{name!r} has no shape yet: call the model once on a batch")
         if parameter.is_meta or not parameter.is_floating_point():
             raise SparsityError(
                 f"{name!r} has no floating-point values ({parameter.dtype}, {parameter.device}): load them first"

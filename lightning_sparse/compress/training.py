@@ -95,13 +95,7 @@ class Training:
             return
         model, device = draft.model, device_of(draft.model)
         with torch.enable_grad(), fork_random_states(self.seed), _trained(model), ExitStack() as stack:
-            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            optimizer = self.optimizer(parameters) if self.optimizer else Adam(parameters, 1e-3)
-            if not isinstance(optimizer, Optimizer):
-                raise SparsityError(
-                    f"optimizer= returned {type(optimizer).__name__}: write optimizer=lambda weights: "
-                    "torch.optim.SGD(weights, lr=0.1)"
-                )
+            optimizer = self._optimizer_of(model)
             if draft.alive:
                 stack.callback(_keep_dead(draft, optimizer))
             steps = self.epochs * len(self.data)
@@ -111,14 +105,46 @@ class Training:
             scheduler = CosineAnnealingLR(optimizer, steps)
             batches = chain.from_iterable(self.data.of(epoch) for epoch in range(self.epochs))
             for batch in tqdm(batches, what, steps, disable=not self.progress, leave=False):
-                if not (isinstance(batch, Sequence) and len(batch) == 2):
-                    raise SparsityError(f"data gives a {type(batch).__name__}: let each batch be (inputs, truth)")
-                inputs, truth = tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, batch)
                 optimizer.zero_grad()
-                outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-                self.loss(outputs, truth).backward()  # type: ignore[no-untyped-call]
+                self._loss_of(model, batch, device).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
+
+    def check(self, model: nn.Module) -> None:
+        """Try the first batch on a copy of the network, or raise a SparsityError that says what does not fit."""
+        with torch.enable_grad(), fork_random_states(self.seed), _trained(model):
+            self._optimizer_of(model)
+            batch = next(iter(self.data.of(0)))
+            try:
+                loss = self._loss_of(model, batch, device_of(model))
+                loss.backward()  # type: ignore[no-untyped-call]
+            except SparsityError:
+                raise
+            except Exception as error:
+                raise SparsityError(
+                    f"loss(model(inputs), truth) cannot be trained on the first batch of data ({type(error).__name__}: "
+                    f"{error}): give data that the model was trained on, or write loss="
+                ) from error
+            if not bool(loss.isfinite().all()):
+                raise SparsityError(
+                    f"loss={loss.item():g} on the first batch of data: give inputs and labels that are finite"
+                )
+
+    def _optimizer_of(self, model: nn.Module) -> Optimizer:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer(parameters) if self.optimizer else Adam(parameters, 1e-3)
+        if not isinstance(optimizer, Optimizer):
+            raise SparsityError(
+                f"optimizer= returned {type(optimizer).__name__}: write optimizer=lambda weights: "
+                "torch.optim.SGD(weights, lr=0.1)"
+            )
+        return optimizer
+
+    def _loss_of(self, model: nn.Module, batch: Any, device: torch.device) -> Tensor:
+        if not (isinstance(batch, Sequence) and len(batch) == 2):
+            raise SparsityError(f"data gives a {type(batch).__name__}: let each batch be (inputs, truth)")
+        inputs, truth = tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, batch)
+        return self.loss(model(**inputs) if isinstance(inputs, Mapping) else model(inputs), truth)
 
 
 def _keep_dead(draft: Draft, optimizer: Optimizer) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""A training under DDP for each form of few values and for factors, as two processes: `python few_values_script.py FOLDER`."""
+"""Trainings under DDP with few values and with factors, as two processes: `python few_values_script.py FOLDER`."""
 
 import json
 import logging

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from lightning_sparse.compress import (
     compress,
     decompress,
 )
+from lightning_sparse.compress.training import Training
 from lightning_sparse.errors import OutOfReachError, SparsityError
 from lightning_sparse.models import lenet_300_100
 
@@ -145,7 +147,7 @@ def test_epochs_are_shared_by_the_steps_that_train(net):
     for steps in ([Prune(0.9), Share(bits=3), Code()], [Quantise(bits=3), Code()], [Code()]):
         seen.clear()
         compress(net, steps, data=(images[:100], labels[:100]), fine_tune=3, batch_size=50, loss=loss)
-        assert seen == [50, 50] * 3
+        assert seen == [50] + [50, 50] * 3  # the first batch is tried before anything else
 
 
 @pytest.mark.parametrize("method", [RigL(0.8, every=5), GradualPruning(0.8, end=0.5), Recipe(Curve(0.8))])
@@ -291,3 +293,42 @@ def test_the_smallest_ranks_are_found_where_only_they_fit():
     with pytest.raises(OutOfReachError, match=r"bits=0\.011 .*the smallest found takes 0\.0114.*write bits=0\.012"):
         compress(net, [Factorise(), Code()], bits=0.011)
     assert compress(net, [Factorise(), Code()], bits=0.012).share <= 0.012
+
+
+LABELS = torch.arange(8) % 10
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"data": (torch.rand(8, 64), LABELS.float())},
+            "expected target dtype .*: give data that the model was trained on",
+        ),
+        ({"data": (torch.rand(8, 64), LABELS + 90)}, "out of bounds"),
+        ({"data": (torch.rand(8, 63), LABELS)}, "first batch of data .* shapes cannot be multiplied"),
+        ({"data": (torch.full((8, 64), torch.nan), LABELS)}, "loss=nan on the first batch of data"),
+        ({"optimizer": lambda weights: torch.optim.Adam}, r"optimizer= returned type: write optimizer=lambda weights"),
+        (
+            {"steps": [Prune(0.5), Share()], "bits": 1e-3},
+            r"bits=0.001 cannot be reached by Share: the smallest .* write bits=",
+        ),
+        ({"steps": [Narrow(lambda width: 5, 0.5)]}, r"make\(0.5\) returned int: let it build the network"),
+        ({"model": nn.LazyLinear(4)}, "'weight' has no shape yet: call the model once on a batch"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_any_training(change, words, monkeypatch):
+    monkeypatch.setattr(Training, "run", lambda *arguments, **named: pytest.fail("it trains"))
+    net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    asked = {"model": net, "steps": [Prune(0.5)], "data": (torch.rand(8, 64), LABELS), "fine_tune": 2} | change
+    with pytest.raises(SparsityError, match=words):
+        compress(**asked)
+
+
+@pytest.mark.parametrize(("share", "library"), [(Share(3), "kmeans1d"), (Share(6), "sklearn"), (Share(), "sklearn")])
+def test_a_library_that_a_later_step_needs_is_missed_before_any_training(share, library, monkeypatch):
+    monkeypatch.setattr(Training, "run", lambda *arguments, **named: pytest.fail("it trains"))
+    monkeypatch.setitem(sys.modules, "sklearn.cluster" if library == "sklearn" else library, None)
+    data = torch.rand(8, 64), LABELS
+    with pytest.raises(SparsityError, match=f"{library} could not be imported .* write pip install"):
+        compress(nn.Linear(64, 10), [Prune(0.5), share], data=data, fine_tune=2, bits=0.5 if share.free else None)

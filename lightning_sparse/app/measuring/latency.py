@@ -1,4 +1,4 @@
-"""How long a trained network takes beside a dense copy, as it is and in the forms it is exported in, and their bytes."""
+"""How long a trained network takes beside the dense one, as it is and in the forms it is exported in, and their bytes."""
 
 from __future__ import annotations
 
@@ -53,10 +53,18 @@ def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> No
 def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) -> Iterator[tuple[str, Measured]]:
     (key,) = missing
     images, _ = trained.test({})
-    yield key, _measured(trained.model, trained.masks, images, settings, job.folder)
+    dense = trained.dense().to(trained.device) if trained.dense else None
+    yield key, _measured(trained.model, trained.masks, images, settings, job.folder, dense)
 
 
-def _measured(model: nn.Module, masks: Masks | None, images: Tensor, settings: Settings, folder: Path) -> Measured:
+def _measured(
+    model: nn.Module,
+    masks: Masks | None,
+    images: Tensor,
+    settings: Settings,
+    folder: Path,
+    dense: nn.Module | None = None,
+) -> Measured:
     from lightning_sparse.measure.description.latency import copy_of
 
     example = images[: max(settings.get("batch_sizes") or [FEW])]
@@ -68,9 +76,8 @@ def _measured(model: nn.Module, masks: Masks | None, images: Tensor, settings: S
     if settings.get("batch_sizes"):
         modules = {name: form.module for name, form in exported.items() if form.module is not None}
         batches, seconds = settings["batch_sizes"], settings["seconds"]
-        found = measure.measure_latency(
-            {"model": model, **modules}, example, batches, baseline=copy_of(model), seconds=seconds
-        )
+        baseline = copy_of(model) if dense is None else dense
+        found = measure.measure_latency({"model": model, **modules}, example, batches, baseline, seconds=seconds)
         beside = jobs_at_once()
         rows += [replace(row, detail=f"{row.detail}; {beside}") if beside else row for row in found.records]
     return Measured(rows)

@@ -29,6 +29,7 @@ class Trained:
         callbacks: those that measured the training, by kind of measurement.
         coded: what its string of bytes takes, if it was decoded from one.
         untrained: builds the same architecture anew, by the job's seed.
+        dense: builds the one that a smaller network was made of, or the same.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Trained:
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
     coded: Coded | None = None
     untrained: Callable[[], nn.Module] | None = None
+    dense: Callable[[], nn.Module] | None = None
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:

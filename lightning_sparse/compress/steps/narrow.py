@@ -48,4 +48,9 @@ class Narrow(Step):
     def apply(self, draft: Draft) -> None:
         """Build it."""
         assert self.width is not None
-        draft.model, draft.width = self.make(self.width), self.width
+        made = self.make(self.width)
+        if not isinstance(made, nn.Module):
+            raise SparsityError(
+                f"make({self.width:.4g}) returned {type(made).__name__}: let it build the network, a torch.nn.Module"
+            )
+        draft.model, draft.width = made, self.width

@@ -47,9 +47,10 @@ def check_steps(steps: Sequence[Any], bits: float | None) -> list[Step]:
         if not check_share("bits", bits, one_allowed=False):
             raise SparsityError("bits=0 is no size: write bits=0.05, a share of the dense network in float32")
         if len(free) != 1:
-            which = " and ".join(type(step).__name__ for step in free) or "no step"
+            which = " and ".join(type(step).__name__ for step in free)
+            said = f"{which} leave one open each" if free else "no step leaves one open"
             raise SparsityError(
-                f"bits={bits} finds the argument of one step, and {which} leaves one open: write one step without its "
+                f"bits={bits} finds the argument of one step, and {said}: write one step without its "
                 "argument, such as [Prune(), Share(bits=3), Code()]"
             )
     return found

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 from torch.optim import Optimizer
 
 from lightning_sparse.compress.draft import Draft
+from lightning_sparse.compress.levels import k_means
 from lightning_sparse.compress.shared_weights import SharedWeights
 from lightning_sparse.compress.steps.step import Step
 from lightning_sparse.compress.training import Training
 from lightning_sparse.errors import SparsityError, check_choice, check_count
+from lightning_sparse.extras import need
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Share(Step):
         """Whether the number of values is to be found."""
         return self.bits is None and self.entries is None
 
+    def check(self) -> None:
+        """Raise a SparsityError if what finds the values is not installed."""
+        if self.assignment == "kmeans":
+            for count in (2, 256) if self.free else (self._count,):
+                need(k_means(count))
+
     def settings(self, draft: Draft) -> Sequence[Any] | tuple[float, float]:
         """From 2 values to 256, those that k-means finds exactly first."""
         return [*range(2, 33), *range(36, 257, 4)]
@@ -78,10 +86,14 @@ class Share(Step):
         training.run(draft, what="Share", hold=hold)
         self._finish(draft, weights)
 
-    def _begun(self, draft: Draft) -> SharedWeights:
+    @property
+    def _count(self) -> int:
         count = self.entries if self.bits is None else 2**self.bits
         assert count is not None
-        weights = SharedWeights(draft.weights(), count, codebook_of=self.codebook_of, assignment=self.assignment)
+        return count
+
+    def _begun(self, draft: Draft) -> SharedWeights:
+        weights = SharedWeights(draft.weights(), self._count, codebook_of=self.codebook_of, assignment=self.assignment)
         weights.begin()
         return weights
 

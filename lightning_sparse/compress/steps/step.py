@@ -30,6 +30,9 @@ class Step:
         """The same step with its knob at a value."""
         return replace(self, **{self.knob: value})  # type: ignore[type-var]
 
+    def check(self) -> None:
+        """Raise a SparsityError, before any step is taken, if a library is missing."""
+
     def settings(self, draft: Draft) -> Sequence[Any] | tuple[float, float]:
         """What the knob may be, from the fewest bits to the most: a range, or a list of values."""
         raise NotImplementedError
