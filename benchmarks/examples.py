@@ -1,4 +1,4 @@
-"""The results of the sweeps `noise` and `steered`: the tables of docs/examples.md.
+"""The results of the sweeps `noise` and `steered`: tables and the figure of docs/examples.md.
 
     lightning-sparse -cn noise
     lightning-sparse -cn steered
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, style
 from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
 
@@ -32,28 +33,60 @@ def cell(values: pd.Series, scale: float = 1.0, digits: int = 3) -> str:
     return f"{mean:.{digits}f}{half}" + ("" if len(values) == 5 else f" ({len(values)} seeds)")
 
 
-def noise_table(rows: pd.DataFrame) -> str:
-    """AUROC of every score and window, and what was learned by heart, for each noise and sparsity."""
-    networks = sorted(set(zip(rows.data, rows.sparsity_asked, strict=True)))
-    heads = [f"{data.partition('(')[2].rstrip(')')}, sparsity {level:g}" for data, level in networks]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+WINDOWS = {"": "whole training", "early": "first third", "late": "last third"}
+CONTROLS = ("input_norm", "random")  # the same in every window
 
-    def line(name: str, found: pd.DataFrame, scale: float = 1.0, digits: int = 3) -> str:
-        cells = [
-            cell(found[(found.data == data) & (found.sparsity_asked == level)].value, scale, digits)
-            for data, level in networks
-        ]
-        return f"| {name} | {' | '.join(cells)} |"
+
+def noise_tables(rows: pd.DataFrame) -> str:
+    """AUROC of every score and window at each sparsity, and what was learned by heart, a table for each share of noise."""
+    return "\n\n".join(
+        f"With {name.partition('noise ')[2].rstrip(')')} of the labels drawn anew:\n\n{noise_table(here)}"
+        for name, here in rows.groupby("data")
+    )
+
+
+def noise_table(rows: pd.DataFrame) -> str:
+    levels = sorted(set(rows.sparsity_asked))
+    lines = [f"| sparsity | {' | '.join(f'{level:g}' for level in levels)} |", "|---" * (len(levels) + 1) + "|"]
+
+    def line(name: str, found: pd.DataFrame, scale: float = 1.0, digits: int = 3) -> None:
+        cells = [cell(found[found.sparsity_asked == level].value, scale, digits) for level in levels]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
 
     for metric, name in (
         ("clean_accuracy", "test accuracy, %"),
         ("noise_right_learned", "right labels learned, %"),
         ("noise_wrong_learned", "wrong labels learned, %"),
     ):
-        lines.append(line(name, rows[rows.metric == metric], 100, 1))
+        line(name, rows[rows.metric == metric], 100, 1)
     found = rows[rows.metric == "noise_auroc"]
-    lines += [line(f"AUROC: {name}", found[found.condition == name]) for name in found.condition.unique()]
+    for condition in found.condition.unique():
+        score, _, window = condition.partition(" ")
+        if not (window and score in CONTROLS):
+            line(f"AUROC of {score}, {WINDOWS[window]}", found[found.condition == condition])
     return "\n".join(lines)
+
+
+def noise_figure(rows: pd.DataFrame, path: Path) -> None:
+    """AUROC against sparsity at the largest noise: all of the training, and its last third."""
+    import matplotlib.pyplot as plt
+
+    rows = rows[(rows.metric == "noise_auroc") & (rows.data == max(rows.data))]
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True, layout="constrained")
+        for axes, window in zip(panels, ("", "late"), strict=True):
+            for place, score in enumerate(("loss", "vog_loss", "forgetting", "vog_relative", "vog", "random")):
+                here = rows[rows.condition == f"{score} {window}".strip()]
+                found = [t_interval(group.value.tolist()) for _, group in here.groupby("sparsity_asked")]
+                mean, low, high = zip(*found, strict=True)
+                axes.plot(mean, MARKERS[place] + "-", color=PALETTE[place], label=score)
+                axes.fill_between(range(len(mean)), low, high, color=PALETTE[place], alpha=0.2, linewidth=0)
+            levels = sorted(set(rows.sparsity_asked))
+            axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+            axes.set(title=f"scores of the {WINDOWS[window]}", xlabel="sparsity", ylim=(0.2, 1.02))
+        panels[0].set_ylabel("AUROC of wrong labels")
+        panels[1].legend(loc="lower right", ncols=2)
+        figure.savefig(path, metadata={"Date": None})
 
 
 def steering_table(rows: pd.DataFrame) -> str:
@@ -81,11 +114,12 @@ def steering_table(rows: pd.DataFrame) -> str:
 
 
 def main(noise: Path, steered: Path) -> None:
-    text = PAGE.read_text()
-    for name, content in (("noise", noise_table(rows_of(noise))), ("steered", steering_table(rows_of(steered)))):
+    text, found = PAGE.read_text(), rows_of(noise)
+    for name, content in (("noise", noise_tables(found)), ("steered", steering_table(rows_of(steered)))):
         pattern = rf"(<!-- examples: {name} -->).*?(<!-- /examples -->)"
         text = re.sub(pattern, lambda m, c=content: f"{m[1]}\n\n{c}\n\n{m[2]}", text, flags=re.S)
     PAGE.write_text(text)
+    noise_figure(found, PAGE.parent / "images" / "noise.svg")
 
 
 if __name__ == "__main__":
