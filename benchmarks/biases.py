@@ -1,20 +1,20 @@
 """The tables of docs/biases.md, from the folders of its sweeps.
 
     lightning-sparse -cn biases
-    python benchmarks/biases.py outputs/biases outputs/biases_controls [outputs/biases_mnist ...]
+    python benchmarks/biases.py outputs/biases outputs/biases_controls [outputs/biases_pooling ...]
 
 Text in docs/biases.md between `<!-- NAME -->` and `<!-- /NAME -->` is replaced.
 """
 
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 
+from by_seed import table, write
+
 from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
 
-PAGE = Path(__file__).parent.parent / "docs" / "biases.md"
 COLUMNS = {
     "clean_accuracy": "accuracy, %",
     "bias_locality_mask": "locality, mask",
@@ -37,34 +37,31 @@ def cell(values: list[float], metric: str) -> str:
     return f"{mean:.{digits}f}" + ("" if low != low or digits == 0 else f" ± {mean - low:.{digits}f}")
 
 
+POOLING = {
+    "clean_accuracy": "accuracy, %",
+    "shift_consistency": "same class under shifts",
+    "bias_translation_error": "translation error",
+}
+
+
 def main(folders: list[str]) -> None:
-    found: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         for job in read_jobs(Path(folder))[0]:
             for row in job.current_rows() if job.status == "done" else ():
                 if not row.condition:
-                    found[job.data, job.method, job.sparsity_asked][row.metric].append(row.value)
+                    found[job.data, job.model, METHODS[job.method], job.sparsity_asked][row.metric].append(row.value)
     tables = defaultdict(list)
-    for (data, method, asked), rows in sorted(
-        found.items(), key=lambda item: (item[0][0], METHODS[item[0][1]], item[0][2])
-    ):
-        name = data.partition(" ")[0] if data in ("digits", "mnist") else "controls"
-        first = f"{METHODS[method]} {asked:g}" if name != "controls" else data.partition("(")[2].rstrip(")")
-        cells = [cell(rows[metric], metric) for metric in COLUMNS]
-        tables[name].append(f"| {first} | {' | '.join(cells)} |")
-    text = PAGE.read_text()
-    head = f"| | {' | '.join(COLUMNS.values())} |\n|{'---|' * (len(COLUMNS) + 1)}"
+    for (data, model, method, asked), rows in sorted(found.items()):
+        images, _, changed = data.rstrip(")").partition(" (")
+        convolutional = model.endswith("_cnn")
+        name = "pooling" if convolutional else f"{images}_controls" if changed else images
+        what = ", ".join(filter(None, (model if convolutional else changed, f"{method} {asked:g}")))
+        columns = POOLING if convolutional else COLUMNS
+        tables[name].append([what, *(cell(rows[metric], metric) for metric in columns)])
     for name, lines in tables.items():
-        text, times = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-            lambda found, lines=lines: f"{found[1]}\n" + "\n".join([head, *lines]) + f"\n\n{found[2]}",
-            text,
-            flags=re.S,
-        )
-        if not times:
-            sys.exit(f"{PAGE} has no <!-- {name} -->")
-    PAGE.write_text(text)
-    print(f"written: {PAGE}")
+        head = ["", *(POOLING if name == "pooling" else COLUMNS).values()]
+        write("biases.md", name, table(head, lines))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,45 @@ def selecting(model: nn.Module) -> list[Any]:
     found: dict[int, Any] = {}
     for module in model.modules():
         for each in (module, *module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            if isinstance(getattr(each, "straight_through", None), bool):
+            if _selects(each):
                 found[id(each)] = each
     return list(found.values())
+
+
+def _selects(each: Any) -> bool:
+    return isinstance(getattr(each, "straight_through", None), bool)
+
+
+@contextmanager
+def without_selection(model: nn.Module) -> Iterator[None]:
+    """Inside, the hooks that select do not run: another function, of the same weights. Modules that select do run.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(2, 2)
+        >>> def winner(module, inputs):
+        ...     return (inputs[0] * 0,)
+        >>> winner.straight_through = False
+        >>> handle = layer.register_forward_pre_hook(winner)
+        >>> x, zero = torch.ones(1, 2), torch.zeros(1, 2)
+        >>> with without_selection(layer):
+        ...     print(torch.equal(layer(x), layer(zero)))
+        False
+        >>> torch.equal(layer(x), layer(zero))
+        True
+    """
+    registered = [hooks for m in model.modules() for hooks in (m._forward_pre_hooks, m._forward_hooks)]
+    held = [(hooks, dict(hooks)) for hooks in registered if any(map(_selects, hooks.values()))]
+    try:
+        for hooks, all_of_them in held:
+            for key, hook in all_of_them.items():
+                if _selects(hook):
+                    del hooks[key]
+        yield
+    finally:
+        for hooks, all_of_them in held:
+            hooks.clear()
+            hooks.update(all_of_them)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import device_of
-from lightning_sparse.anatomy.selecting import selecting, straight_through
+from lightning_sparse.anatomy.selecting import selecting, straight_through, without_selection
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.balls import random_start, whole_image
@@ -96,27 +96,49 @@ class _Smoothed(nn.Module):
         return exact + (mean - mean.detach())
 
 
+class _Unselected(nn.Module):
+    """A classifier whose gradients are those of the same weights without the hooks that select."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give the logits (n, classes) of pixels (n, C, H, W)."""
+        with torch.no_grad():
+            exact: Tensor = self.classifier(pixels)
+        if not (torch.is_grad_enabled() and pixels.requires_grad):
+            return exact
+        with without_selection(self.classifier):
+            dense = self.classifier(pixels)
+        return exact + (dense - dense.detach())
+
+
 def gradients_pass(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier) -> Record:
     """Where activations are selected, attacks must not break more once their gradients see what was dropped.
 
     A selection jumps, and its backward pass sees the winners alone: a loser whose rise would change the class has no
     gradient. So PGD on the margin goes again over ``survivors``, first straight through the selection, then with gradients
-    that are means over noise, which is how Tramer et al. 2020 (arXiv 2002.08347) broke k-winners-take-all.
+    that are means over noise, which is how Tramer et al. 2020 (arXiv 2002.08347) broke k-winners-take-all, then with those of
+    the same weights without any selection.
     """
     if not selecting(attacked.classifier):
         detail = "not applicable: nothing in the model selects activations"
         return _row(attacked, "straight_through", float("nan"), 0, detail, THRESHOLDS.straight_through, eps=eps)
     walks: dict[str, Any] = {"eps": eps, "steps": tier.steps, "restarts": tier.restarts}
     with straight_through(attacked.classifier):
-        through = attacked.broken_by("pgd-margin", survivors, **walks)
-    smooth = replace(attacked, classifier=_Smoothed(attacked.classifier, eps, attacked.norm))
-    broken = through.clone()
-    broken[~through] = smooth.broken_by("pgd-margin", survivors[~through], **walks)
+        broken = attacked.broken_by("pgd-margin", survivors, **walks)
+    counts = [int(broken.sum())]
+    for other in (_Smoothed(attacked.classifier, eps, attacked.norm), _Unselected(attacked.classifier)):
+        still = survivors[~broken]
+        broken[~broken] = replace(attacked, classifier=other).broken_by("pgd-margin", still, **walks)
+        counts.append(int(broken.sum()) - sum(counts))
     how = (
-        f"PGD on the margin, straight through the selection ({int(through.sum())}), then with gradients averaged over "
-        f"{SMOOTHING_DRAWS} draws of noise,"
+        f"PGD on the margin, straight through the selection ({counts[0]}), then with gradients averaged over "
+        f"{SMOOTHING_DRAWS} draws of noise ({counts[1]}), then with those of the same weights that select nothing "
+        f"({counts[2]}),"
     )
-    found = int(broken.sum())
+    found = sum(counts)
     return _counted(attacked, "straight_through", found, survivors, survivors, eps, how, THRESHOLDS.straight_through)
 
 

@@ -24,7 +24,7 @@ class Thresholds:
         steps_converge: broken by 5 times the steps.
         black_box: broken by an attack without gradients; AutoAttack's own value.
         straight_through: broken by attacks whose gradients pass through what a selection of activations dropped, or are
-            averaged over noise, after all attacks have failed.
+            averaged over noise, or those of the same weights without selection, after all attacks have failed.
         zero_gradients: right images whose input gradient is exactly zero, as a share of the right ones.
         deterministic: difference of the same image's logits, as a share of the largest absolute logit (at least 1).
         images: a check that counts images fails only if there are at least this many.

@@ -230,6 +230,26 @@ def test_a_winner_that_hides_the_loser_is_caught_straight_through():
     assert next(row for row in honest if row.attack == "worst").value == 0.0
 
 
+def test_a_winner_without_any_gradient_is_caught_by_the_gradients_of_the_weights_without_it():
+    class Deaf:
+        straight_through = False
+
+        def __call__(self, module, inputs):
+            (x,) = inputs
+            return (0 * x + (x * (x == x.amax(dim=1, keepdim=True))).detach(),)
+
+    images, labels = torch.full((30, 1, 8, 8), 0.5), torch.zeros(30, dtype=torch.long)
+    net = Hidden(hook=False)
+    net.read.register_forward_pre_hook(Deaf())
+    records = measure_robustness(net, (images, labels), eps=[0.1], attacks=["pgd", "pgd-margin"], seed=1).records
+    row = next(row for row in records if row.metric == "trust_straight_through")
+    assert (row.value, row.n, row.trust) == (1.0, 30, "failed")
+    assert "selection (0), then" in row.detail
+    assert "of noise (0), then" in row.detail
+    assert "select nothing (30)" in row.detail
+    assert len(net.read._forward_pre_hooks) == 1
+
+
 def test_a_module_that_says_that_it_selects_is_asked_and_the_black_box_takes_all_images(digits):
     class Says(Winners):
         straight_through = False
