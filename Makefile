@@ -24,7 +24,7 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits, a process a core,
 
 test: setup lint types ## lint, types and every test that needs no files and no network
 	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow and not long" \
-		-n 2 --dist loadfile --no-loadscope-reorder -q
+		-n 2 --dist loadfile -q
 
 test-long: setup ## what `make test` has in short: a sweep killed at every moment, every method with both networks
 	$(BIN)/python -m pytest -m long -q tests/app

@@ -20,6 +20,7 @@ told = {
     "arguments": sys.argv[1:], "file": sys.argv[0], "main": [main.__name__, main.__spec__.name], "path": sys.path[0],
     "folder": os.getcwd(), "started in": multiprocessing.process.ORIGINAL_DIR, "environment": dict(os.environ),
     "input": sys.stdin.read(), "threads": [threading.active_count(), torch.get_num_threads()], "W&B": "wandb" in sys.modules,
+    "bytecode": sys.dont_write_bytecode,
 }
 print(json.dumps([told, [os.getpid(), random.random(), float(np.random.rand()), float(torch.rand(1))]]))
 print("to the other", file=sys.stderr)
@@ -35,6 +36,7 @@ def both(tmp_path):
         (tmp_path / "probe.py").write_text(code)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         of_process = {"cwd": tmp_path, "env": kept | {"OMP_NUM_THREADS": "1", "OF_ITS_OWN": "1"}}
+        of_process["env"]["PYTHONDONTWRITEBYTECODE"] = "" if sys.dont_write_bytecode else "1"
         cold = subprocess.run(
             [sys.executable, "-m", "probe", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
             check=False, **of_process,
@@ -68,6 +70,17 @@ def test_it_ends_as_a_cold_process_does(both, end):
     for fork in forked:
         assert (fork.returncode, fork.stdout) == (cold.returncode, cold.stdout)
         assert fork.stderr.splitlines()[-1:] == cold.stderr.splitlines()[-1:]
+
+
+def test_a_script_has_its_own_folder_on_the_path(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "beside.py").write_text("")
+    (tmp_path / "folder" / "script.py").write_text("import beside, os, sys\nprint(__file__, os.getcwd(), sys.path[0])")
+    of_process = {"cwd": tmp_path, "env": dict(os.environ)}
+    cold = subprocess.run(
+        [sys.executable, "folder/script.py"], capture_output=True, text=True, check=True, **of_process
+    )
+    assert warm_process.run("folder/script.py", **of_process).stdout == cold.stdout
 
 
 def test_one_that_takes_too_long_is_ended_and_the_next_is_run(tmp_path):

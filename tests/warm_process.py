@@ -1,4 +1,4 @@
-"""What `python -m MODULE` does, without its ten seconds of imports: a process that has made them forks a child for each command.
+"""What `python -m MODULE` does, without ten seconds of imports: a process that has made them forks a child for each command.
 
 The child is a process of its own, with its own folder, environment, arguments, random numbers, output and exit code. What it
 shares with those before it: what is imported, the order of sets, and that the garbage collector leaves imported things alone.
@@ -23,7 +23,14 @@ from pathlib import Path
 
 # What commands import when they first need it, beside everything in the package. Not W&B, which makes a folder of temporary
 # files as it is imported, and removes it when the process ends: the first child would remove that of all others.
-LATER = ["captum.attr", "matplotlib.pyplot", "plotly.graph_objects", "scipy.stats", "sklearn.datasets", "sklearn.metrics"]
+LATER = [
+    "captum.attr",
+    "matplotlib.pyplot",
+    "plotly.graph_objects",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sklearn.metrics",
+]
 LATER += ["torchattacks", "torchvision.transforms.v2"]
 
 
@@ -37,7 +44,7 @@ def _server():
 
 
 def run(module, *arguments, cwd, env, seconds=570):
-    """Run a module as a command; return what :func:`subprocess.run` does, and raise its error after so many seconds."""
+    """Run a module, or a script by its path, as a command: return and raise what :func:`subprocess.run` does."""
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
@@ -77,7 +84,11 @@ def main():
     _as_if_started_now(asked)
     code = 0
     try:
-        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        if asked["module"].endswith(".py"):
+            sys.path[0] = os.path.dirname(os.path.abspath(asked["module"]))
+            runpy.run_path(os.path.abspath(asked["module"]), run_name="__main__")
+        else:
+            runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         code = ended.code
     except BaseException:
@@ -100,6 +111,7 @@ def _as_if_started_now(asked):
     multiprocessing.process.ORIGINAL_DIR = asked["cwd"]
     sys.path[0] = asked["cwd"]
     sys.argv = ["", *asked["arguments"]]
+    sys.dont_write_bytecode = bool(asked["env"].get("PYTHONDONTWRITEBYTECODE"))
     np.random.seed()  # `random` does so itself
     torch.default_generator.seed()
 
