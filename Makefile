@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs test-peers test-mlflow fuzz test-oldest test-mnist test-slurm test-gpu bench clean
+.PHONY: help setup demo test lint types docs test-long test-peers test-mlflow fuzz test-oldest test-mnist test-slurm test-gpu bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,11 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits, a process a core,
 	$(BIN)/lightning-sparse -cn quick hydra/launcher=joblib
 
 test: setup lint types ## lint, types and every test that needs no files and no network
-	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow" -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow and not long" \
+		-n 2 --dist loadfile -q
+
+test-long: setup ## what `make test` has in short: a sweep killed at every moment, every method with both networks
+	$(BIN)/python -m pytest -m long -q tests/app
 
 lint: setup
 	$(BIN)/ruff check .

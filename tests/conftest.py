@@ -1,10 +1,15 @@
 """A real data set, a real module and a real Trainer, small enough to run in a moment; see settings.py."""
 
 import logging
+from functools import cache
 
 import pytest
+from lightning.fabric.utilities import registry
 
 import settings
+
+# Each Trainer reads the metadata of all installed packages, to look for callbacks there: here only the first one does.
+registry.entry_points = cache(registry.entry_points)
 
 
 @pytest.fixture(params=settings.METHODS)

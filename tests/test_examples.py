@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 import settings
+import warm_process
 from lightning_sparse import BrainDevelopment, GradualPruning, SparsityMonitor, load_masks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -44,15 +43,8 @@ def run(tmp_path):
     def command(line, folder=tmp_path):
         words = shlex.split(line)
         assert words[0] == "python"
-        done = subprocess.run(
-            [sys.executable, *words[1:]],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = warm_process.run(*words[1:], cwd=folder, env=environment, seconds=300)
         assert done.returncode == 0, done.stderr
         summaries = re.findall(
             r"test accuracy: (\S+)\nsparsity: (\d+) of (\d+) weights are zero .*\nresults: (.+)", done.stdout

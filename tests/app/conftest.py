@@ -2,10 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm_process
 
 # Everything small: one epoch, few images, few steps.
 TINY = [
@@ -26,11 +27,12 @@ TINY = [
 @pytest.fixture(scope="session")
 def command():
     def run(*arguments, cwd, program=None):
-        program = program or [sys.executable, "-m", "lightning_sparse"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         # Keep W&B out of the user's home, where it stages what is to be uploaded.
         environment |= {"WANDB_DATA_DIR": str(cwd), "WANDB_CACHE_DIR": str(cwd)}
         environment["PYTHONPATH"] = str(cwd)
+        if program is None:
+            return warm_process.run("lightning_sparse", *arguments, cwd=cwd, env=environment)
         return subprocess.run(
             [*program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=570, check=False
         )

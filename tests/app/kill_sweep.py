@@ -1,9 +1,9 @@
-"""Run a sweep again and again and kill it at a different moment each time: `python kill_sweep.py OVERRIDE ...`.
+"""Run a sweep again and again and kill it at a different moment each time: `python kill_sweep.py MOMENTS OVERRIDE ...`.
 
 First it runs in `whole/`, undisturbed. In `killed/` it is killed by `kill -9` as soon as its folder shows that a
 moment has come (or as it opens or renames a file, if the moment is too short to be seen from outside), launched again for
-the next moment, and in the end left alone. It runs in forked processes, so that nothing has to be imported again. The last
-line of output is JSON that says how each launch ended.
+the next moment, and in the end left alone. It runs in forked processes, so that nothing has to be imported again. MOMENTS
+are some of those below, with a ; between them, or `all`. The last line of output is JSON that says how each launch ended.
 """
 
 import json
@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import lightning_sparse.app.finish
+import lightning_sparse.app.run_job  # noqa: F401  a task imports both when it needs them
 from lightning_sparse.app import task as app
 
 FOLDER = Path("outputs/runs")
@@ -66,7 +68,7 @@ def launch(reached=None):
     if child == 0:
         if isinstance(reached, str):
             die_at(reached)
-        sys.argv = ["lightning-sparse", "--multirun", *sys.argv[1:]]
+        sys.argv = ["lightning-sparse", "--multirun", *sys.argv[2:]]
         app.run()
         sys.stdout.flush()
         os._exit(0)
@@ -89,8 +91,8 @@ def main():
     os.chdir("whole")
     ends["whole"] = launch()
     os.chdir("../killed")
-    for moment, reached in MOMENTS.items():
-        ends[moment] = launch(reached)
+    for moment in MOMENTS if sys.argv[1] == "all" else sys.argv[1].split(";"):
+        ends[moment] = launch(MOMENTS[moment])
     ends["left alone"] = launch()
     print(json.dumps(ends))
 

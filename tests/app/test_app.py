@@ -331,8 +331,11 @@ def test_several_devices_by_script_are_refused(mode, code, command, tiny, tmp_pa
     assert not list(tmp_path.rglob("model.ckpt"))
 
 
-def test_the_study_of_every_method_runs_with_both_networks(command, tmp_path):
-    small = ["data=digits", "epochs=1", "model=lenet_300_100,small_cnn", "sparsity.final_sparsity=0.8", "seed=0"]
+@pytest.mark.parametrize(
+    "networks", ["lenet_300_100", pytest.param("lenet_300_100,small_cnn", marks=pytest.mark.long)], ids=["one", "both"]
+)
+def test_the_study_of_every_method_runs(command, tmp_path, networks):
+    small = ["data=digits", "epochs=1", f"model={networks}", "sparsity.final_sparsity=0.8", "seed=0"]
     done = command("-cn", "methods", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     stands = jobs(tmp_path / "outputs" / "methods")
@@ -345,4 +348,4 @@ def test_the_study_of_every_method_runs_with_both_networks(command, tmp_path):
     }  # one ends dense, the others are not of the study
     assert {job["method"] for job in stands.values()} == methods - others
     assert {job["status"] for job in stands.values()} == {"done"}
-    assert len(stands) == 2 * len(methods - others)
+    assert len(stands) == len(networks.split(",")) * len(methods - others)

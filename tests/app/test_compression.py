@@ -147,8 +147,7 @@ def sweep(command, tmp_path_factory):
     """Five networks on two processes, of which one cannot be had."""
     folder = tmp_path_factory.mktemp("sweep")
     arguments = ["--multirun", *QUICK, "compression=none,half,prune,quantise", "bits=0.1,0.02", "seed=0"]
-    arguments += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = command(*arguments, cwd=folder)
+    done = command(*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, arguments, done
 

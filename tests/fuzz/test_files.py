@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import warm_process
 from lightning_sparse.app.comparing.compare_jobs import update_comparisons
 from lightning_sparse.results import arrays
 from lightning_sparse.results.jobs import read_jobs
@@ -53,11 +52,8 @@ VALUES = [None, 5, "x", [], {}, True, "NaN", 1e999]
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    command = [sys.executable, "-m", "lightning_sparse", "--multirun", "sparsity=dense,gradual_pruning,static", *SMALL]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
-    )
+    command = ["lightning_sparse", "--multirun", "sparsity=dense,gradual_pruning,static", *SMALL]
+    done = warm_process.run(*command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     return folder / "outputs/s"
 

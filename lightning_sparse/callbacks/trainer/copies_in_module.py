@@ -125,7 +125,7 @@ def _inside(holder: Any) -> Iterator[Any]:
     for name, value in vars(holder).items():
         if name in _TORCHS:
             continue
-        if isinstance(value, nn.Module | dict):
+        if isinstance(value, nn.Module) or (isinstance(value, dict) and value):  # torch keeps a dozen empty ones
             yield value
         if isinstance(value, list | tuple | dict):
             several = value.values() if isinstance(value, dict) else value
