@@ -24,8 +24,8 @@ class AllButTheTop(OneOfAKind):
     :func:`~lightning_sparse.measure.all_but_the_top`, after Mu & Viswanath 2018 (arXiv 1702.01417). Pruning by magnitude
     keeps what is large, and in a table of word vectors much of that is what all words share. Give it beside a sparsity
     callback whose ``include`` names the embedding; the place in the list does not matter. Once masks bite nothing is
-    subtracted any more, because that would fill the zeros. It is for tables that were trained before: training from
-    scratch puts back what was removed. What that costs and gives is in docs/language.md.
+    subtracted any more, because that would fill the zeros. It is for tables that were trained before; what it gives and
+    costs is in docs/language.md.
 
     The network computes something else afterwards, and learns with the first steps to do without. A row of padding stays as
     it is; a tied output layer is changed with its embedding. A training resumed from a checkpoint removes nothing again.
@@ -73,7 +73,7 @@ class AllButTheTop(OneOfAKind):
             raise SparsityError(
                 f"the weight of {name!r} is computed from something else: make it a plain parameter first"
             )
-        table: Any = check_table(f"{name}.weight", layer.weight)
+        table = check_table(f"{name}.weight", layer.weight)
         kept = torch.ones(len(table), dtype=torch.bool, device=table.device)
         if layer.padding_idx is not None:
             kept[layer.padding_idx] = False

@@ -97,7 +97,7 @@ def test_the_top_is_gone_before_the_first_step_and_padding_stays():
     table = planted()[0]
     assert torch.equal(seen.table[1:], all_but_the_top(table, 2, 300))
     assert not seen.table[0].any()
-    left = float((all_but_the_top(table, 2, 300).square().sum() / table.square().sum()))
+    left = float(all_but_the_top(table, 2, 300).square().sum() / table.square().sum())
     assert callback.removed == pytest.approx(1 - left, abs=1e-6)
     assert callback.removed > 0.8
 

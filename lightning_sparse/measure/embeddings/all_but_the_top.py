@@ -50,7 +50,7 @@ def all_but_the_top(vectors: Tensor, directions: int | None = None, fit: int | T
     mean, covariance = moments(fitted)
     top = torch.linalg.eigh(covariance)[1][:, size - count :]
     found = torch.empty_like(table)
-    for part, place in zip(parts(table), found.split(ROWS), strict=True):
+    for part, place in zip(parts(table), torch.split(found, ROWS), strict=True):
         centred = part - mean
         place.copy_(centred - centred @ top @ top.T)
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError, as_list, check_choices
@@ -36,12 +35,12 @@ def measure_embedding(
     No measure of isotropy is one of quality: they disagree, and some get better while accuracy falls (docs/language.md).
 
     Args:
-        model: a network with an ``nn.Embedding`` (tied or not) or ``nn.EmbeddingBag``, or a table of shape (rows, dimensions).
-        words: the word of each row, for the word tests, which gensim brings: ``pip install "lightning-sparse[words]"``. A word
-            of a test is looked up as it is written, then in lower case.
+        model: a network with an ``nn.Embedding`` (tied or not) or ``nn.EmbeddingBag``, or a table (rows, dimensions).
+        words: the word of each row, for the word tests, which gensim brings: ``pip install "lightning-sparse[words]"``. A
+            word of a test is looked up as it is written, then in lower case.
         layer: name of the embedding in the model; None takes the largest.
-        tests: which word tests: ``"wordsim353"``, ``"simlex999"``, ``"analogies"`` (which goes through the whole table for each
-            of up to 19,544 questions).
+        tests: which word tests: ``"wordsim353"``, ``"simlex999"``, ``"analogies"``, which goes through the whole table for
+            each of up to 19,544 questions.
 
     Returns:
         Records, with the number of rows, pairs or questions as ``n``:

@@ -42,8 +42,8 @@ def mean_cosine(table: Tensor) -> float:
 def iso_score(table: Tensor) -> float:
     """IsoScore of Rudman et al. 2022 (arXiv 2108.07344), in [0, 1]: 1 if the rows vary alike in all directions, 0 if in one.
 
-    Its seven steps come to ``(k - 1) / (d - 1)``, where ``k = tr(C)^2 / tr(C^2)`` of the covariance C says in how many of the d
-    dimensions the rows vary (the participation ratio). It does not change with the mean or the scale. NaN of equal rows.
+    Its seven steps come to ``(k - 1) / (d - 1)``, where ``k = tr(C)^2 / tr(C^2)`` of the covariance C says in how many of the
+    d dimensions the rows vary (the participation ratio). It does not change with mean or scale. NaN of equal rows.
 
     Example:
         >>> round(iso_score(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 4)

@@ -16,9 +16,9 @@ def check_table(name: str, table: Tensor) -> Tensor:
     """Return a table (rows, dimensions) of finite floats, with at least two of both, or raise a SparsityError.
 
     Example:
-        >>> check_table("vectors", torch.zeros(3))
+        >>> check_table("vectors", torch.zeros(3))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        lightning_sparse.SparsityError: vectors.shape=(3,) is not (rows, dimensions), at least two of both: give one row for each word
+        lightning_sparse.SparsityError: vectors.shape=(3,) is not (rows, dimensions), at least two of both: give one ...
     """
     if not isinstance(table, Tensor) or table.layout != torch.strided or table.is_meta:
         raise SparsityError(f"{name}={type(table).__name__} is no dense tensor: write torch.as_tensor({name})")
@@ -35,7 +35,7 @@ def check_table(name: str, table: Tensor) -> Tensor:
 
 def parts(table: Tensor) -> Iterator[Tensor]:
     """The rows of a table on the CPU in double precision, some thousands at a time."""
-    return (part.detach().to("cpu", torch.float64) for part in table.split(ROWS))
+    return (part.detach().to("cpu", torch.float64) for part in torch.split(table, ROWS))
 
 
 def moments(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def moments(table: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.stack([part.T @ part for part in centred]).sum(0) / len(table)
 
 
-def embedding_of(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Module]:
+def embedding_of(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Embedding | nn.EmbeddingBag]:
     """Find a model's embedding by the name of its layer, or the largest one, with its name.
 
     Raises:

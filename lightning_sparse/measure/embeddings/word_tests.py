@@ -1,4 +1,4 @@
-"""What word vectors know: similarity as people judge it, and analogies, in the copies that gensim brings for its own tests."""
+"""What word vectors know: similarity as people judge it, and analogies, from the files of gensim's own tests."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def analogies(words: Words, path: Path) -> Record:
     """
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] not in (":", "")]
     known, hits = words.known(lines), 0
-    for asked in known.split(QUESTIONS) if len(known) else ():
+    for asked in torch.split(known, QUESTIONS) if len(known) else ():
         a, b, c = (words.vectors[asked[:, place]] for place in range(3))
         wanted = b - a + c
         best, nearest = torch.full((len(asked),), -math.inf), torch.zeros(len(asked), dtype=torch.long)

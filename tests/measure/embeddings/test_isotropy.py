@@ -17,7 +17,7 @@ def table(rows=60, size=5, seed=0):
 
 
 def seven_steps(points):
-    """IsoScore as Rudman et al. write it: PCA, the diagonal of its covariance, the isotropy defect, the share of dimensions."""
+    """IsoScore as Rudman et al. write it: PCA, the diagonal of its covariance, the defect, the share of dimensions."""
     n = points.shape[1]
     turned = PCA(n_components=n).fit_transform(points)
     diagonal = np.diag(np.cov(turned.T))
