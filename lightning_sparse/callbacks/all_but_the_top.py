@@ -36,7 +36,8 @@ class AllButTheTop(OneOfAKind):
         fit: how many of the first rows, the most frequent words, mean and directions are fitted on; None takes all.
 
     Attributes:
-        removed: the share of the squared length of all vectors that went, in [0, 1]; None before training.
+        removed: the share of the squared length of all vectors that went, in [0, 1]; None before training, and after one
+            in spawned processes.
 
     Raises:
         SparsityError: on arguments out of range; before the first step, on a module without such an embedding, and on a

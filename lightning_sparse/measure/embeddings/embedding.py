@@ -57,6 +57,7 @@ def measure_embedding(
         SparsityError: if there is no such table, if it is not finite, if ``words`` are not one text a row, or without gensim.
 
     Example:
+        >>> import torch
         >>> table = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 0.0]])
         >>> for row in measure_embedding(table).records:
         ...     print(row.metric, round(row.value, 3), row.n)
