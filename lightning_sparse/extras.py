@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "torch_pruning": "export",
+    "gensim": "words",
     "matplotlib": "app",
     "sklearn": "app",
 }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from fuzz.small_inputs import (
     images,
@@ -14,6 +15,13 @@ from fuzz.small_inputs import (
 )
 
 MEASURING = {
+    "measure.all_but_the_top": lambda: {"vectors": torch.rand(9, 4), "directions": 1, "fit": 5},
+    "measure.measure_embedding": lambda: {
+        "model": nn.Embedding(4, 3),
+        "words": ["the", "cat", "sat", "down"],
+        "layer": None,
+        "tests": ["simlex999"],
+    },
     "measure.GradientVariance": lambda: {"batch_size": 8},
     "measure.agreement_records": lambda: {
         "maps_a": maps(),

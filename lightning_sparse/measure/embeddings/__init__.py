@@ -1,0 +1,1 @@
+"""Tables of embeddings: how even their directions are, what they know of words, and what all of their rows share."""
