@@ -15,8 +15,8 @@ class OneShot(SparseTraining):
     """Train, remove the lowest scores at one moment, train on.
 
     Han et al. 2015, "Learning both weights and connections" (arXiv 1506.02626), with one round. For a model that is
-    trained already: ``at=0``, and a short fit with a small learning rate. A transformer loses least without any by
-    ``reconstruct="obs"`` (SparseGPT), and little more by ``criterion="wanda"``, which leaves weights as they are; both read
+    trained already: ``at=0``, and a short fit with a small learning rate. Without any, a transformer loses least by
+    ``reconstruct="obs"`` (SparseGPT); ``criterion="wanda"`` leaves weights as they are. Both read
     ``score_batches`` batches, with ``at=0`` before the first step.
 
     Args:
