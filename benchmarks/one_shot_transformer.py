@@ -101,7 +101,9 @@ def pruned(model: nn.Module, train: Batch, sparsity: float, granularity: str, wa
 def grams(model: nn.Module, test: Batch) -> dict[str, Tensor]:
     """X^T X of each weight's inputs in the dense network, on test images."""
     with looking_at(model, sparsifiable(model, ENCODER), [test], loss) as network:
-        return {name: sums for (name, *_), sums in input_sums(network, lambda inputs: inputs.mT @ inputs).items()}
+        return {
+            name: sums for (name, *_), sums in input_sums(network, lambda inputs: inputs.mT @ inputs, "this").items()
+        }
 
 
 def measured(dense: nn.Module, sparse: nn.Module, gram: dict[str, Tensor], test: Batch) -> tuple[float, float]:

@@ -49,10 +49,11 @@ def reconstruct(
         SparsityError: if a weight has no inputs that could be seen, or these are not finite.
     """
     turned, masks = inputs_first(network.parameters), dict(after)
-    passes = look_at_passes(network, "reconstruct='obs'")
+    what = "reconstruct='obs'"
+    passes = look_at_passes(network, what)
     for group in passes.order:
         dying = [name for name in group if count_true(after[name]) < count_true(before[name])]
-        sums = input_sums(network, lambda inputs: inputs.mT @ inputs, dying, passes.uses) if dying else {}
+        sums = input_sums(network, lambda inputs: inputs.mT @ inputs, what, dying, passes.uses) if dying else {}
         for name in dying:
             weight, is_turned = network.parameters[name].detach(), name in turned
             hessians = {(first, last): part for (whose, first, last), part in sums.items() if whose == name}
@@ -63,7 +64,7 @@ def reconstruct(
             masks[name] = take_from_first(as_weight(mask, weight.shape, is_turned).contiguous())
             if not new.isfinite().all():
                 raise SparsityError(
-                    f"reconstruct='obs' gave weights of {name!r} that are not finite: look whether the training has diverged,"
+                    f"{what} gave weights of {name!r} that are not finite: look whether the training has diverged,"
                     " or leave out reconstruct="
                 )
             moved(name, new - weight)
@@ -115,7 +116,7 @@ def surgery(
     Example:
         Two inputs that are always equal: what the first weight did, the second does too (but for the damping).
 
-        >>> weight, mask = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, True]])
+        >>> weight, mask = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[False, True]])
         >>> surgery(weight, torch.ones(2, 2), mask)[0].round(decimals=2).tolist()
         [[0.0, 2.99]]
     """

@@ -13,6 +13,7 @@ from lightning_sparse.engine.granularity import WEIGHTS, Groups
 from lightning_sparse.engine.reconstruction import reconstruct, surgery
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve
+from lightning_sparse.engine.scores.calibration import look_at_passes
 from lightning_sparse.engine.scores.of_network import looking_at
 
 
@@ -321,6 +322,38 @@ def test_channels_that_die_are_made_up_for_where_the_criterion_is_named():
             outputs[way] = float((pruned(given) - net(given)).square().mean()), engine.masks.checksum()
     assert outputs["obs"][1] == outputs[None][1]
     assert outputs["obs"][0] < 0.6 * outputs[None][0]
+
+
+def test_an_order_in_which_a_layer_is_used_again():
+    """The last layer reads what the first reads, but right after the second: it is not done beside the second."""
+
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            y = self.b(self.a(x))
+            return y + self.a(x) + self.c(x)
+
+    net = Again()
+    with looking_at(net, sparsifiable(net), [torch.randn(3, 4)] * 2, loss) as network:
+        passes = look_at_passes(network, "this")
+    assert passes.order == [["a.weight"], ["b.weight"], ["c.weight"]]
+    assert passes.uses == [{"a.weight": 2, "b.weight": 1, "c.weight": 1}] * 2
+
+
+@pytest.mark.parametrize("criterion", ["obs", "magnitude"])
+@pytest.mark.parametrize(("granularity", "final"), [("weights", 0.6), ("2:4", 0.5)])
+def test_at_every_update_of_a_gradual_schedule(criterion, granularity, final, make_trainer):
+    method = GradualPruning(
+        final, criterion=criterion, reconstruct="obs", granularity=granularity, exclude=["head.*", "body.1.*"]
+    )
+    module = settings.Module()
+    make_trainer(method, max_epochs=2).fit(module, settings.batches())
+    assert len(method.history) == 15
+    assert all(update.sparsity == round(update.asked * 5640) / 5640 for update in method.history)
+    assert settings.dead_are_zero(module, method.masks)
 
 
 def test_refused_with_what_to_write():

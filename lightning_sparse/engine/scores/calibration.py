@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,13 +43,17 @@ def look_at_passes(network: Network, what: str) -> Passes:
     order: list[list[str]] = []
     parts: set[Part] = set()
     uses: list[Counter[str]] = []
-    last: list[Any] = [None, 0]  # held, so that its place in memory is not used again
+    last: tuple[LayerInput, int] | None = None  # held, so that its place in memory is not used again
 
     def see(product: LayerInput) -> None:
+        nonlocal last
         if not any(product.name in group for group in order):
-            same = last[0] is not None and _same(last[0], product.source) and last[1] == product.source._version
-            order.append([*order.pop(), product.name] if same else [product.name])
-        last[:] = [product.source, product.source._version]
+            beside = last is not None and last[0].name in order[-1] and _same(last[0].source, product.source)
+            if beside and last is not None and last[1] == product.source._version:
+                order[-1].append(product.name)
+            else:
+                order.append([product.name])
+        last = (product, product.source._version)
         uses[-1][product.name] += 1
         parts.add((product.name, *product.rows))
 
@@ -62,13 +66,14 @@ def look_at_passes(network: Network, what: str) -> Passes:
         known = {name for group in merged for name in group}
         merged += [group for group in ([name for name in each if name not in known] for each in theirs) if group]
         parts |= more
-    refuse_unseen(network, parts, what)
+    _refuse_unseen(network, network.parameters, parts, what)
     return Passes(merged, uses)
 
 
 def input_sums(
     network: Network,
     of_matrix: Callable[[Tensor], Tensor],
+    what: str,
     names: Collection[str] | None = None,
     uses: Sequence[Mapping[str, int]] | None = None,
 ) -> dict[Part, Tensor]:
@@ -79,8 +84,12 @@ def input_sums(
     Args:
         network: whose batches to run, in eval mode and without gradients.
         of_matrix: makes something of a matrix, in single precision, or in double if the weight is.
+        what: what needs the sums, for a message.
         names: of which weights; None is all.
         uses: how often each batch uses each weight; a pass then ends where the last of ``names`` has got its input.
+
+    Raises:
+        SparsityError: if one of the weights is never multiplied with an input on any rank, or sums are not finite.
     """
     weights = network.parameters if names is None else {name: network.parameters[name] for name in names}
     sums: dict[Part, Tensor] = {}
@@ -105,17 +114,18 @@ def input_sums(
             if left:
                 with suppress(_Enough):
                     network.loss(network.model, batch)
-    return _over_ranks(sums, weights)
+    found = _over_ranks(sums, weights)
+    _refuse_unseen(network, weights, found, what)
+    return found
 
 
-def refuse_unseen(network: Network, seen: Collection[Part], what: str) -> None:
-    """Raise a SparsityError unless every row of every weight was ``seen`` with an input, which ``what`` needs."""
-    rows: dict[str, set[int]] = {name: set() for name in network.parameters}
+def _refuse_unseen(network: Network, names: Collection[str], seen: Collection[Part], what: str) -> None:
+    """Raise a SparsityError unless every row of the weights was ``seen`` with an input, which ``what`` needs."""
+    rows: dict[str, set[int]] = {name: set() for name in names}
     for name, first, last in seen:
         rows[name].update(range(first, last))
     turned = inputs_first(network.parameters)
-    whole = {name: weight.shape[name in turned] for name, weight in network.parameters.items()}
-    unseen = [name for name, found in rows.items() if len(found) < whole[name]]
+    unseen = [name for name in names if len(rows[name]) < network.parameters[name].shape[name in turned]]
     if unseen:
         raise SparsityError(
             f"{what} needs the inputs of every weight, and {unseen[0]!r} is not multiplied with one as it is, its outputs"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.layer_inputs import as_matrix, as_weight
 from lightning_sparse.anatomy.parameters import inputs_first
-from lightning_sparse.engine.scores.calibration import input_sums, refuse_unseen
+from lightning_sparse.engine.scores.calibration import input_sums
 from lightning_sparse.engine.scores.of_network import Network, of_network
 
 
@@ -28,8 +28,7 @@ def wanda(network: Network) -> dict[str, Tensor]:
         >>> wanda(look)["weight"].tolist()  # 9 and 12, 9 and 6
         [[0.25, 0.75], [0.75, 0.25]]
     """
-    sums = input_sums(network, lambda inputs: inputs.square().sum(0))
-    refuse_unseen(network, sums, "the score 'wanda'")
+    sums = input_sums(network, lambda inputs: inputs.square().sum(0), "the score 'wanda'")
     turned = inputs_first(network.parameters)
     norms: dict[str, Tensor] = {}
     for (name, first, last), squares in sums.items():
