@@ -16,12 +16,14 @@ from lightning.pytorch import Callback
 from torch import nn
 
 import settings
-from lightning_sparse import BrainDevelopment, GradualPruning, SparsityError
+from lightning_sparse import BrainDevelopment, GradualPruning, OneShot, SparsityError
 
 CASES = {
     **settings.METHODS,
     **settings.RECIPES,
     "random-drop": lambda s, **k: GradualPruning(s, criterion="random", **k),
+    "born-wanda": lambda s: OneShot(s, at=0, criterion="wanda", score_batches=2),
+    "born-obs": lambda s: OneShot(s, at=0, reconstruct="obs", score_batches=2),
     "accumulated": settings.METHODS["brain"],
     "clipped": settings.METHODS["rigl"],
     "lbfgs": settings.METHODS["brain"],

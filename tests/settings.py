@@ -44,6 +44,8 @@ METHODS = {
 RECIPES: dict[str, Callable[..., SparseTraining]] = {
     "Static": Static,
     "OneShot": OneShot,
+    "OneShot-wanda": lambda s, **k: OneShot(s, criterion="wanda", **k),
+    "OneShot-obs": lambda s, **k: OneShot(s, reconstruct="obs", score_batches=2, **k),
     "GradualPruning": GradualPruning,
     "SNIP": lambda s, **k: SNIP(s, rounds=2, score_batches=2, **k),
     "GraSP": lambda s, **k: GraSP(s, score_batches=2, **k),

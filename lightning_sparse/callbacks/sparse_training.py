@@ -38,7 +38,7 @@ class SparseTraining(EngineCallback):
             constant.
         turnover: share of the living connections that is replaced at an update: a curve, or a number in [0, 1].
         drop: which connections die first: ``"magnitude"``, ``"random"``, ``"gradient"``, ``"taylor"``, ``"movement"``,
-            ``"fisher"``, ``"snip"``, ``"grasp"``, ``"synflow"``, or a score of your own.
+            ``"fisher"``, ``"snip"``, ``"grasp"``, ``"synflow"``, ``"wanda"``, or a score of your own.
         birth: which connections die before the first step, if the network is born sparse: as ``drop``; None is ``drop``.
         grow: which missing ones are born first: ``"gradient"``, ``"momentum"``, ``"random"``, or a score of your own.
         allocation: how the living connections are shared between layers: ``"global"`` (one ranking), ``"uniform"``
@@ -52,10 +52,13 @@ class SparseTraining(EngineCallback):
         redistribute: whether connections freed by turnover move to the layers whose living have the higher grow scores,
             instead of going back to the layer that they came from.
         rounds: in how many rounds of scoring and dropping an update that prunes gets to its density.
-        score_batches: how many batches of the Trainer's loader a score of the whole network reads.
+        score_batches: how many batches of the Trainer's loader a score of the whole network reads, or ``reconstruct``.
         loss_fn: ``loss_fn(module, batch)``, a scalar tensor, for such a score; None takes ``training_step`` with logging
             off, and manual optimization needs one.
         rewind: a :class:`~lightning_sparse.Rewind`, where the weights go after connections have died.
+        reconstruct: ``"obs"`` lets the weights that live on make up for those that die, layer after layer (SparseGPT: Frantar
+            & Alistarh 2023, arXiv 2301.00774), so that each layer still gives what it gave on ``score_batches`` batches, as
+            far as it can; ``drop="obs"`` then also chooses which die. None leaves weights as they are.
         include: shell-style patterns of parameter names to make sparse; None takes the trainable weights of Linear and Conv
             layers, and of transformers' Conv1D. How many they are is logged when training starts.
         exclude: patterns of names to leave dense.
@@ -92,6 +95,7 @@ class SparseTraining(EngineCallback):
         score_batches: int = 1,
         loss_fn: Callable[[Any, Any], Any] | None = None,
         rewind: Rewind | None = None,
+        reconstruct: str | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         seed: int = 0,
@@ -117,6 +121,7 @@ class SparseTraining(EngineCallback):
                 rounds=rounds,
                 score_batches=score_batches,
                 rewind=rewind,
+                reconstruct=reconstruct,
                 include=include,
                 exclude=exclude,
                 seed=seed,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_sparse.engine.masks import Masks
-from lightning_sparse.engine.optimizers import start_newborns
+from lightning_sparse.engine.optimizers import copies_of_weights, start_newborns
 from lightning_sparse.engine.recipe import Recipe
 from lightning_sparse.engine.scoring import Scoring
 from lightning_sparse.engine.selection import count_true
@@ -37,6 +37,9 @@ def change_masks(
 ) -> Change:
     """Change the masks so that ``living`` connections live, and start the newborns in their optimizers.
 
+    Where the recipe reconstructs, the weights that live on make up for those that die, and what optimizers keep as copies
+    of them moves along.
+
     Between rounds the dead are zeroed; after the last that is left to the caller.
 
     Args:
@@ -58,6 +61,14 @@ def change_masks(
             masks.set(name, mask)
         masks.apply(parameters)  # the next round scores what is left
     after, replaced, shortfall = scoring.next_masks(after, last, turnover, at_birth=at_birth)
+    if recipe.reconstruct and last < sum(present.values()):
+
+        def moved(name: str, change: Tensor) -> None:
+            for optimizer in owners.get(name, ()):
+                for copy in copies_of_weights(optimizer, parameters[name]):
+                    copy.add_(change)
+
+        after = scoring.reconstruct(before, after, moved, at_birth=at_birth)
     moves = recipe.redistribute
     died = born = 0 if moves else replaced  # beyond turnover, a layer either loses connections or gains some
     for name, mask in after.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from lightning_sparse.engine.masks import Masks
 from lightning_sparse.errors import SparsityError
+
+T = TypeVar("T")
 
 
 def is_set_up() -> bool:
@@ -29,8 +32,7 @@ def check_same_masks(masks: Masks, scores: str) -> None:
     """
     if not _several():
         return
-    checksums: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(checksums, masks.checksum())
+    checksums = of_all_ranks(masks.checksum())
     differing = [rank for rank, other in enumerate(checksums) if other != checksums[0]]
     if differing:
         raise SparsityError(
@@ -38,6 +40,29 @@ def check_same_masks(masks: Masks, scores: str) -> None:
             "the same on every rank. Draw random numbers from layer.generator only, compute scores from weights and "
             "gradients (which DDP keeps equal), and give every rank the same seed"
         )
+
+
+def of_all_ranks(value: T) -> list[T]:
+    """What each rank has given, in the order of the ranks; every rank has to call it.
+
+    Example:
+        >>> of_all_ranks("mine")  # of one process
+        ['mine']
+    """
+    if not _several():
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def take_from_first(tensor: Tensor) -> Tensor:
+    """The tensor of rank 0, on every rank; every rank has to call it, with one of the same type and shape."""
+    if not _several():
+        return tensor
+    sent = tensor.contiguous().view(torch.uint8) if tensor.dtype == torch.bool else tensor.contiguous()
+    dist.broadcast(sent, 0)
+    return sent.view(tensor.dtype)
 
 
 def average(gradients: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_sparse.anatomy.modules import check_tensors
+from lightning_sparse.anatomy.parameters import Targets
 from lightning_sparse.anatomy.rewritten import watch_for_rewriting
 from lightning_sparse.engine.changing import change_masks
 from lightning_sparse.engine.checkpoints import check_state, damaged
@@ -65,7 +67,7 @@ class Engine:
         if not isinstance(recipe, Recipe):
             raise SparsityError(f"recipe={recipe!r} is not a recipe: give a Recipe(...)")
         check_total("total_steps", total_steps)
-        self.parameters = dict(parameters)
+        self.parameters = copy(parameters) if isinstance(parameters, Targets) else dict(parameters)
         recipe.check(parameters)
         if isinstance(recipe.units, TiedChannels):
             recipe = replace(recipe, granularity=tied(recipe.units, parameters, look))
@@ -78,6 +80,7 @@ class Engine:
         self.history: list[Update] = []
         self._scoring = Scoring(recipe, parameters, look)
         self._scoring.try_own()
+        self._scoring.try_inputs()
         if self.plan.rewind is not None and model is None:
             raise SparsityError("rewind= needs the model: build the Engine with model=")
         self._rewinding = Rewinding(self.plan.rewind, model, recipe.seed + 1) if self.plan.rewind and model else None

@@ -14,15 +14,16 @@ from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.allocation import ALLOCATIONS, TAKES, Allocation, check_allocation
 from lightning_sparse.engine.choices import find, name_of, without_our_paths
 from lightning_sparse.engine.granularities import parse_granularity
-from lightning_sparse.engine.granularity import Granularity
+from lightning_sparse.engine.granularity import Granularity, Groups
 from lightning_sparse.engine.rewinding import Rewind
 from lightning_sparse.engine.schedules import Curve, from_plain
 from lightning_sparse.engine.scores.names import DROP, GROW
+from lightning_sparse.engine.scores.of_inputs import obs, wanda
 from lightning_sparse.engine.scores.of_layer import Score, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import is_of_network, synflow
 from lightning_sparse.engine.tied_channels import TiedChannels
 from lightning_sparse.engine.times import Time, check_time, check_total, to_step
-from lightning_sparse.errors import SparsityError, check_count, check_flag, check_seed
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_flag, check_seed
 
 NO_TURNOVER = Curve(0.0)
 
@@ -47,8 +48,10 @@ class Recipe:
         redistribute: whether what turnover frees moves to the layers whose living connections have the higher grow scores
             (SNFS), instead of staying in its layer.
         rounds: how many rounds of scoring and dropping, each by the same factor, an update that prunes takes (SynFlow: 100).
-        score_batches: how many batches of training data a score of the whole network reads.
+        score_batches: how many batches of training data a score of the whole network reads, or ``reconstruct``.
         rewind: where the weights go after connections have died; None leaves them as they are.
+        reconstruct: ``"obs"`` lets the weights that live on make up for those that die (SparseGPT), on ``score_batches``
+            batches; None leaves them as they are.
         include: patterns of parameter names; None takes the weights of Linear, Conv and Conv1D layers.
         exclude: patterns of parameter names to leave out.
         seed: of the run's own generator, which random scores draw from.
@@ -86,6 +89,7 @@ class Recipe:
     rounds: int = 1
     score_batches: int = 1
     rewind: Rewind | None = None
+    reconstruct: str | None = None
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
     seed: int = 0
@@ -121,6 +125,7 @@ class Recipe:
                 "granularity='tied_channels', and connections that are born in training: a channel that is 0 everywhere gets "
                 "no gradient behind a ReLU; take a method that only prunes, such as GradualPruning, or granularity='channels'"
             )
+        self._check_inputs()
         if self.rewind is not None and not isinstance(self.rewind, Rewind):
             raise SparsityError(f"rewind={self.rewind!r} is not a Rewind: write rewind=Rewind(to=0)")
         for name, most in (("rounds", 10_000), ("score_batches", 1_000_000)):
@@ -138,6 +143,37 @@ class Recipe:
                 "every=0 steps is not an interval: write 1 to update at every step, or 0.01 for a share"
             )
 
+    def _check_inputs(self) -> None:
+        """Refuse what does not go with scores of inputs, or with weights that make up for others."""
+        scores = {name: self.scores[name] for name in ("drop", "birth") if name in self.names}
+        if self.reconstruct is not None and check_choice("reconstruct", self.reconstruct, ("obs",)):
+            reasons = {
+                "connections that are born in training": self.grows,
+                f"rounds={self.rounds}": self.rounds != 1,
+                f"rewind={self.rewind!r}": self.rewind is not None,
+            }
+            for reason in (reason for reason, holds in reasons.items() if holds):
+                raise SparsityError(
+                    f"reconstruct='obs', and {reason}: what the weights have made up for would be lost; leave one of the two "
+                    "out, as OneShot does"
+                )
+        for argument, score in scores.items():
+            if score is obs and self.reconstruct is None:
+                raise SparsityError(
+                    f"{argument}='obs' chooses while the other weights make up for what dies: write reconstruct='obs' too"
+                )
+            if score in (obs, wanda) and not (type(self.units) is Granularity or isinstance(self.units, Groups)):
+                raise SparsityError(
+                    f"{argument}={self.names[argument]!r} compares single weights within an output, and granularity="
+                    f"'{self.units}' ranks larger units: write granularity='weights' or N:M such as '2:4', or "
+                    f"{argument}='magnitude'"
+                )
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether something needs to see what each weight is multiplied with."""
+        return self.reconstruct is not None or any(score is wanda for score in self.scores.values())
+
     @property
     def born_sparse(self) -> bool:
         """Whether connections die before the first step."""
@@ -152,6 +188,12 @@ class Recipe:
     def check(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise a SparsityError if the recipe cannot be followed on these parameters."""
         sparsities = self.sparsity.values
+        flat = [name for name, weight in parameters.items() if weight.dim() < 2] if self.reads_inputs else []
+        if flat:
+            raise SparsityError(
+                f"{self.reads_batches[0]} needs weights that are multiplied with an input, and {flat[0]!r} has shape "
+                f"{tuple(parameters[flat[0]].shape)}: leave it out with exclude={flat}"
+            )
         self.units.check(parameters, sparsities, self.turnover.values, self.allocation, self.redistribute)
         check_allocation(self.shares, outputs_first(parameters), sparsities, self.units, self.redistribute)
 
@@ -182,7 +224,8 @@ class Recipe:
         scores = [
             f"{n}={name!r}" for n, name in self.names.items() if n in self.scores and is_of_network(self.scores[n])
         ]
-        return scores + ["granularity='tied_channels'"] * self._to_be_tied
+        inputs = ["reconstruct='obs'"] * (self.reconstruct is not None)
+        return inputs + scores + ["granularity='tied_channels'"] * self._to_be_tied
 
     @property
     def _to_be_tied(self) -> bool:
@@ -192,7 +235,11 @@ class Recipe:
     def reads_a_loss(self) -> bool:
         """Whether one of them needs the loss too, as all but SynFlow do."""
         scores = self.scores.values()
-        return self._to_be_tied or any(is_of_network(score) and score is not synflow for score in scores)
+        return (
+            self._to_be_tied
+            or self.reads_inputs
+            or any(is_of_network(score) and score is not synflow for score in scores)
+        )
 
     def due(self, step: int) -> bool:
         """Whether a resolved recipe updates the masks after optimizer step ``step`` (0 is before the first)."""
@@ -256,6 +303,7 @@ class Recipe:
             "rounds": self.rounds,
             "score_batches": self.score_batches,
             "rewind": [self.rewind.to, self.rewind.reinit] if self.rewind else None,
+            "reconstruct": self.reconstruct,
             "include": list(self.include) if self.include else None,
             "exclude": list(self.exclude) if self.exclude else None,
             "seed": self.seed,

@@ -150,7 +150,7 @@ def check_loss_fn(loss_fn: object, model: str) -> None:
 
 
 def loss(function: object, found: Any) -> Tensor:
-    """Return a loss, if it is one number that has a gradient, or raise a SparsityError.
+    """Return a loss, if it is one number that has a gradient where gradients are on, or raise a SparsityError.
 
     Example:
         >>> loss(len, torch.tensor(2.0, requires_grad=True))
@@ -161,7 +161,7 @@ def loss(function: object, found: Any) -> Tensor:
         raise SparsityError(f"{who} returned {_short(found)}: {write}")
     if found.numel() != 1 or not found.is_floating_point():
         raise SparsityError(f"{who} returned a {found.dtype} tensor of shape {tuple(found.shape)}: {write}")
-    if not found.requires_grad:
+    if torch.is_grad_enabled() and not found.requires_grad:
         raise SparsityError(
             f"{who} returned a loss without a gradient: compute it from the module's output, without detach(), item() or "
             "torch.no_grad()"

@@ -16,7 +16,10 @@ from lightning_sparse.engine import returned
 from lightning_sparse.engine.allocation import shared
 from lightning_sparse.engine.gradients import DenseGradients
 from lightning_sparse.engine.recipe import Recipe
+from lightning_sparse.engine.reconstruction import reconstruct
+from lightning_sparse.engine.scores.calibration import look_at_passes
 from lightning_sparse.engine.scores.names import DROP, GROW
+from lightning_sparse.engine.scores.of_inputs import obs
 from lightning_sparse.engine.scores.of_layer import Layer, needs_gradient_of
 from lightning_sparse.engine.scores.of_network import Network, is_of_network
 from lightning_sparse.engine.update import OnFirstUse, next_masks
@@ -76,6 +79,13 @@ class Scoring:
                 with returned.trying():
                     shared(self._shares, every, masks, living)
 
+    def try_inputs(self) -> None:
+        """Refuse weights whose inputs a score or a reconstruction later in the training will need and not find."""
+        recipe = self._recipe
+        if recipe.reads_inputs and recipe.sparsity.highest > 0.0 and not recipe.born_sparse and self._look is not None:
+            with self._look(recipe.score_batches) as network:
+                look_at_passes(network, recipe.reads_batches[0])
+
     def reads_gradients(self, *, grows: bool) -> bool:
         """Whether an update reads dense gradients; ``grows`` says whether connections are born in it."""
         return needs_gradient_of(self._drop) or (grows and needs_gradient_of(self._grow))
@@ -94,6 +104,20 @@ class Scoring:
         drop, grow = self._scores(self._birth if at_birth else self._drop), self._scores(self._grow)
         units, redistribute = self._recipe.units, self._recipe.redistribute
         return next_masks(before, living, turnover, drop, grow, self._shares, units, redistribute, self._turned)
+
+    def reconstruct(
+        self,
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        moved: Callable[[str, Tensor], None],
+        *,
+        at_birth: bool,
+    ) -> dict[str, Tensor]:
+        """Do what :func:`.reconstruction.reconstruct` does; ``obs`` as the score lets it choose which connections die."""
+        assert self._look is not None  # or __init__ has refused
+        choose = self._recipe.units if (self._birth if at_birth else self._drop) is obs else None
+        with self._look(self._recipe.score_batches) as network:
+            return reconstruct(network, before, after, choose, moved)
 
     def _scores(self, score: Any) -> OnFirstUse:
         found: dict[str, Tensor] = {}  # by a score of the whole network

@@ -40,14 +40,16 @@ def few(model, callback):
 
 
 class Watched(settings.Module):
-    """Notes whether weights are few in every forward pass."""
+    """Notes whether weights are few in every forward pass of training and validation, not in a score's, within a step."""
 
     def __init__(self, watched=None, **arguments):
         super().__init__(**arguments)
         self.watched, self.seen = watched, []
 
     def forward(self, x):
-        if self.watched is not None and self.watched.weights is not None and self.watched.weights.begun:
+        looked_at = not (self.training or self.trainer.validating)
+        begun = self.watched is not None and self.watched.weights is not None and self.watched.weights.begun
+        if begun and not looked_at:
             self.seen.append(few(self, self.watched))
         return super().forward(x)
 

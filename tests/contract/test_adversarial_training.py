@@ -18,7 +18,7 @@ EPS = 0.1
 
 
 class Seeing(settings.Module):
-    """Keeps what training_step sees; takes batches of any form."""
+    """Keeps what training_step sees, but for scores that look in eval mode; takes batches of any form."""
 
     def __init__(self, images=0, labels=1, seed=0):
         super().__init__(seed=seed)
@@ -26,7 +26,8 @@ class Seeing(settings.Module):
 
     def training_step(self, batch, batch_idx):
         images, labels = batch[self.images], batch[self.labels]
-        self.seen.append(images.clone())
+        if self.training:
+            self.seen.append(images.clone())
         return super().training_step((images, labels), batch_idx)
 
 

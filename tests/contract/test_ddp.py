@@ -13,10 +13,11 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 import settings
-from lightning_sparse import BrainDevelopment, GradualPruning, Masks
+from lightning_sparse import BrainDevelopment, GradualPruning, Masks, OneShot, attach
 
 SCRIPT = Path(settings.__file__).with_name("ddp_script.py")
-CASES = [*settings.METHODS, *settings.RECIPES, "random-drop", "accumulated", "clipped", "lbfgs"]
+CASES = [*settings.METHODS, *settings.RECIPES, "random-drop", "born-wanda", "born-obs"]
+CASES += ["accumulated", "clipped", "lbfgs"]
 # These return to masks that they have had before: all connections.
 RETURNS = ("ACDC", "DenseSparseDense")
 NAMES = ["body.0.weight", "body.3.weight", "head.weight"]
@@ -55,16 +56,37 @@ def flow(weights, losses):
     return [w * h for w, h in zip(weights, torch.autograd.grad(slope, weights), strict=True)]
 
 
+def start():
+    """The model as both ranks begin with it, that of the script's first, and which images each reads in two batches."""
+    torch.manual_seed(100)
+    model = settings.Module(seed=0)
+    nn.init.normal_(model.head.weight)
+    samplers = [DistributedSampler(settings.digits(), num_replicas=2, rank=rank, shuffle=True) for rank in (0, 1)]
+    return model, [[*sampler][begin : begin + 64] for sampler in samplers for begin in (0, 64)]
+
+
+@pytest.mark.parametrize(
+    ("case", "choices"), [("born-wanda", {"criterion": "wanda"}), ("born-obs", {"reconstruct": "obs"})]
+)
+def test_inputs_are_those_of_all_batches_of_both_ranks(case, choices, ranks):
+    """One process that reads the four batches makes the same masks."""
+    model, shares = start()
+    data = [tuple(tensor[share] for tensor in settings.digits().tensors) for share in shares]
+
+    def loss_fn(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    method = OneShot(0.9, at=0, score_batches=4, **choices)
+    engine = attach(model.configure_optimizers(), model, method, batches=data, loss_fn=loss_fn)
+    assert ranks[0][case]["checksums"] == [engine.masks.checksum()]
+
+
 @pytest.mark.parametrize(("case", "score", "rounds"), [("SNIP", sensitivity, 2), ("GraSP", flow, 1)])
 def test_a_score_of_the_network_is_that_of_the_mean_loss_over_both_ranks(case, score, rounds, ranks):
     """Computed here by one process, from the two batches of 64 that Lightning's sampler gives to each rank."""
-    torch.manual_seed(100)  # both ranks train the weights of the script's first
-    model = settings.Module(seed=0)
-    nn.init.normal_(model.head.weight)
+    model, shares = start()
     weights = [model.body[0].weight, model.body[3].weight, model.head.weight]
     images, labels = settings.digits().tensors
-    samplers = [DistributedSampler(settings.digits(), num_replicas=2, rank=rank, shuffle=True) for rank in (0, 1)]
-    shares = [[*sampler][begin : begin + 64] for sampler in samplers for begin in (0, 64)]
 
     def losses():
         return [nn.functional.cross_entropy(model(images[share]), labels[share]) for share in shares]

@@ -10,6 +10,7 @@ COMMON = {
     "total_steps": 20,
     "compact_masks": False,
     "rewind": None,
+    "reconstruct": None,
     "redistribute": False,
     "loss_fn": None,
 }
@@ -71,7 +72,7 @@ CALLBACKS = {
     },
     "IterativePruning": {"final_sparsity": 0.5, "trainings": 2, "criterion": "magnitude"},
     "LotteryTicket": {"final_sparsity": 0.5, "trainings": 2, "rewind_to": 0.0, "reinit": False},
-    "OneShot": {"final_sparsity": 0.5, "at": 0.5, "criterion": "magnitude"},
+    "OneShot": {"final_sparsity": 0.5, "at": 0.5, "criterion": "magnitude", "reconstruct": "obs", "score_batches": 1},
     "RigL": REPLACING,
     "SET": REPLACING,
     "SNFS": REPLACING,

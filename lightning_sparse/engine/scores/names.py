@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sparse.engine.scores.of_inputs import obs, wanda
 from lightning_sparse.engine.scores.of_layer import gradient, magnitude, random, taylor
 from lightning_sparse.engine.scores.of_network import grasp, snip, synflow
 from lightning_sparse.engine.scores.running import Fisher, Momentum, Movement
@@ -19,5 +20,7 @@ DROP: dict[str, Any] = {
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,
+    "wanda": wanda,
+    "obs": obs,
 }
 GROW: dict[str, Any] = {"gradient": gradient, "momentum": Momentum, "random": random}
