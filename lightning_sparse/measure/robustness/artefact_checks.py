@@ -110,7 +110,7 @@ class _Unselected(nn.Module):
         if not (torch.is_grad_enabled() and pixels.requires_grad):
             return exact
         with without_selection(self.classifier):
-            dense = self.classifier(pixels)
+            dense: Tensor = self.classifier(pixels)
         return exact + (dense - dense.detach())
 
 
