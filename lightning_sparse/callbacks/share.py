@@ -12,7 +12,6 @@ from lightning_sparse.compress.levels import k_means
 from lightning_sparse.compress.shared_weights import SharedWeights
 from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import check_choice, check_count
-from lightning_sparse.extras import need
 
 
 class Share(FewValues):
@@ -63,5 +62,5 @@ class Share(FewValues):
 
     def hold(self, parameters: Mapping[str, nn.Parameter]) -> SharedWeights:
         """Hold codebooks."""
-        need(k_means(2**self.bits))  # now, and not in the middle of a training
+        k_means(2**self.bits)  # now, and not in the middle of a training
         return SharedWeights(parameters, 2**self.bits, codebook_of=self.codebook_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,22 +146,22 @@ def codebook(values: Tensor, count: int) -> Levels:
     if len(distinct := np.unique(numbers)) <= count:
         centres = distinct if len(distinct) else np.zeros(1)
     elif count <= _EXACT:
-        centres = np.asarray(need(k_means(count)).cluster(numbers, count).centroids)
+        centres = np.asarray(k_means(count).cluster(numbers, count).centroids)
     else:
         start = np.linspace(numbers[0], numbers[-1], count)[:, None]
-        found = need(k_means(count)).KMeans(count, init=start, n_init=1, max_iter=50).fit(numbers[:, None])
+        found = k_means(count).KMeans(count, init=start, n_init=1, max_iter=50).fit(numbers[:, None])
         centres = found.cluster_centers_[:, 0]
     return levels_from(np.unique(in_halves(centres))[None], "entries", 0)
 
 
-def k_means(count: int) -> str:
+def k_means(count: int) -> Any:
     """The optional module that finds a codebook of ``count`` values.
 
     Example:
-        >>> k_means(8), k_means(64)
+        >>> k_means(8).__name__, k_means(64).__name__
         ('kmeans1d', 'sklearn.cluster')
     """
-    return "kmeans1d" if count <= _EXACT else "sklearn.cluster"
+    return need("kmeans1d") if count <= _EXACT else need("sklearn.cluster")
 
 
 def exponent_of(largest: float) -> int:

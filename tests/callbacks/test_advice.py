@@ -19,7 +19,6 @@ from lightning_sparse import (
     IterativePruning,
     LayerRules,
     LotteryTicket,
-    OneShot,
     Recipe,
     Rewind,
     RigL,
@@ -92,9 +91,9 @@ ADVICE = [
         lambda: GradualPruning(0.9, criterion="magnitude"),
     ),
     (
-        lambda: OneShot(0.9, criterion=None),
+        lambda: GradualPruning(0.9, criterion=None),
         "criterion=None is neither a name .* nor a function",
-        lambda: OneShot(0.9, criterion=score),
+        lambda: GradualPruning(0.9, criterion=score),
     ),
     (
         lambda: Static(0.9, criterion="gradient"),

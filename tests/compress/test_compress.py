@@ -222,7 +222,7 @@ REFUSED = [
     ({"steps": [Quantise(bits=2), Share(bits=2)]}, "hold both Quantise and Share"),
     ({"steps": [DeepCompression(0.9), Code()]}, "hold both Code and Code"),
     ({"steps": [Prune()]}, "leaves sparsity open: write sparsity=..., or bits=0.05"),
-    ({"steps": [Prune(), Share(), Code()], "bits": 0.1}, "Prune and Share leaves one open"),
+    ({"steps": [Prune(), Share(), Code()], "bits": 0.1}, "Prune and Share leave one open each"),
     ({"steps": [Prune(0.9), Code()], "bits": 0.1}, "no step leaves one open"),
     ({"steps": [Quantise(), Code()], "bits": 0.01}, "cannot be reached by Quantise: the smallest found takes 0.0"),
     (
@@ -276,9 +276,9 @@ def test_steps_check_their_arguments(make, words):
         ({"data": True}, "data=bool is no loader"),
         ({"data": (torch.rand(4, 64), torch.zeros(3))}, r"shapes \(4, 64\), \(3,\): give as many labels"),
         ({"data": [torch.rand(4, 64)]}, r"data gives a Tensor: let each batch be \(inputs, truth\)"),
-        ({"optimizer": "adam"}, "optimizer='adam' cannot be called"),
+        ({"optimizer": "adam"}, "optimizer=str cannot be called"),
         ({"optimizer": lambda weights: None}, "optimizer= returned NoneType"),
-        ({"loss": None}, "loss=None cannot be called"),
+        ({"loss": None}, "loss=NoneType cannot be called"),
     ],
 )
 def test_what_cannot_train_is_refused(arguments, words, net):

@@ -197,7 +197,7 @@ def test_a_curve_without_its_class_path_is_understood_too(cli, config):
     assert callback.recipe == SparseTraining(Curve(0.5).then(0.5, 0.9)).recipe
 
 
-@pytest.mark.parametrize("criterion", DROP)
+@pytest.mark.parametrize("criterion", [name for name in DROP if name != "obs"])  # that one goes with reconstruct
 def test_a_criterion_is_given_as_a_name(criterion, cli, config):
     from_yaml = cli(config(GradualPruning={"final_sparsity": 0.9, "criterion": criterion}))
     typed = cli(

@@ -14,7 +14,6 @@ from lightning_sparse.compress.shared_weights import SharedWeights
 from lightning_sparse.compress.steps.step import Step
 from lightning_sparse.compress.training import Training
 from lightning_sparse.errors import SparsityError, check_choice, check_count
-from lightning_sparse.extras import need
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Share(Step):
         """Raise a SparsityError if what finds the values is not installed."""
         if self.assignment == "kmeans":
             for count in (2, 256) if self.free else (self._count,):
-                need(k_means(count))
+                k_means(count)
 
     def settings(self, draft: Draft) -> Sequence[Any] | tuple[float, float]:
         """From 2 values to 256, those that k-means finds exactly first."""
