@@ -70,7 +70,7 @@ class AllButTheTop(OneOfAKind):
         if self.removed is not None:
             return
         name, layer = embedding_of(pl_module, self.layer)
-        if "weight" not in layer._parameters:
+        if "weight" not in dict(layer.named_parameters(recurse=False)):
             raise SparsityError(
                 f"the weight of {name!r} is computed from something else: make it a plain parameter first"
             )
