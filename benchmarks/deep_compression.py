@@ -11,12 +11,13 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from by_seed import Found, by_seed, cell, table, write
 from torch import nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from lightning_sparse.compress import DeepCompression, compress, decompress
 from lightning_sparse.data import ImageData
@@ -36,11 +37,15 @@ def mnist() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torc
     return data.split("train"), data.split("test")
 
 
-def trained(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> nn.Module:
-    """By Adam, its learning rate along a cosine."""
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+def trained(
+    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, optimizer: Optimizer | None = None
+) -> nn.Module:
+    """The learning rate rises to the optimizer's, or Adam's 2e-3, and falls along a cosine."""
+    optimizer = optimizer or torch.optim.Adam(net.parameters(), 2e-3)
+    steps, rate = -(-len(images) // 128), optimizer.param_groups[0]["lr"]
+    warm = 0.15 if isinstance(optimizer, SGD) else 0.3
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2e-3, epochs=epochs, steps_per_epoch=-(-len(images) // 128)
+        optimizer, rate, epochs=epochs, steps_per_epoch=steps, pct_start=warm
     )
     for _ in range(epochs):
         for rows in torch.randperm(len(images)).split(128):
@@ -58,20 +63,8 @@ def error(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     return 100 * int(sum(wrong)) / len(labels)
 
 
-def by_sgd(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, rate: float) -> nn.Module:
-    """With momentum and weight decay; the learning rate rises and falls along a cosine."""
-    optimizer = SGD(net.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = -(-len(images) // 128)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, epochs=epochs, steps_per_epoch=steps, pct_start=0.15
-    )
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(128):
-            optimizer.zero_grad()
-            F.cross_entropy(net(images[rows]), labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    return net
+def by_sgd(weights: Any, rate: float, decay: float) -> SGD:
+    return SGD(weights, rate, momentum=0.9, weight_decay=decay, nesterov=True)
 
 
 def measure(name: str, seed: int) -> Found:
@@ -81,7 +74,8 @@ def measure(name: str, seed: int) -> Found:
     both = zip(data.split("train"), data.split("validation"), strict=True)  # 60,000 images, as theirs
     images, labels = (torch.cat(parts) for parts in both)
     torch.manual_seed(seed)
-    dense = by_sgd(make((1, 28, 28), 10), images, labels, epochs, rate)
+    net = make((1, 28, 28), 10)
+    dense = trained(net, images, labels, epochs, by_sgd(net.parameters(), rate, 5e-4))
     small = compress(
         dense,
         [DeepCompression(bits=3)],
@@ -89,7 +83,7 @@ def measure(name: str, seed: int) -> Found:
         data=(images, labels),
         fine_tune=more,
         batch_size=128,
-        optimizer=lambda weights: SGD(weights, later, momentum=0.9, weight_decay=2e-4, nesterov=True),
+        optimizer=lambda weights: by_sgd(weights, later, 2e-4),
         seed=seed,
     )
     again = decompress(small.content, make((1, 28, 28), 10))

@@ -4,20 +4,18 @@
     lightning-sparse -cn steered
     python benchmarks/examples.py outputs/noise outputs/steered
 
-Text in docs/examples.md between `<!-- examples: NAME -->` and `<!-- /examples -->` is replaced.
+Text in docs/examples.md between `<!-- NAME -->` and `<!-- /NAME -->` is replaced.
 """
 
-import re
 import sys
 from pathlib import Path
 
 import pandas as pd
+from by_seed import ROOT, write
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, style
 from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
-
-PAGE = Path(__file__).parent.parent / "docs" / "examples.md"
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
@@ -114,12 +112,10 @@ def steering_table(rows: pd.DataFrame) -> str:
 
 
 def main(noise: Path, steered: Path) -> None:
-    text, found = PAGE.read_text(), rows_of(noise)
-    for name, content in (("noise", noise_tables(found)), ("steered", steering_table(rows_of(steered)))):
-        pattern = rf"(<!-- examples: {name} -->).*?(<!-- /examples -->)"
-        text = re.sub(pattern, lambda m, c=content: f"{m[1]}\n\n{c}\n\n{m[2]}", text, flags=re.S)
-    PAGE.write_text(text)
-    noise_figure(found, PAGE.parent / "images" / "noise.svg")
+    found = rows_of(noise)
+    write("examples.md", "noise", noise_tables(found))
+    write("examples.md", "steered", steering_table(rows_of(steered)))
+    noise_figure(found, ROOT / "docs" / "images" / "noise.svg")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ WAYS = [
     {"criterion": "magnitude", "allocation": "uniform", "reconstruct": "obs"},
     {"reconstruct": "obs"},
 ]
+DIFFERENCES = [("points", 4, 0), ("points", 4, 1), ("points", 4, 2), ("points", 0, 1)]
+DIFFERENCES += [("error", 4, 1), ("error", 4, 2), ("error", 2, 1)]
 CUTS = {
     "50 %": (0.5, "weights"),
     "60 %": (0.6, "weights"),
@@ -140,9 +142,15 @@ def main() -> None:
         rows = [[f"`{written(way)}`", *(cell(found, f"{what}, {written(way)}, {cut}") for cut in CUTS)] for way in WAYS]
         return table(["`OneShot(..., at=0, ...)`", *CUTS], rows)
 
+    def difference(what: str, one: int, other: int) -> list[str]:
+        keys = [[f"{what}, {written(WAYS[way])}, {cut}" for way in (one, other)] for cut in CUTS]
+        return [what, *(f"`{written(WAYS[way])}`" for way in (one, other)), *(cell(found, *key) for key in keys)]
+
+    rows = [difference(*each) for each in DIFFERENCES]
     text = (
         f"Change of accuracy, in points (dense: {cell(found, 'dense')} %):\n\n{shown('points')}\n\n"
-        f"Error of what a layer gives, in % of its energy:\n\n{shown('error')}"
+        f"Error of what a layer gives, in % of its energy:\n\n{shown('error')}\n\n"
+        f"Differences within a seed:\n\n{table(['of', 'with', 'less', *CUTS], rows)}"
     )
     write("language.md", "one_shot_transformer", text)
 

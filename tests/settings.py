@@ -134,6 +134,20 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=1e-4)
 
 
+class ByHand(Module):
+    """The same, which steps its optimizer itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
 def dead_are_zero(model: nn.Module, masks) -> bool:
     """Whether every masked weight of ``model`` is exactly 0.0."""
     return all(bool((model.get_parameter(name)[~mask] == 0).all()) for name, mask in masks.items())

@@ -31,6 +31,11 @@ def selecting(model: nn.Module) -> list[Any]:
     return list(found.values())
 
 
+def hooks_that_select(model: nn.Module) -> bool:
+    """Whether a hook selects, which a model can do without."""
+    return any(not isinstance(each, nn.Module) for each in selecting(model))
+
+
 def _selects(each: Any) -> bool:
     return isinstance(getattr(each, "straight_through", None), bool)
 

@@ -49,6 +49,11 @@ def build_model(config: DictConfig, width: float | None = None) -> LightningModu
     return model
 
 
+def build_dense(config: DictConfig) -> LightningModule:
+    """Build the network that a narrower one is held against, of its full width; else as :func:`build_model`."""
+    return build_model(config, 1.0 if is_narrow(config) or config.sparsity.get("small") else None)
+
+
 def build(node: DictConfig, group: str, **more: Any) -> Any:
     """Build what a group of ours names.
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from lightning_sparse.anatomy.copies import copied
 from lightning_sparse.anatomy.isolation import fork_random_states
-from lightning_sparse.app.build import build_model, decoded_model
+from lightning_sparse.app.build import build_dense, build_model, decoded_model
 from lightning_sparse.app.compression import is_compressed, is_narrow, steps_of
 from lightning_sparse.app.small_dense import width_of_bits
 from lightning_sparse.compress.bits import check_reachable
@@ -99,7 +99,7 @@ def _compress(config: DictConfig, job: Job, model: LightningModule, data: ImageD
         # The string says how wide it is; all else is as for the networks that are narrowed after their training.
         width = width_of_bits(partial(build_model, config), config.bits)
         with fork_random_states(0):
-            whole = build_model(config, 1.0).to(model.device)
+            whole = build_dense(config).to(model.device)
         steps = [Narrow(lambda width: copied(model), width), *steps[1:]]
     return compress(
         whole,

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,8 @@ from omegaconf import DictConfig
 
 from lightning_sparse import tracking
 from lightning_sparse.anatomy.isolation import fork_random_states
-from lightning_sparse.app.build import build, build_callbacks, build_model, masks_of_zeros
+from lightning_sparse.app.build import build, build_callbacks, build_dense, build_model, masks_of_zeros
 from lightning_sparse.app.compress_job import check_reach, compressed
-from lightning_sparse.app.compression import is_narrow
 from lightning_sparse.app.dense_parent import take_dense
 from lightning_sparse.app.hydra_parts import plain
 from lightning_sparse.app.measuring.measure_job import measure_job
@@ -67,8 +67,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
         if job.compressed:
             model, coded = compressed(config, job, model.to(device), data)
             masks, sparsity = masks_of_zeros(model), 1.0 - coded.share
-        whole = 1.0 if is_narrow(config) or config.sparsity.get("small") else None
-        untrained, dense = partial(_untrained, config), partial(_untrained, config, whole)
+        untrained, dense = (partial(_untrained, make, config) for make in (build_model, build_dense))
         trained = Trained(model, masks, data, device, following, coded, untrained, dense)
         with advice_for(COMMAND_LINE):
             rows = measure_job(job, trained, sparsity, measurements, progress=bar)
@@ -82,9 +81,9 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     return f"{in_a_line(rows)} ({since(start):.0f} s)"
 
 
-def _untrained(config: DictConfig, width: float | None = None) -> LightningModule:
+def _untrained(make: Callable[[DictConfig], LightningModule], config: DictConfig) -> LightningModule:
     with fork_random_states(config.seed):
-        return build_model(config, width)
+        return make(config)
 
 
 def _wandb_run(config: DictConfig, job: Job) -> Any:

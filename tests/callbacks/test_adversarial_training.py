@@ -336,18 +336,7 @@ def test_dead_connections_are_zero_while_the_attack_looks(module, loader, make_t
 
 
 def test_in_manual_optimization_it_is_the_same(loader, make_trainer):
-    class Manual(settings.Module):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(super().training_step(batch, batch_idx))
-            optimizer.step()
-
-    models = [settings.Module(), Manual()]
+    models = [settings.Module(), settings.ByHand()]
     for model in models:
         fit(make_trainer, model, loader, AdversarialTraining(0.1, steps=2))
     assert settings.same_state(*models)

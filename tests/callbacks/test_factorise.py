@@ -86,18 +86,6 @@ def test_every_sparsity_callback_prunes_the_factors_in_number(method):
     assert settings.dead_are_zero(model, pruning.masks)
 
 
-class ByHand(settings.Module):
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
-
-
 class Compiled(settings.Module):
     def __init__(self):
         super().__init__()
@@ -111,7 +99,7 @@ BY_THE_TRAINER = [{"accumulate_grad_batches": 3}, {"gradient_clip_val": 0.1}]  #
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
-        *[(module, arguments) for module in (settings.Module, ByHand, Compiled) for arguments in MODES],
+        *[(module, arguments) for module in (settings.Module, settings.ByHand, Compiled) for arguments in MODES],
         *[(module, arguments) for module in (settings.Module, Compiled) for arguments in BY_THE_TRAINER],
     ],
     ids=str,

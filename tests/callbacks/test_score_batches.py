@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_sparse import SNIP, GradualPruning, GraSP, OneShot, SparsityError, SynFlow
 from lightning_sparse.engine.scores.of_network import of_network
-from settings import Module, batches, digits, quiet, same_state
+from settings import ByHand, Module, batches, digits, quiet, same_state
 
 
 class Saw(Callback):
@@ -145,18 +145,6 @@ def test_no_batch_is_kept_where_no_update_is_to_come():
     kept.clear()
     quiet(OneShot(0.5, at=6, criterion="snip", score_batches=2), Peek(), max_epochs=1).fit(Module(), batches())
     assert kept[:6] == [1, 2, 2, 2, 2, 2]
-
-
-class ByHand(Module):
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
 
 
 def test_manual_optimization_needs_a_loss_and_works_with_one():

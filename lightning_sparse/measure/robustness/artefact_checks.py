@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.isolation import device_of
-from lightning_sparse.anatomy.selecting import selecting, straight_through, without_selection
+from lightning_sparse.anatomy.selecting import hooks_that_select, selecting, straight_through, without_selection
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
 from lightning_sparse.measure.robustness.balls import random_start, whole_image
@@ -128,17 +128,19 @@ def gradients_pass(attacked: AttackedModel, survivors: Tensor, eps: float, tier:
     walks: dict[str, Any] = {"eps": eps, "steps": tier.steps, "restarts": tier.restarts}
     with straight_through(attacked.classifier):
         broken = attacked.broken_by("pgd-margin", survivors, **walks)
-    counts = [int(broken.sum())]
-    for other in (_Smoothed(attacked.classifier, eps, attacked.norm), _Unselected(attacked.classifier)):
-        still = survivors[~broken]
-        broken[~broken] = replace(attacked, classifier=other).broken_by("pgd-margin", still, **walks)
-        counts.append(int(broken.sum()) - sum(counts))
-    how = (
-        f"PGD on the margin, straight through the selection ({counts[0]}), then with gradients averaged over "
-        f"{SMOOTHING_DRAWS} draws of noise ({counts[1]}), then with those of the same weights that select nothing "
-        f"({counts[2]}),"
-    )
-    found = sum(counts)
+    how = f"PGD on the margin, straight through the selection ({int(broken.sum())}),"
+    others: dict[str, nn.Module] = {
+        f"with gradients averaged over {SMOOTHING_DRAWS} draws of noise": _Smoothed(
+            attacked.classifier, eps, attacked.norm
+        )
+    }
+    if hooks_that_select(attacked.classifier):
+        others["with those of the same weights that select nothing"] = _Unselected(attacked.classifier)
+    for name, other in others.items():
+        more = replace(attacked, classifier=other).broken_by("pgd-margin", survivors[~broken], **walks)
+        broken[~broken] = more
+        how += f" then {name} ({int(more.sum())}),"
+    found = int(broken.sum())
     return _counted(attacked, "straight_through", found, survivors, survivors, eps, how, THRESHOLDS.straight_through)
 
 
