@@ -45,7 +45,6 @@ def test_every_job_has_its_rows_in_the_table_and_on_the_page(sweep):
     small = memory["method"] == "small_dense"
     assert (memory[~small]["value"] == 1.0).all()
     assert (memory[small]["value"] < 0.3).all()  # beside the dense network of full width
-    assert (rows[(rows["method"] == "small_dense") & (rows["metric"] == "cost_latency_model")]["value"] < 1).all()
     table = pd.read_csv(sweep / "table.csv")
     assert {"cost/latency_model/batch=8", "cost/latency_noise/batch=1", "cost/size_bf16"} <= set(table.columns)
     dense = table[table["method"] == "dense"].iloc[0]
