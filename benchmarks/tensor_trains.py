@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.compress.factorised import factorise_layers
 
-EPOCHS = 2
+EPOCHS = 6
 KINDS = {"tensor_train": (1, 2, 4, 8), "svd": (1, 3)}
 
 
