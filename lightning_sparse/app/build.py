@@ -20,7 +20,7 @@ from lightning_sparse.app.measuring.measure_job import recalibrated
 from lightning_sparse.app.small_dense import width_of, width_of_bits
 from lightning_sparse.app.subjects import subjects
 from lightning_sparse.compress import decompress
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.engine.checkpoints import read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.ephemeral.activations import restored, state_of
@@ -77,9 +77,9 @@ def build_callbacks(config: DictConfig, following: Iterable[Callback]) -> list[C
     return [*built, *following, *own]
 
 
-def stored_data(job: Job) -> ImageData:
+def stored_data(job: Job) -> FixedSplits:
     """Build a job's data from the configuration in its folder, ready to be split."""
-    data: ImageData = instantiate(stored_config(job).data, _convert_="all")
+    data: FixedSplits = instantiate(stored_config(job).data, _convert_="all")
     data.setup()
     return data
 

@@ -25,7 +25,7 @@ from lightning_sparse.compress.draft import Draft
 from lightning_sparse.compress.network_code import DENSE_BITS
 from lightning_sparse.compress.state import numbers_of
 from lightning_sparse.compress.steps.narrow import Narrow
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.results.fields import wrong_kind
 from lightning_sparse.results.files import write_whole
@@ -66,7 +66,9 @@ def check_reach(config: DictConfig, model: LightningModule) -> None:
         check_reachable(config.bits, steps, Draft(copied(model)), numbers_of(model))
 
 
-def compressed(config: DictConfig, job: Job, model: LightningModule, data: ImageData) -> tuple[LightningModule, Coded]:
+def compressed(
+    config: DictConfig, job: Job, model: LightningModule, data: FixedSplits
+) -> tuple[LightningModule, Coded]:
     """Compress a trained model, or decode it if an earlier launch has compressed it.
 
     The string goes into ``model.lsc`` and what its parts take into ``model.lsc.json``, each whole or not at all. It is
@@ -92,7 +94,7 @@ def compressed(config: DictConfig, job: Job, model: LightningModule, data: Image
     return decoded, coded
 
 
-def _compress(config: DictConfig, job: Job, model: LightningModule, data: ImageData) -> Compressed:
+def _compress(config: DictConfig, job: Job, model: LightningModule, data: FixedSplits) -> Compressed:
     node, whole = config.compression, model
     steps: list[Any] = steps_of(config, narrow=lambda width: NotImplemented)
     if is_narrow(config):

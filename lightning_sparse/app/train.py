@@ -18,7 +18,7 @@ from lightning_sparse.app.measuring.measurements import Measurement, try_measure
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.callbacks.random_state import RandomState
 from lightning_sparse.callbacks.sparse_training import SparseTraining
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.engine.checkpoints import check_state, read_checkpoint
 from lightning_sparse.engine.masks import Masks, load_masks
 from lightning_sparse.engine.recipe import check_same_recipe
@@ -31,7 +31,7 @@ from lightning_sparse.results.jobs import ASIDE, Job
 from lightning_sparse.results.unreadable import TRAIN, Unreadable, put_aside, say
 
 
-def check_classifier(model: LightningModule, data: ImageData, measurements: list[Measurement]) -> None:
+def check_classifier(model: LightningModule, data: FixedSplits, measurements: list[Measurement]) -> None:
     """Raise a SparsityError before the training if the model does not return logits, or cannot be measured as asked.
 
     A module that builds its layers in ``setup`` or at its first batch cannot be called yet, and is not checked here.
@@ -71,7 +71,7 @@ def survival(job: Job) -> list[Callback]:
 
 
 def train(
-    job: Job, model: LightningModule, data: ImageData, trainer: Trainer, following: Iterable[Callback]
+    job: Job, model: LightningModule, data: FixedSplits, trainer: Trainer, following: Iterable[Callback]
 ) -> Masks | None:
     """Fit the model, resume its training, or load it if an earlier launch has trained it; return its masks, None if dense.
 
@@ -101,7 +101,7 @@ def train(
     return _load(job.checkpoint, model, following, sparse)
 
 
-def _fit(job: Job, model: LightningModule, data: ImageData, trainer: Trainer, sparse: list[SparseTraining]) -> None:
+def _fit(job: Job, model: LightningModule, data: FixedSplits, trainer: Trainer, sparse: list[SparseTraining]) -> None:
     goes_on = None
     if job.half_done.exists():
         try:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.tokens import are_tokens
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import check_count
@@ -60,7 +61,8 @@ class LooksAtImages(OneOfAKind):
     def images_read(self, trainer: Trainer | None) -> tuple[Tensor, Tensor]:
         """The images and labels, read anew, on the CPU."""
         images, labels = self.read(trainer)
-        self._images = images.detach().cpu().float(), labels.detach().cpu()
+        images = images.detach().cpu()
+        self._images = images if are_tokens(images) else images.float(), labels.detach().cpu()
         return self._images
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

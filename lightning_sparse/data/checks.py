@@ -165,13 +165,13 @@ def _check_varied(which: str, images: Images) -> None:
     )
 
 
-def check_validation(validation: float, images: int, classes: int) -> None:
+def check_validation(validation: float, images: int, classes: int, what: str = "images") -> None:
     """Raise a SparsityError if a share of the training images is not enough for an image of each class on either side."""
     kept = math.ceil(validation * images)
     if images >= 2 * classes and min(kept, images - kept) < classes:
         least, most = math.ceil(1000 * classes / images) / 1000, math.floor(1000 * (images - classes) / images) / 1000
         write = least if kept < classes else most
         raise SparsityError(
-            f"validation={validation!r} of {images} images leaves {kept} for validation and {images - kept} for training, "
+            f"validation={validation!r} of {images} {what} leaves {kept} for validation and {images - kept} for training, "
             f"which cannot hold all {classes} classes: {_write('validation', f'{write:g}')}"
         )

@@ -69,8 +69,8 @@ class EpochShuffle(Sampler[int]):
         return self.length
 
 
-class Images(Dataset[Batch]):
-    """A data set that gives a whole batch at once: floats in [0, 1], shape (n, channels, height, width), and labels."""
+class Batched(Dataset[Batch]):
+    """A data set that gives a whole batch of inputs and labels at once."""
 
     labels: Tensor
     truth: Mapping[str, Tensor] = MappingProxyType({})
@@ -82,6 +82,14 @@ class Images(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the batch that a DataLoader asks for, by indexing once instead of once for each image."""
         return self[indices]
+
+    def subset(self, indices: Tensor) -> Batched:
+        """Keep only some of them."""
+        raise NotImplementedError
+
+
+class Images(Batched):
+    """Floats in [0, 1], shape (n, channels, height, width)."""
 
     def subset(self, indices: Tensor) -> Images:
         """Keep only some images."""
@@ -121,7 +129,7 @@ class OnDisk(Images):
         return OnDisk([self.files[index] for index in indices.tolist()], self.labels[indices], self.read)
 
 
-def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_split(labels: Tensor, size: float, seed: int, what: str = "images") -> tuple[Tensor, Tensor]:
     """Return two sorted, disjoint, stratified index tensors; the second holds ``size`` images (a share, or an int: a count).
 
     Raises:
@@ -132,10 +140,10 @@ def stratified_split(labels: Tensor, size: float, seed: int) -> tuple[Tensor, Te
     chosen, classes = size if isinstance(size, int) else math.ceil(size * n), len(present)
     if int(counts.min()) < 2:
         alone = int(present[counts.argmin()])
-        raise SparsityError(f"class {alone} has a single image of {n}, and cannot be split: give it at least 2 images")
+        raise SparsityError(f"class {alone} has a single one of {n} {what}, and cannot be split: give it at least 2")
     if min(chosen, n - chosen) < classes:
         raise SparsityError(
-            f"{n} images of {classes} classes cannot be split into {chosen} and {n - chosen}: ask for {classes} to "
+            f"{n} {what} of {classes} classes cannot be split into {chosen} and {n - chosen}: ask for {classes} to "
             f"{n - classes}, or for all {n}"
         )
     rest, chosen = split(torch.arange(n), test_size=size, random_state=seed, stratify=labels)

@@ -1,19 +1,20 @@
-"""Checks before anything is measured: images are pixels in [0, 1], labels are classes."""
+"""Checks before anything is measured: images are pixels in [0, 1], texts are tokens, labels are classes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from lightning_sparse.anatomy.tokens import are_tokens
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.advice import with_forward, with_normalisation
 
 
 def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> None:
-    """Refuse images that are not pixels in [0, 1], and labels that are not classes.
+    """Refuse images that are not pixels in [0, 1], texts that are not tokens, and labels that are not classes.
 
     Args:
-        images: (n, C, H, W), floating point, finite, in [0, 1].
+        images: (n, C, H, W), floating point, finite, in [0, 1]; or texts (n, length), integers from 0 on.
         labels: (n,), integers in [0, classes).
         classes: number of classes; with None, only negative labels are refused.
 
@@ -27,14 +28,19 @@ def check_images(images: Tensor, labels: Tensor, classes: int | None = None) -> 
         lightning_sparse.SparsityError: images lie in [255, 255], not in [0, 1]: write images / 255
     """
     check_shapes(images, labels)
-    check_pixels(images)
+    if not are_tokens(images):
+        check_pixels(images)
+    elif int(images.min()) < 0:
+        raise SparsityError(
+            f"tokens reach {int(images.min())}: give numbers of words from 0 on, where 0 fills a text up"
+        )
     if classes is not None:
         check_count("classes", classes, write=10)
     _check_labels(labels, classes)
 
 
 def check_shapes(images: Tensor, labels: Tensor) -> None:
-    """Refuse what are not images (n, C, H, W) with one label each, whatever their values.
+    """Refuse what are not images (n, C, H, W), or tokens (n, length), with one label each, whatever their values.
 
     Example:
         >>> check_shapes(torch.rand(3, 20), torch.tensor([0, 1, 1]))  # doctest: +ELLIPSIS
@@ -50,7 +56,7 @@ def check_shapes(images: Tensor, labels: Tensor) -> None:
         if value.layout != torch.strided or value.is_meta:
             how = "to_dense()" if value.layout != torch.strided else "to('cpu') before the model is on the meta device"
             raise SparsityError(f"{name} hold no plain numbers ({value.layout}, {value.device}): write {name}.{how}")
-    if images.dim() != 4 or images.numel() == 0:
+    if (images.dim() != 4 and not are_tokens(images)) or images.numel() == 0:
         advice = "write images.unsqueeze(1) for grey images without a channel, and flatten inside the model"
         if images.dim() == 2:
             forward = with_forward("model(x.flatten(1))")
@@ -63,6 +69,20 @@ def check_shapes(images: Tensor, labels: Tensor) -> None:
             else "give one class number per image"
         )
         raise SparsityError(f"labels have shape {tuple(labels.shape)}, not ({len(images)},): {advice}")
+
+
+def check_are_images(images: Tensor, what: str) -> None:
+    """Refuse texts for what only images have; ``what`` names it.
+
+    Example:
+        >>> check_are_images(torch.zeros(2, 5, dtype=torch.long), "corruptions")
+        Traceback (most recent call last):
+        lightning_sparse.SparsityError: corruptions are of images, and data holds tokens of shape (2, 5): leave them out
+    """
+    if are_tokens(images):
+        raise SparsityError(
+            f"{what} are of images, and data holds tokens of shape {tuple(images.shape)}: leave them out"
+        )
 
 
 def check_pixels(images: Tensor) -> None:

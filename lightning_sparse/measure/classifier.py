@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_sparse.anatomy.isolation import device_of
+from lightning_sparse.anatomy.tokens import are_tokens
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.advice import with_forward
 from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.input_gradient import logits_and_leaf, words_of
 from lightning_sparse.measure.outputs import check_logits, check_not_padded, check_scores
 
 Forward = Callable[[Any, Tensor], Tensor]
@@ -27,6 +29,8 @@ def as_classifier(
     forward: Forward | None = None,
 ) -> PixelClassifier:
     """Wrap a model as a classifier of pixels: (n, C, H, W) in [0, 1] to logits (n, classes), in float32.
+
+    A model of texts takes integers (n, length) in their place, which are given to it as they are.
 
     Every function of :mod:`lightning_sparse.measure` takes what this returns, or a model that already is such a classifier.
     Normalisation belongs inside, so that eps is in units of pixels. The model itself is not changed.
@@ -100,20 +104,22 @@ def check_channels(images: Tensor, **statistics: Tensor | None) -> None:
 
 
 def check_gradient(classifier: nn.Module, images: Tensor, otherwise: str = "") -> None:
-    """Refuse a classifier, inside ``untouched``, whose logits have no gradient in the pixels of the first image.
+    """Refuse a classifier, inside ``untouched``, whose logits have no gradient in the first image's pixels (text's words).
 
     ``otherwise`` says what else can be written than a model that keeps the gradient.
     """
-    (pixels,) = next(batches(1, device_of(classifier), images.detach()[:1]))
+    (first,) = next(batches(1, device_of(classifier), images.detach()[:1]))
+    words = words_of(classifier, first)
     with torch.enable_grad():
-        logits = classifier(pixels.requires_grad_(True).clone())  # a copy, because a model may write into its input
+        logits, leaf = logits_and_leaf(classifier, first, words)
         gradient = None
         if logits.requires_grad:
-            (gradient,) = torch.autograd.grad(logits.sum(), pixels, allow_unused=True)
+            (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
     if gradient is None:
+        what = "the vectors of the words" if words else "the pixels"
         raise SparsityError(
-            "the logits have no gradient in the pixels: the model detaches them, rounds them to integers or runs under "
-            f"no_grad; {otherwise}write {with_forward('...')} with a differentiable path from pixels to logits"
+            f"the logits have no gradient in {what}: the model detaches them, rounds them to integers or runs under "
+            f"no_grad; {otherwise}write {with_forward('...')} with a differentiable path from {what[4:]} to logits"
         )
 
 
@@ -148,13 +154,16 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", None if std is None else std.view(1, -1, 1, 1).to(device))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give the logits (n, classes), float32, of pixels (n, C, H, W)."""
+        """Give the logits (n, classes), float32, of pixels (n, C, H, W), or of tokens (n, length)."""
+        is_text = are_tokens(pixels)
+        if is_text and not (self.mean is None and self.std is None):
+            raise SparsityError("mean and std are of pixels, and data holds tokens: leave them out")
         check_channels(pixels, mean=self.mean, std=self.std)
         # To the pixels' device, because the model may have moved since.
         inputs = pixels if self.mean is None else pixels - self.mean.to(pixels.device)
         inputs = inputs if self.std is None else inputs / self.std.to(pixels.device)
         try:
-            outputs = self._forward(self.model, inputs.to(_float_type(self.model)))
+            outputs = self._forward(self.model, inputs if is_text else inputs.to(_float_type(self.model)))
         except (TypeError, NotImplementedError) as error:
             raise SparsityError(
                 f"model={type(self.model).__name__} could not be called as model(images) ({error}): "

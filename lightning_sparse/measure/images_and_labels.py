@@ -18,7 +18,10 @@ from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.checks import check_shapes
 
 Data = tuple[Tensor, Tensor] | Iterable[Any]
-"""``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair."""
+"""``(images, labels)`` of shapes (n, C, H, W) and (n,), or a loader whose batches start with such a pair.
+
+Texts are integers (n, length) in place of images.
+"""
 
 
 def images_and_labels(data: Data, most: int | None = None, *, name: str = "data") -> tuple[Tensor, Tensor]:

@@ -7,3 +7,6 @@ from .networks import resnet20 as resnet20
 from .networks import small_cnn as small_cnn
 from .networks import strided_cnn as strided_cnn
 from .row_gru import row_gru as row_gru
+from .texts import bag_of_words as bag_of_words
+from .texts import tiny_gpt as tiny_gpt
+from .texts import tiny_transformer as tiny_transformer

@@ -1,4 +1,4 @@
-"""The Lightning module that trains a network on images."""
+"""The Lightning module that trains a network on images or texts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Classifier(LightningModule):
-    """Train a network on images in [0, 1] with cross-entropy; normalisation is its first layer.
+    """Train a network on images in [0, 1] with cross-entropy; normalisation is its first layer. Or on texts, without any.
 
     Args:
-        net: maps normalised images (n, channels, height, width) to logits (n, classes).
-        mean: mean of each channel in units of [0, 1].
+        net: maps normalised images (n, channels, height, width), or tokens (n, length), to logits (n, classes).
+        mean: mean of each channel in units of [0, 1]; None, with ``std``, gives the net what comes in as it is.
         std: standard deviation of each channel, likewise.
         optimizer: makes the optimizer from the parameters; None is SGD with learning rate 0.1 and momentum 0.9.
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
@@ -36,15 +36,15 @@ class Classifier(LightningModule):
         torch.Size([2, 10])
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Tensor | None
+    std: Tensor | None
 
     def __init__(
         self,
         net: nn.Module,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         optimizer: OptimizerFactory | None = None,
         schedule: str = "cosine",
     ) -> None:
@@ -57,16 +57,22 @@ class Classifier(LightningModule):
         self.net = net
         self.schedule = check_choice("schedule", schedule, ("cosine", "constant"))
         self._optimizer = optimizer or partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-        self.register_buffer("mean", torch.tensor(_numbers("mean", mean)).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(_numbers("std", std, above=0.0)).view(-1, 1, 1))
-        if len(self.mean) != len(self.std):
+        if (mean is None) != (std is None):
             raise SparsityError(
-                f"mean has {len(self.mean)} channels and std has {len(self.std)}: write a number for each channel in both"
+                f"mean={mean!r} and std={std!r}: write both, such as mean=[0.5], std=[0.25], or None for both"
+            )
+        shift, scale = (None, None) if mean is None else (_numbers("mean", mean), _numbers("std", std, above=0.0))
+        for name, values in (("mean", shift), ("std", scale)):
+            self.register_buffer(name, None if values is None else torch.tensor(values).view(-1, 1, 1))
+        if shift and scale and len(shift) != len(scale):
+            raise SparsityError(
+                f"mean has {len(shift)} channels and std has {len(scale)}: write a number for each channel in both"
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images in [0, 1], shape (n, channels, height, width), to logits (n, classes)."""
-        logits: Tensor = self.net((images - self.mean) / self.std)
+        """Map images in [0, 1], shape (n, channels, height, width), or tokens (n, length), to logits (n, classes)."""
+        normalised = images if self.mean is None else (images - self.mean) / self.std
+        logits: Tensor = self.net(normalised)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -14,10 +14,10 @@ from lightning_sparse.results.records import Measured
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data.fixed_splits import FixedSplits
 
 
-def _callback(settings: Settings, data: ImageData) -> Callback:
+def _callback(settings: Settings, data: FixedSplits) -> Callback:
     from lightning_sparse.callbacks.example_scores import ExampleScores
 
     return ExampleScores(data.split("train", settings["train_images"]))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightning_sparse.app.measuring.trained import Trained
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data.fixed_splits import FixedSplits
 
 Settings = Mapping[str, Any]
 Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Measured]]]
@@ -56,7 +56,7 @@ class Kind:
     check: Callable[[Settings], object] | None = None
     try_on: Callable[[nn.Module, tuple[Tensor, Tensor], Settings], object] | None = None
     train_images: str = ""
-    callback: Callable[[Settings, ImageData], Callback] | None = None
+    callback: Callable[[Settings, FixedSplits], Callback] | None = None
     keys: Callable[[Settings], Mapping[Any, str]] | None = None
     group: str = ""
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_sparse.app.measuring.measurements import Measurement
 from lightning_sparse.app.measuring.trained import Trained
-from lightning_sparse.data.images import ImageData
+from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.measure.batchnorm import RECALIBRATION, batchnorm_in_words, has_batchnorm, recalibrate_batchnorm
 from lightning_sparse.results.jobs import Job
 from lightning_sparse.results.records import Record
@@ -60,7 +60,7 @@ def prepare(trained: Trained, missing: list[Measurement]) -> str:
     return batchnorm_in_words(True) if has_batchnorm(trained.model) else ""
 
 
-def recalibrated(model: nn.Module, data: ImageData) -> str:
+def recalibrated(model: nn.Module, data: FixedSplits) -> str:
     """Recalibrate BatchNorm on training images, and say so."""
     images = data.split("train", RECALIBRATION)
     return batchnorm_in_words(recalibrate_batchnorm(model, images), len(images[1]))

@@ -27,7 +27,7 @@ from lightning_sparse.errors import SparsityError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data.fixed_splits import FixedSplits
 
 KINDS = (
     CLEAN,
@@ -77,7 +77,7 @@ def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
     return found
 
 
-def check_measurements(measurements: list[Measurement], data: ImageData) -> None:
+def check_measurements(measurements: list[Measurement], data: FixedSplits) -> None:
     """Raise a SparsityError before the training for settings out of range, and for data that cannot be read."""
     data.setup()
     for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():

@@ -1,4 +1,7 @@
-"""What may explain a change of robustness: corruptions, shifts, and the model's curvature in pixels and weights."""
+"""What may explain a change of robustness: corruptions, shifts, and the model's curvature in pixels and weights.
+
+Of texts it is the curvature in weights alone.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ def _severities(name: str, value: Any) -> None:
 def _measure(trained: Trained, settings: Settings) -> Measured:
     data, seed = trained.test(settings), settings["seed"]
     minimum = trained.other("train", settings["hessian_images"])  # the curvature of the minimum that training found
+    if trained.data.inputs == "tokens":  # what is done to pixels cannot be done to words
+        return measure.measure_hessian(trained.model, minimum, masks=trained.masks, seed=seed)
     corruptions = measure.measure_corruptions(trained.model, data, severities=settings["severities"], seed=seed)
     shifts = measure.measure_shift_consistency(trained.model, data, most=settings["shift"])
     jacobian = measure.measure_jacobian(trained.model, data, calibration=trained.other("validation"))
@@ -32,7 +37,8 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
 
 
 def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
-    measure.measure_jacobian(model, few)
+    if few[0].is_floating_point():
+        measure.measure_jacobian(model, few)
     measure.measure_hessian(model, few, iterations=1)
 
 

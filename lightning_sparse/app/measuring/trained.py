@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightning_sparse.app.compress_job import Coded
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data.fixed_splits import FixedSplits
     from lightning_sparse.engine.masks import Masks
 
 
@@ -34,7 +34,7 @@ class Trained:
 
     model: nn.Module
     masks: Masks | None
-    data: ImageData
+    data: FixedSplits
     device: torch.device
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
     coded: Coded | None = None
@@ -59,7 +59,7 @@ class Trained:
         return images.to(self.device), labels.to(self.device)
 
 
-def places(data: ImageData, settings: Mapping[str, Any]) -> list[int]:
+def places(data: FixedSplits, settings: Mapping[str, Any]) -> list[int]:
     """Indices of the test images for a measurement: a stratified sample, or the first ones if ``first`` is true."""
     most = settings.get("images")
     if settings.get("first") and most:

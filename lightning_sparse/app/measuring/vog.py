@@ -13,10 +13,10 @@ from lightning_sparse.results.records import Measured
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
-    from lightning_sparse.data.images import ImageData
+    from lightning_sparse.data.fixed_splits import FixedSplits
 
 
-def _callback(settings: Settings, data: ImageData) -> Callback:
+def _callback(settings: Settings, data: FixedSplits) -> Callback:
     from lightning_sparse.callbacks.variance_of_gradients import VarianceOfGradients
 
     # Test images, because forgetting is measured on them; the training does not use the result.

@@ -97,6 +97,20 @@ OF_TARGETS: dict[str, dict[str, Check]] = {
         "shuffle_seed": seed,
         "num_workers": count(0),
     },
-    "lightning_sparse.models.Classifier": {"mean": numbers(), "std": numbers(positive=True)},
+    "lightning_sparse.data.TextData": {
+        "file": or_null(text("texts.csv")),
+        "classes": count(2, write=10),
+        "words": count(3, write=8000),
+        "length": count(write=32),
+        "test": _part,
+        "label_noise": _share,
+        "texts": or_null(count(2, write=1000)),
+        "batch_size": count(write=64),
+        "validation": _part,
+        "split_seed": seed,
+        "shuffle_seed": seed,
+        "num_workers": count(0),
+    },
+    "lightning_sparse.models.Classifier": {"mean": or_null(numbers()), "std": or_null(numbers(positive=True))},
 }
 """Of what has a ``_target_``, by its public name; the arguments that are not here are checked by what takes them."""

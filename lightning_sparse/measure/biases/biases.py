@@ -20,7 +20,7 @@ from lightning_sparse.measure.biases.memory import memory, memory_length
 from lightning_sparse.measure.biases.sharing import centred, sharing, sharing_by_chance
 from lightning_sparse.measure.biases.translation import BORDER, STEP, translation_error
 from lightning_sparse.measure.calibration import temperature_of
-from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
@@ -85,6 +85,7 @@ def measure_biases(
     """
     seed = check_seed(seed)
     images, labels = images_and_labels(data)
+    check_are_images(images, "biases")
     check_images(images, labels)
     classifier = as_classifier(model)
     check_weight_masks(masks, dict(classifier.model.named_parameters()))

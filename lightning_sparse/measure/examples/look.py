@@ -1,4 +1,4 @@
-"""One look at the images that a network learns: its logits, and two gradients in the pixels."""
+"""One look at the images that a network learns: its logits, and two gradients in the pixels, or in the vectors of words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
+from lightning_sparse.measure.input_gradient import logits_and_leaf, words_of
 from lightning_sparse.measure.outputs import check_logits
 
 
@@ -38,12 +39,13 @@ def look_at(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int
     seen: list[tuple[Tensor, ...]] = []
     with untouched(classifier):
         check_gradient(classifier, images)
+        words = words_of(classifier, images)
         for part, targets in batches(batch_size, device_of(classifier), images, labels):
-            logits = classifier(part.requires_grad_(True))
-            check_images(part.detach(), targets, classes=logits.shape[1])
+            logits, leaf = logits_and_leaf(classifier, part, words)
+            check_images(part, targets, classes=logits.shape[1])
             chosen = logits.gather(1, targets.unsqueeze(1)).sum()
-            (of_logit,) = torch.autograd.grad(chosen, part, retain_graph=True)
-            (of_loss,) = torch.autograd.grad(cross_entropy(logits, targets, reduction="sum"), part)
+            (of_logit,) = torch.autograd.grad(chosen, leaf, retain_graph=True)
+            (of_loss,) = torch.autograd.grad(cross_entropy(logits, targets, reduction="sum"), leaf)
             seen.append((logits.detach().float().cpu(), of_logit.mean(dim=1).cpu(), of_loss.mean(dim=1).cpu()))
     found = Look(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
     check_logits(found.logits)

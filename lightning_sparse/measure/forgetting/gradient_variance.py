@@ -17,6 +17,7 @@ from lightning_sparse.extras import need
 from lightning_sparse.measure.arrays import check_array
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
+from lightning_sparse.measure.input_gradient import logits_and_leaf, words_of
 from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Record
@@ -27,15 +28,17 @@ Floats = npt.NDArray[np.float64]
 def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> Tensor:
     """Compute the gradient of each image's true-class logit in its pixels, in eval mode. The model is left as it was.
 
+    Of a text it is the gradient in the vectors of its words.
+
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`.
-        images: (n, C, H, W), floats in [0, 1], not augmented.
+        images: (n, C, H, W), floats in [0, 1], not augmented; or tokens (n, length).
         labels: (n,), integers in [0, classes).
         batch_size: images per pass.
 
     Returns:
         (n, H, W), float32 on the CPU, in logits per unit of [0, 1] pixels: the mean over channels, as in Agarwal et al.'s
-        own ImageNet script. Signs are kept.
+        own ImageNet script. Signs are kept. Of texts (n, 1, length), the mean over the dimensions of a word's vector.
 
     Raises:
         SparsityError: if images, labels or the model's outputs are not what they should be.
@@ -51,11 +54,12 @@ def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, ba
     gradients, seen = [], []
     with untouched(classifier):
         check_gradient(classifier, images)
+        words = words_of(classifier, images)
         for part, targets in batches(batch_size, device_of(classifier), images, labels):
-            logits = classifier(part.requires_grad_(True))
-            check_images(part.detach(), targets, classes=logits.shape[1])
+            logits, leaf = logits_and_leaf(classifier, part, words)
+            check_images(part, targets, classes=logits.shape[1])
             # One backward pass for all images: in eval mode, no image's logits depend on another image.
-            (gradient,) = torch.autograd.grad(logits.gather(1, targets.unsqueeze(1)).sum(), part)
+            (gradient,) = torch.autograd.grad(logits.gather(1, targets.unsqueeze(1)).sum(), leaf)
             gradients.append(gradient.mean(dim=1).cpu())
             seen.append(logits.detach().cpu())
     check_logits(torch.cat(seen))

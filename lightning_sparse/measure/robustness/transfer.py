@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.measure.checks import check_are_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
@@ -61,6 +62,7 @@ def craft(
     seed = check_seed(seed)
     eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     images, labels = images_and_labels(data)
+    check_are_images(images, "transferred attacks")
     classifier = as_classifier(model)
     crafted = []
     with untouched(classifier, seed):
@@ -120,6 +122,7 @@ def measure_transfer(
     if not isinstance(sources, Mapping) or not sources:
         raise SparsityError(f"sources={sources!r} names no source: write sources={{'dense': craft(dense, data, ...)}}")
     images, labels = images_and_labels(data)
+    check_are_images(images, "transferred attacks")
     for name, adversarial in sources.items():
         _check_source(name, adversarial, images, eps, norm)
     classifier = as_classifier(model)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import SparsityError, as_list, check_choice, check_choices, check_seed
 from lightning_sparse.extras import need
-from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
@@ -93,6 +93,7 @@ def measure_corruptions(
     names = list(CORRUPTIONS) if corruptions is None else check_choices("corruptions", corruptions, CORRUPTIONS)
     strengths = _check_severities(severities)
     images, labels = images_and_labels(data)
+    check_are_images(images, "corruptions")
     check_images(images, labels)
     classifier = as_classifier(model)
     targets, n = labels.cpu().long(), len(labels)

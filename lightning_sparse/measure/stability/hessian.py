@@ -88,9 +88,8 @@ def measure_hessian(
             result = [torch.zeros_like(part) for part in vector]
             for part, targets in batches(batch_size, device_of(classifier), images, labels):
                 # With a gradient, so that a reentrant checkpoint of the first layer shows in the graph and is refused.
-                loss = F.cross_entropy(classifier(part.requires_grad_().clone()), targets, reduction="sum") / len(
-                    labels
-                )
+                inputs = part.requires_grad_().clone() if part.is_floating_point() else part
+                loss = F.cross_entropy(classifier(inputs), targets, reduction="sum") / len(labels)
                 products = hessian_product(loss, weights, vector)
                 if products is None:  # cross-entropy is not linear in the logits
                     raise SparsityError(

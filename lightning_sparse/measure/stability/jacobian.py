@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.errors import check_seed
 from lightning_sparse.measure.calibration import temperature_of
+from lightning_sparse.measure.checks import check_are_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
@@ -58,6 +59,7 @@ def measure_jacobian(
     """
     seed = check_seed(seed)
     images, labels = images_and_labels(data)
+    check_are_images(images, "the Jacobian's directions")
     classifier = as_classifier(model)
     # Compiled modules run eagerly: their backward pass can run only once, and there is one for each class.
     with untouched(classifier, seed), torch.compiler.set_stance("force_eager"):

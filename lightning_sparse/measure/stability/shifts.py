@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.errors import check_count, check_seed
-from lightning_sparse.measure.checks import check_images
+from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
@@ -51,6 +51,7 @@ def measure_shift_consistency(
     """
     seed = check_seed(seed)
     images, labels = images_and_labels(data)
+    check_are_images(images, "shifts")
     check_images(images, labels)
     height, width = images.shape[-2:]
     side = min(height, width)
