@@ -23,11 +23,12 @@ from lightning_sparse.app.build import build, build_callbacks, build_dense, buil
 from lightning_sparse.app.compress_job import check_reach, compressed
 from lightning_sparse.app.dense_parent import take_dense
 from lightning_sparse.app.hydra_parts import plain
+from lightning_sparse.app.measuring.kind import LANGUAGE
 from lightning_sparse.app.measuring.measure_job import measure_job
 from lightning_sparse.app.measuring.measurements import Measurement, check_measurements
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.small_dense import sparsity_of_small
-from lightning_sparse.app.train import check_classifier, counted_sparsity, survival, train
+from lightning_sparse.app.train import check_classifier, check_language_model, counted_sparsity, survival, train
 from lightning_sparse.callbacks.predict_weights import PredictWeights
 from lightning_sparse.callbacks.trainer.private import spawns_its_ranks
 from lightning_sparse.errors import SparsityError
@@ -42,9 +43,12 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
     _quiet()
     seed_everything(config.seed, workers=True, verbose=False)
     data = build(config.data, "data")
-    check_measurements(measurements, data)
+    check_measurements(measurements, data, config.task)
     model = build_model(config)
-    check_classifier(model, data, measurements)
+    if config.task == LANGUAGE:
+        check_language_model(model, data)
+    else:
+        check_classifier(model, data, measurements)
     check_reach(config, model)
     take_dense(config, job)
     asked = {measurement.kind: measurement.settings for measurement in measurements}
@@ -68,7 +72,7 @@ def run_job(config: DictConfig, job: Job, measurements: list[Measurement]) -> st
             model, coded = compressed(config, job, model.to(device), data)
             masks, sparsity = masks_of_zeros(model), 1.0 - coded.share
         untrained, dense = (partial(_untrained, make, config) for make in (build_model, build_dense))
-        trained = Trained(model, masks, data, device, following, coded, untrained, dense)
+        trained = Trained(model, masks, data, device, following, coded, untrained, dense, config.task)
         with advice_for(COMMAND_LINE):
             rows = measure_job(job, trained, sparsity, measurements, progress=bar)
         tracking.log_job(run, job, masks)

@@ -26,6 +26,7 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.advice import COMMAND_LINE, advice_for
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import about_size, size_refusal
+from lightning_sparse.measure.language import measure_language
 from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.results.jobs import ASIDE, Job
 from lightning_sparse.results.unreadable import TRAIN, Unreadable, put_aside, say
@@ -54,6 +55,11 @@ def check_classifier(model: LightningModule, data: FixedSplits, measurements: li
                 return
             check_images(images, labels, classes=check_logits(outputs).shape[1])
         try_measurements(measurements, model, (images[:2], labels[:2]))
+
+
+def check_language_model(model: LightningModule, data: FixedSplits) -> None:
+    """Raise a SparsityError before the training if the model does not foretell the tokens of the data."""
+    measure_language(model, data.split("test", data.classes))
 
 
 def _takes_more(model: LightningModule) -> bool:

@@ -65,6 +65,10 @@ class FixedSplits(LightningDataModule):
         self._splits: dict[str, Batched] = {}
         self._wrong = torch.empty(0, dtype=torch.bool)
 
+    def setup(self, stage: str = "fit") -> None:
+        """Read the data and cut the splits, once."""
+        raise NotImplementedError
+
     def cut(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cut the indices of the training split by their labels (n,): those to train on, and those for validation."""
         check_validation(self.validation, len(labels), self.classes, self.what)

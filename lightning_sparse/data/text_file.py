@@ -58,7 +58,7 @@ def read_texts(file: str | Path) -> list[Row]:
     splits = {row.split for row in rows}
     if splits not in ({""}, {"train", "test"}) and rows:
         raise SparsityError(
-            f"the column split of file={str(file)!r} holds {', '.join(map(repr, sorted(splits)))}: write train or test in every "
-            "row, both at least once, or leave the column out"
+            f"the column split of file={str(file)!r} holds {', '.join(map(repr, sorted(splits)))}: write train or test in "
+            "every row, both at least once, or leave the column out"
         )
     return rows

@@ -14,8 +14,8 @@ from lightning_sparse.data.datasets import Batch, Batched, stratified_split
 from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.data.glosses import glosses, synonyms
 from lightning_sparse.data.text_file import Row, read_texts
-from lightning_sparse.data.vocabulary import FIRST, encoded, vocabulary, words_of
-from lightning_sparse.errors import SparsityError, check_count, check_share
+from lightning_sparse.data.vocabulary import BYTES, FIRST, encoded, encoded_bytes, vocabulary, words_of
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_share
 
 
 class Tokens(Batched):
@@ -46,7 +46,8 @@ class TextData(FixedSplits):
             of each of ten classes (act, animal, artifact, body, ...), where no two share four fifths of their words.
         classes: number of classes, at least 2; each needs texts in every split. They are numbered in alphabetical order.
         words: size of the vocabulary, with the two numbers that are no words: the most frequent ones are in it.
-        length: words of a text; what is longer is cut.
+        length: words of a text, or bytes; what is longer is cut.
+        unit: ``"words"``, or ``"bytes"``: of UTF-8, each by its value plus 2, which no text lacks; ``words`` then is 258.
         test: share of the texts kept for the test split, in (0, 1), unless the file says which.
         label_noise: share of the training labels drawn anew by ``split_seed``, in [0, 1]: at 1.0 labels are random.
         texts: how many texts to train on, a stratified sample by ``split_seed``; None is all.
@@ -81,6 +82,7 @@ class TextData(FixedSplits):
         classes: int,
         words: int = 8000,
         length: int = 32,
+        unit: str = "words",
         test: float = 0.15,
         label_noise: float = 0.0,
         texts: int | None = None,
@@ -105,6 +107,11 @@ class TextData(FixedSplits):
         self.file = file
         self.words = check_count("words", as_integer(words), FIRST + 1, write=8000)
         self.length = check_count("length", as_integer(length), write=32)
+        self.unit = check_choice("unit", unit, ("words", "bytes"))
+        if unit == "bytes" and self.words != BYTES:
+            raise SparsityError(
+                f"words={words} is not the number of bytes and the two that are none: write words={BYTES}"
+            )
         if not 0.0 < check_share("test", test) < 1.0:
             raise SparsityError(f"test={test} leaves an empty split: write a share such as 0.15")
         self.test = test
@@ -138,15 +145,18 @@ class TextData(FixedSplits):
         seen = {tuple(text) for text in self._words["train"]}
         if twins := sum(tuple(text) in seen for text in self._words["test"]):
             warnings.warn(
-                f"{twins} of {len(last)} test texts of {where} are among the training texts word by word: what is measured on "
-                "them is memory",
+                f"{twins} of {len(last)} test texts of {where} are among the training texts word by word: what is measured "
+                "on them is memory",
                 stacklevel=2,
             )
-        train, validation, test = (
-            Tokens(encoded(self._words[name], self.vocabulary, self.length), labels[places])
-            for name, places in parts.items()
-        )
-        self.hold(train, validation, test)
+        held = []
+        for name, places in parts.items():
+            if self.unit == "bytes":
+                tokens = encoded_bytes([rows[place].text for place in places.tolist()], self.length)
+            else:
+                tokens = encoded(self._words[name], self.vocabulary, self.length)
+            held.append(Tokens(tokens, labels[places]))
+        self.hold(*held)
 
     def _train_and_test(self, rows: list[Row], labels: Tensor, where: str) -> tuple[Tensor, Tensor]:
         if not rows[0].split:
@@ -169,8 +179,8 @@ class TextData(FixedSplits):
     def synonyms(self) -> dict[int, list[int]]:
         """For the number of a word those of its synonyms in WordNet 3.0, as far as the vocabulary has both.
 
-        Two words are synonyms if they share a synset, in any sense and part of speech, after Ren et al. 2019 (PWWS). Known are
-        those among the words of the glosses.
+        Two words are synonyms if they share a synset, in any sense and part of speech, after Ren et al. 2019 (PWWS). Known
+        are those among the words of the glosses.
 
         Example:
             >>> data = TextData(classes=10)
@@ -179,6 +189,8 @@ class TextData(FixedSplits):
             >>> [data.vocabulary[other - 2] for other in alike[number]]
             ['little', 'low', 'minor']
         """
+        if self.unit == "bytes":
+            raise SparsityError("unit='bytes' has no words, and so no synonyms: write unit='words'")
         self.setup()
         number = {word: place + FIRST for place, word in enumerate(self.vocabulary)}
         alike = {

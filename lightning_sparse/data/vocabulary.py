@@ -1,4 +1,4 @@
-"""Words of a text, the vocabulary of a training split, and texts as numbers."""
+"""Words of a text, the vocabulary of a training split, and texts as numbers of words or bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from lightning_sparse.anatomy.tokens import PAD, UNKNOWN
 
 FIRST = 2  # after PAD and UNKNOWN
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+BYTES = 256 + FIRST
+"""Size of the vocabulary of bytes."""
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # \u2019 is the apostrophe that word processors write
 
 
 def words_of(text: str) -> list[str]:
@@ -49,4 +51,19 @@ def encoded(texts: Sequence[Sequence[str]], words: Sequence[str], length: int) -
     for row, text in zip(rows, texts, strict=True):
         found = [number.get(word, UNKNOWN) for word in text[:length]]
         row[: len(found)] = torch.tensor(found)
+    return rows
+
+
+def encoded_bytes(texts: Sequence[str], length: int) -> Tensor:
+    """Texts as bytes of UTF-8 (n, length), each by its value plus 2; 0 after the end; what is longer is cut.
+
+    Example:
+        >>> encoded_bytes(["moss", "a"], length=4)
+        tensor([[111, 113, 117, 117],
+                [ 99,   0,   0,   0]])
+    """
+    rows = torch.full((len(texts), length), PAD)
+    for row, text in zip(rows, texts, strict=True):
+        found = text.encode()[:length]
+        row[: len(found)] = torch.tensor([*found]) + FIRST
     return rows

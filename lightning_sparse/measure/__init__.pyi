@@ -34,6 +34,7 @@ from .forgetting.forgotten import vog_overlap as vog_overlap
 from .forgetting.gradient_variance import GradientVariance as GradientVariance
 from .forgetting.gradient_variance import class_normalised as class_normalised
 from .forgetting.gradient_variance import true_class_gradients as true_class_gradients
+from .language import measure_language as measure_language
 from .outputs import check_logits as check_logits
 from .predictability.predictability import measure_predictability as measure_predictability
 from .robustness.attacks import ATTACKS as ATTACKS

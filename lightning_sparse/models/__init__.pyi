@@ -1,4 +1,5 @@
 from .classifier import Classifier as Classifier
+from .language_model import LanguageModel as LanguageModel
 from .networks import lenet5 as lenet5
 from .networks import lenet5_caffe as lenet5_caffe
 from .networks import lenet_300_100 as lenet_300_100

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.modules import check_module
-from lightning_sparse.callbacks.methods.lottery_ticket import steps_of_one_training
-from lightning_sparse.errors import SparsityError, check_choice
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+from lightning_sparse.errors import SparsityError
+from lightning_sparse.models.training import OptimizerFactory, Trained
 
 
-class Classifier(LightningModule):
+class Classifier(Trained):
     """Train a network on images in [0, 1] with cross-entropy; normalisation is its first layer. Or on texts, without any.
 
     Args:
@@ -48,18 +44,12 @@ class Classifier(LightningModule):
         optimizer: OptimizerFactory | None = None,
         schedule: str = "cosine",
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule)
         check_module(net, "net")
-        if not (optimizer is None or callable(optimizer)):
-            raise SparsityError(
-                f"optimizer={optimizer!r} is not a function of parameters: write functools.partial(torch.optim.SGD, lr=0.1)"
-            )
         self.net = net
-        self.schedule = check_choice("schedule", schedule, ("cosine", "constant"))
-        self._optimizer = optimizer or partial(torch.optim.SGD, lr=0.1, momentum=0.9)
         if (mean is None) != (std is None):
             raise SparsityError(
-                f"mean={mean!r} and std={std!r}: write both, such as mean=[0.5], std=[0.25], or None for both"
+                f"mean={mean!r}, std={std!r}: write both, such as mean=[0.5], std=[0.25], or None for both"
             )
         shift, scale = (None, None) if mean is None else (_numbers("mean", mean), _numbers("std", std, above=0.0))
         for name, values in (("mean", shift), ("std", scale)):
@@ -71,8 +61,9 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images in [0, 1], shape (n, channels, height, width), or tokens (n, length), to logits (n, classes)."""
-        normalised = images if self.mean is None else (images - self.mean) / self.std
-        logits: Tensor = self.net(normalised)
+        if self.mean is not None and self.std is not None:
+            images = (images - self.mean) / self.std
+        logits: Tensor = self.net(images)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -88,18 +79,6 @@ class Classifier(LightningModule):
         logits = self(images)
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), batch_size=len(labels), prog_bar=True)
-
-    def configure_optimizers(self) -> Any:
-        """Make the optimizer and, if asked for, a cosine schedule that ends with the training."""
-        optimizer = self._optimizer(self.parameters())
-        if not hasattr(optimizer, "param_groups"):
-            raise SparsityError(
-                f"optimizer= returned {optimizer!r}, not an optimizer: write functools.partial(torch.optim.SGD, lr=0.1)"
-            )
-        if self.schedule == "constant":
-            return optimizer
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps_of_one_training(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 
 def _numbers(name: str, values: Any, above: float = -math.inf) -> list[float]:

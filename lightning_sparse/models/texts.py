@@ -81,7 +81,8 @@ class Block(nn.Module):
             read = read & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=read)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
+        more: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x))))
+        return x + more
 
 
 def turned(x: Tensor) -> Tensor:

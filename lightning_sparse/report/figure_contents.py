@@ -14,7 +14,7 @@ from lightning_sparse.report.captions import attacks, cells, marks, subject
 from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.layer_sensitivity import CHANGE
-from lightning_sparse.results.quantities import BIASES, QUANTITIES, SALIENCY, WHY, Limits, quantity
+from lightning_sparse.results.quantities import BIASES, QUANTITIES, SALIENCY, WHY, WORDS, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
 from lightning_sparse.tables.method_names import OF_BITS, base, is_dense, level_name
 from lightning_sparse.tables.pareto import against, pareto
@@ -174,6 +174,11 @@ def biases(sweep: Sweep) -> Contents | None:
     return _panel_each(sweep, BIASES)
 
 
+def language(sweep: Sweep) -> Contents | None:
+    """Bits a token and perplexity against density; None if no language model was measured."""
+    return _panel_each(sweep, WORDS)
+
+
 def _panel_each(sweep: Sweep, heading: str) -> Contents | None:
     """A panel for each quantity of a heading that is defined somewhere."""
     averages = sweep.averages
@@ -274,6 +279,7 @@ def _fronts(sweep: Sweep, x: str, rows: dict[str, list[Panel]], said: str) -> Co
 
 FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
     "robustness": robustness,
+    "language": language,
     "security_curves": security_curves,
     "differences": differences,
     "saliency": saliency,

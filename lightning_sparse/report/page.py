@@ -12,7 +12,7 @@ from lightning_sparse.report.trust_table import trust_table
 from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
 from lightning_sparse.results.jobs import OUT_OF_REACH
 from lightning_sparse.results.launches import launches_in_words
-from lightning_sparse.results.quantities import BIASES, COST, MAIN, QUANTITIES, SALIENCY, WHY, quantity
+from lightning_sparse.results.quantities import BIASES, COST, MAIN, QUANTITIES, SALIENCY, WHY, WORDS, quantity
 from lightning_sparse.tables.configs import job_details, jobs_of
 from lightning_sparse.tables.frames import described, lines_of
 from lightning_sparse.tables.gaps import holes, missed, warnings
@@ -31,6 +31,7 @@ BLOCKS = {
     MAIN: ["robustness"],
     "At every size of the perturbation, and against dense": ["security_curves", "differences"],
     SALIENCY: ["saliency"],
+    WORDS: ["language"],
     WHY: ["stability", "sensitivity"],
     BIASES: ["biases"],
     COST: ["pareto", "pareto_time", "pareto_size"],

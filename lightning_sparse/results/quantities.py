@@ -16,6 +16,7 @@ SALIENCY = "Saliency"
 WHY = "What may explain it"
 BIASES = "Inductive biases"
 COST = "What it costs"
+WORDS = "Language"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ QUANTITIES = (
     Quantity("clean_accuracy", "clean accuracy",
         "Share of the test images that are classified correctly as they are.",
         "higher", "%", SHARE, MAIN, same_images=True),
+    Quantity("language_bits", "bits a token",
+        "Bits that the next token costs, given those before it. Of bytes they are bits per byte.",
+        "lower", "", POSITIVE, WORDS, panel=True, same_images=True),
+    Quantity("language_perplexity", "perplexity",
+        "Two to the bits a token: among how many equally likely tokens the network would have to choose.",
+        "lower", "", POSITIVE, WORDS, panel=True, same_images=True),
     Quantity("robust_accuracy", "robust accuracy",
         "Share of the test images that are classified correctly as they are and under every attack that was run, each image "
         "judged by its worst attack. No pixel changes by more than eps, where the pixel range is 0 to 1. It is an upper "

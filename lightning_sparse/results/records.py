@@ -237,7 +237,7 @@ def _line(number: int, text: bytes, run: str) -> Line:
 
 
 def in_a_line(records: Iterable[Record]) -> str:
-    """Sum up one model's rows: clean accuracy, and the worst case at each eps.
+    """Sum up one model's rows: clean accuracy, bits a token of a language model, and the worst case at each eps.
 
     Example:
         >>> rows = [Record("clean_accuracy", 0.97, 360), Record("robust_accuracy", 0.4, 360, attack="worst", eps=0.1)]
@@ -246,5 +246,6 @@ def in_a_line(records: Iterable[Record]) -> str:
     """
     rows = sorted(records, key=lambda row: row.eps or 0.0)
     clean = [f"clean {row.value:.3f}" for row in rows if row.metric == "clean_accuracy"]
+    clean += [f"{row.value:.3f} bits a token" for row in rows if row.metric == "language_bits"]
     worst = [f"{row.value:.3f} at {row.eps:.3g}" for row in rows if row.attack == "worst" and row.eps is not None]
     return ", ".join([*clean, *(["robust " + ", ".join(worst)] if worst else [])])

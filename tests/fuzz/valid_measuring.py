@@ -71,6 +71,11 @@ MEASURING = {
         "seed": 0,
     },
     "measure.measure_accuracy": lambda: {"model": net(), "data": pair(), "batch_size": 8},
+    "measure.measure_language": lambda: {
+        "model": nn.Embedding(9, 9),
+        "data": (torch.randint(2, 9, (4, 5)), torch.zeros(4, dtype=torch.long)),
+        "batch_size": 2,
+    },
     "measure.measure_biases": lambda: {
         "model": net(),
         "data": pair(),

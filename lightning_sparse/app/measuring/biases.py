@@ -31,4 +31,5 @@ BIASES = Kind(
     values={"images": or_null(count(0, write=256)), "seed": seed},
     try_on=_try,
     measure=at_once(_measure),
+    of_texts=False,
 )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lightning_sparse.app.measuring.trained import Trained
     from lightning_sparse.data.fixed_splits import FixedSplits
 
+CLASSES, LANGUAGE = "classification", "lm"
+"""What a network is trained to do: tell classes, or foretell the next token."""
+
 Settings = Mapping[str, Any]
 Measure = Callable[["Trained", Settings, Job, set[str]], Iterator[tuple[str, Measured]]]
 
@@ -45,6 +48,8 @@ class Kind:
             measures it. Its state is restored from the checkpoint, and ``measure`` finds it in ``Trained.callbacks``.
         keys: of a kind that is measured in parts: takes the settings, and returns the key of each part. One key by default.
         group: its group in ``conf/``, if that has another name.
+        of_language: whether a language model (``task=lm``) can be measured so; the others need logits of classes.
+        of_texts: whether texts can be measured so; the others need pixels.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Kind:
     callback: Callable[[Settings, FixedSplits], Callback] | None = None
     keys: Callable[[Settings], Mapping[Any, str]] | None = None
     group: str = ""
+    of_language: bool = False
+    of_texts: bool = True
 
     def keys_of(self, settings: Settings) -> list[str]:
         """The keys of everything that these settings ask for."""

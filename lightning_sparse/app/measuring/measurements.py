@@ -12,7 +12,7 @@ from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.coded import CODED
 from lightning_sparse.app.measuring.cost import COST
 from lightning_sparse.app.measuring.examples import EXAMPLES
-from lightning_sparse.app.measuring.kind import Kind, Settings
+from lightning_sparse.app.measuring.kind import CLASSES, LANGUAGE, Kind, Settings
 from lightning_sparse.app.measuring.latency import LATENCY
 from lightning_sparse.app.measuring.layer_sensitivity import LAYER_SENSITIVITY
 from lightning_sparse.app.measuring.predictability import PREDICTABILITY
@@ -77,9 +77,15 @@ def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
     return found
 
 
-def check_measurements(measurements: list[Measurement], data: FixedSplits) -> None:
+def check_measurements(measurements: list[Measurement], data: FixedSplits, task: str = CLASSES) -> None:
     """Raise a SparsityError before the training for settings out of range, and for data that cannot be read."""
     data.setup()
+    for kind in {measurement.kind: None for measurement in measurements}:
+        group = kind.group or kind.name
+        if task == LANGUAGE and not kind.of_language:
+            raise SparsityError(f"{kind.name} is measured of classes, and task=lm has none: write {group}=none")
+        if data.inputs == "tokens" and not kind.of_texts:
+            raise SparsityError(f"{kind.name} is measured of pixels, and the data are texts: write {group}=none")
     for kind, settings in {measurement.kind: measurement.settings for measurement in measurements}.items():
         for name, split in (("images", "test"), (kind.train_images, "train")):
             try:

@@ -20,4 +20,5 @@ SHORTCUT = Kind(
     "shortcut",
     settings=lambda config: {} if config["data"].get("name") == "planted" else None,
     measure=at_once(_measure),
+    of_texts=False,
 )

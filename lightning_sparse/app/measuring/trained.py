@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lightning_sparse.app.measuring.kind import CLASSES
+
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import Callback
@@ -30,6 +32,7 @@ class Trained:
         coded: what its string of bytes takes, if it was decoded from one.
         untrained: builds the same architecture anew, by the job's seed.
         dense: builds the one that a smaller network was made of, or the same.
+        task: ``"classification"``, or ``"lm"`` of a language model.
     """
 
     model: nn.Module
@@ -40,6 +43,7 @@ class Trained:
     coded: Coded | None = None
     untrained: Callable[[], nn.Module] | None = None
     dense: Callable[[], nn.Module] | None = None
+    task: str = CLASSES
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:

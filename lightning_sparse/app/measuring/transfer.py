@@ -49,4 +49,11 @@ _VALUES = {
     "steps": count(write=20),
     "seed": seed,
 }
-TRANSFER = Kind("transfer", settings=_settings, values=_VALUES, try_on=_try, measure=at_once(_measure))
+TRANSFER = Kind(
+    "transfer",
+    settings=_settings,
+    values=_VALUES,
+    try_on=_try,
+    measure=at_once(_measure),
+    of_texts=False,
+)

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lightning_sparse.app.measuring.export_forms import FORMS
+from lightning_sparse.app.measuring.kind import CLASSES, LANGUAGE
 from lightning_sparse.app.measuring.measurements import KINDS
 from lightning_sparse.app.values import (
     Check,
@@ -50,6 +51,7 @@ def _part(name: str, value: Any) -> None:
 
 
 TOP: dict[str, Check] = {
+    "task": choice(CLASSES, LANGUAGE),
     "seed": seed,
     "batchnorm": choice("trained", "recalibrated"),
     "controls": check_flag,

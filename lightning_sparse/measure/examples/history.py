@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from lightning_sparse.anatomy.tokens import PAD, are_tokens
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.examples.look import Look
 from lightning_sparse.measure.forgetting.gradient_variance import Floats, GradientVariance
@@ -41,7 +42,8 @@ class ExampleHistory:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.labels, self.count = labels, 0
-        self._norm = images.flatten(1).norm(dim=1)
+        seen = (images != PAD).float() if are_tokens(images) else images
+        self._norm = seen.flatten(1).norm(dim=1)
         self._logit, self._loss = GradientVariance(), GradientVariance()
         self._sums = torch.zeros(3, len(labels), dtype=torch.float64)  # loss, EL2N, margin
         self._right = torch.zeros(2, len(labels), dtype=torch.bool)  # at the last look, ever
@@ -76,8 +78,8 @@ class ExampleHistory:
         the loss; ``vog_relative``: the norm of the first deviation over the norm of the mean gradient. ``loss``: mean
         cross-entropy; ``el2n``: mean norm of softmax less one-hot (Paul et al. 2021); ``aum``: mean largest other logit
         less the label's (Pleiss et al. 2020, turned round); ``forgetting``: how often right became wrong from look to look
-        (Toneva et al. 2019), and the number of looks for an image that was never right. ``input_norm``: of the pixels;
-        ``random``: drawn by ``seed``.
+        (Toneva et al. 2019), and the number of looks for an image that was never right. ``input_norm``: of the pixels, or
+        the root of a text's number of words; ``random``: drawn by ``seed``.
         """
         once = np.nan if self.count == 0 else 1.0
         loss, el2n, margin = (self._sums / max(self.count, 1)).numpy() * once
