@@ -16,7 +16,7 @@ class BagOfWords(nn.Module):
 
     def __init__(self, words: int, classes: int, dimensions: int, hidden: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, dimensions, padding_idx=PAD)
+        self.words = vectors_of(words, dimensions)
         self.hidden = nn.Linear(dimensions, hidden)
         self.classes = nn.Linear(hidden, classes)
 
@@ -24,6 +24,24 @@ class BagOfWords(nn.Module):
         """Map tokens (n, length) to logits (n, classes)."""
         logits: Tensor = self.classes(F.relu(self.hidden(mean_of_words(self.words(tokens), tokens))))
         return logits
+
+
+def vectors_of(words: int, dimensions: int) -> nn.Embedding:
+    """An embedding whose vectors have a length of about 1.
+
+    torch's own have weights many times as large as a Linear layer's, and one ranking of both by magnitude would prune the layers
+    away before any word.
+
+    Example:
+        >>> vectors = vectors_of(1000, 64)
+        >>> round(float(vectors.weight.norm(dim=1)[1:].mean()), 1), float(vectors.weight[0].norm())
+        (1.0, 0.0)
+    """
+    vectors = nn.Embedding(words, dimensions, padding_idx=PAD)
+    nn.init.normal_(vectors.weight, std=dimensions**-0.5)
+    with torch.no_grad():
+        vectors.weight[PAD] = 0
+    return vectors
 
 
 def mean_of_words(vectors: Tensor, tokens: Tensor) -> Tensor:
@@ -116,15 +134,12 @@ class Transformer(nn.Module):
         causal: bool,
     ) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, dimensions, padding_idx=PAD)
+        self.words = vectors_of(words, dimensions)
         self.places = None if rotary else nn.Embedding(length, dimensions)
         self.blocks = nn.ModuleList(Block(dimensions, heads, rotary=rotary, causal=causal) for _ in range(layers))
         self.norm = nn.LayerNorm(dimensions)
         self.classes = nn.Linear(dimensions, classes)
         self.causal = causal
-        nn.init.normal_(self.words.weight, std=dimensions**-0.5)
-        with torch.no_grad():
-            self.words.weight[PAD] = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (n, length) to logits (n, classes), or of a causal one to (n, length, words)."""

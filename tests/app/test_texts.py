@@ -6,14 +6,14 @@ from lightning_sparse.results import records
 from lightning_sparse.results.jobs import read_job
 
 FEW = ["data.texts=1000", "data.batch_size=32", "data.words=1000", "logger=none", "attack=none", "saliency=none"]
-SMALL = ["stability.images=20", "stability.hessian_images=20", "cost.images=100", "vog.images=20", "vog.every=1"]
+SMALL = ["stability.images=20", "stability.hessian_images=20", "cost.images=100", "vog.images=20"]
 
 
 def rows_of(folder):
     found = {}
     for path in sorted(folder.glob("*/job.json")):
         job = read_job(path)
-        found[job.method, job.sparsity_asked] = {row.metric: row for row in records.read(job.rows, job.run)}
+        found[job.method, job.sparsity_asked] = {row.metric: row for row in records.read(job.rows, job.run)[::-1]}
     return found
 
 
