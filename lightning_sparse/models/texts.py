@@ -29,8 +29,8 @@ class BagOfWords(nn.Module):
 def vectors_of(words: int, dimensions: int) -> nn.Embedding:
     """An embedding whose vectors have a length of about 1.
 
-    torch's own have weights many times as large as a Linear layer's, and one ranking of both by magnitude would prune the layers
-    away before any word.
+    torch's own have weights many times as large as a Linear layer's, and one ranking of both by magnitude would prune the
+    layers away before any word.
 
     Example:
         >>> vectors = vectors_of(1000, 64)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_sparse.tables.collect import Sweep
 
 CLEAN = "clean/accuracy"
+BITS = "language/bits"
 STEERED = "difference_random_steering"
 
 
@@ -31,15 +32,16 @@ def headline(sweep: Sweep) -> list[str]:
         return ["No accuracy was measured: see the holes above."]
     robust = middle_worst(averages)
     charts = [CLEAN, robust["chart"]] if robust else [CLEAN]
+    bits = [BITS] if (averages["chart"] == BITS).any() else []
     methods = sorted(set(measured["method"]))
     dense = filter(is_dense, methods)
-    said = [f"D{method[1:]}: {_levels(averages[averages['method'] == method], charts)}." for method in dense]
+    said = [f"D{method[1:]}: {_levels(averages[averages['method'] == method], bits + charts)}." for method in dense]
     for method in filterfalse(is_dense, methods):
         sparsity = measured.loc[measured["method"] == method, "sparsity_asked"].max()
         chosen = averages[(averages["method"] == method) & (averages["sparsity_asked"] == sparsity)]
-        change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, charts)
+        change = _change(sweep.frame, method, dense_of(method, sweep.frame), sparsity, bits + charts)
         level = level_words(sparsity, method in sweep.compressed)
-        said.append(f"{method} at {level}: {_levels(chosen, charts)}.{change}")
+        said.append(f"{method} at {level}: {_levels(chosen, bits + charts)}.{change}")
     said += [_steered(line, sweep) for line in averages.to_dict("records") if line["metric"] == STEERED]
     return [*said, _meaning(sweep.frame, measured, robust)]
 
@@ -65,28 +67,36 @@ def _levels(lines: pd.DataFrame, charts: list[str]) -> str:
     said = []
     for line in lines[lines["chart"].isin(charts)].sort_values("eps", na_position="first").to_dict("records"):
         shown = number(line["metric"], line["mean"], line["half"])
-        said.append(f"{shown} % {'clean' if line['chart'] == CLEAN else 'robust'}")
+        unit = {CLEAN: "% clean", BITS: "bits a token"}.get(line["chart"], "% robust")
+        said.append(f"{shown} {unit}")
     return ", ".join(said)
 
 
 def _change(frame: pd.DataFrame, method: str, dense_name: str, sparsity: float, charts: list[str]) -> str:
     """Difference from the dense network of the same seed, so that luck of the seed cancels."""
     rows = latest(frame)
-    said = []
+    said = {BITS: "", CLEAN: ""}
     for chart in charts:
         of_chart = rows[rows["chart"] == chart]
         sparse = of_chart[(of_chart["method"] == method) & (of_chart["sparsity_asked"] == sparsity)]
         dense = of_chart[of_chart["method"] == dense_name]
         pairs = (sparse.groupby("seed")["value"].mean() - dense.groupby("seed")["value"].mean()).dropna()
         if len(pairs):
-            mean, low, high = (100 * value for value in interval(pairs.tolist()))
-            ends = "" if len(pairs) == 1 else f" [{low:+.1f}, {high:+.1f}]"
-            said.append(f"{'clean' if chart == CLEAN else 'robust'} {mean:+.1f}{ends}".replace("-", "\N{MINUS SIGN}"))
-    return f" Against dense, in points: {', '.join(said)}." if said else ""
+            what, scale, digits = {CLEAN: ("clean", 100, 1), BITS: ("bits a token", 1, 3)}.get(
+                chart, ("robust", 100, 1)
+            )
+            mean, low, high = (scale * value for value in interval(pairs.tolist()))
+            ends = "" if len(pairs) == 1 else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+            said[chart] = f"{what} {mean:+.{digits}f}{ends}".replace("-", "\N{MINUS SIGN}")
+    bits = f" Against dense: {said.pop(BITS)}." if said[BITS] else ""
+    points = ", ".join(filter(None, said.values()))
+    return bits + (f" Against dense, in points: {points}." if points else "")
 
 
 def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any] | None) -> str:
-    said = f"Clean: share of {range_text(measured['n'])} test images classified correctly."
+    foretold = bool((frame["chart"] == BITS).any())
+    what = "the likeliest next token is right, over the tokens of" if foretold else "share of"
+    said = f"Clean: {what} {range_text(measured['n'])} test {'texts' if foretold else 'images classified correctly'}."
     if robust:
         rows = frame[frame["metric"] == "robust_accuracy"]
         names = ", ".join(sorted(set(rows["attack"]) - {"worst"}))

@@ -11,8 +11,10 @@ from lightning_sparse.app.measuring.biases import BIASES
 from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.coded import CODED
 from lightning_sparse.app.measuring.cost import COST
+from lightning_sparse.app.measuring.embedding import EMBEDDING
 from lightning_sparse.app.measuring.examples import EXAMPLES
 from lightning_sparse.app.measuring.kind import CLASSES, LANGUAGE, Kind, Settings
+from lightning_sparse.app.measuring.language import LANGUAGE_MODEL
 from lightning_sparse.app.measuring.latency import LATENCY
 from lightning_sparse.app.measuring.layer_sensitivity import LAYER_SENSITIVITY
 from lightning_sparse.app.measuring.predictability import PREDICTABILITY
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     CLEAN,
+    LANGUAGE_MODEL,
     ROBUST,
     SALIENCY,
     SHORTCUT,
@@ -40,6 +43,7 @@ KINDS = (
     CODED,
     COST,
     ACTIVITY,
+    EMBEDDING,
     LATENCY,
     LAYER_SENSITIVITY,
     PREDICTABILITY,
@@ -65,7 +69,7 @@ class Measurement:
 
 
 def measurements_of(config: Mapping[str, Any]) -> list[Measurement]:
-    """List what a composed configuration, as plain dicts, asks for: accuracy always, the rest unless it is turned off."""
+    """List what a composed configuration, as plain dicts, asks for: accuracy always, the rest unless it is off."""
     batchnorm = {} if config.get("batchnorm", "trained") == "trained" else {"batchnorm": config["batchnorm"]}
     found = []
     for kind in KINDS:
