@@ -190,6 +190,57 @@ def test_frozen_weights_and_those_of_no_optimizer_are_not_warned_of(make_trainer
     assert not fit(make_trainer, module, GradualPruning(0.5))
 
 
+def llama():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=17, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_labels=4,
+        tie_word_embeddings=True, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.LlamaForSequenceClassification(config)
+
+
+def bert():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=17, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_labels=4,
+        max_position_embeddings=8,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+@pytest.mark.parametrize("make", [gpt2, bert, llama])
+def test_norms_and_biases_that_a_pattern_takes_are_said_and_the_exclude_leaves_them(make_trainer, make):
+    (message,) = fit(make_trainer, Tokens(make()), GradualPruning(0.5, include=["*"]))
+    assert "biases and weights of norms sparse too" in message
+    excluded = advice(message, "exclude")
+    module, callback = Tokens(make()), GradualPruning(0.5, include=["*"], exclude=excluded)
+    assert not fit(make_trainer, module, callback)
+    assert callback.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert all(module.get_parameter(name).dim() > 1 for name in callback.masks)
+    assert {name for name, p in module.named_parameters() if p.dim() > 1} == set(callback.masks)
+
+
+def test_norms_that_are_named_alone_are_meant(make_trainer):
+    assert not fit(make_trainer, Tokens(Recurrent()), GradualPruning(0.5, include=["net.rnn.bias*"]))
+
+
+def test_a_vision_transformer_of_transformers_is_sparse_by_default(make_trainer):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, num_labels=10,
+    )  # fmt: skip
+    net = transformers.ViTForImageClassification(config)
+    module = settings.Module()
+    module.forward = lambda images: net(images.view(-1, 1, 8, 8)).logits
+    del module.body, module.head
+    module.net = net
+    callback = GradualPruning(0.5)
+    assert not fit(make_trainer, module, callback, loader=settings.batches())
+    kinds = {type(net.get_submodule(name.removeprefix("net.").rpartition(".")[0])).__name__ for name in callback.masks}
+    assert kinds == {"Linear", "Conv2d"}
+
+
 def line_of(make_trainer, caplog, module, callback, loader):
     make = make_trainer(callback, max_epochs=1)
     logging.getLogger("lightning.pytorch").setLevel(logging.INFO)

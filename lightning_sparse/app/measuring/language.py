@@ -1,4 +1,4 @@
-"""Bits a token, perplexity and accuracy of the next token, which every job of ``task=lm`` measures on the whole test split."""
+"""Bits a token, perplexity and accuracy of the next token on the test split, which every job of ``task=lm`` measures."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from lightning_sparse.anatomy.patterns import as_patterns, matching
 class Coverage:
     """Which weights a sparsity callback takes, leaves out, or cannot take yet because they are frozen.
 
-    Building it logs one line, and warns if most of what is trained is left out although the user has named nothing.
+    Building it logs one line, and warns if most of what is trained is left out although the user has named nothing, or if
+    patterns that name matrices take biases and norms with them.
 
     Args:
         trainer: the Trainer, with its optimizers.
@@ -26,7 +27,7 @@ class Coverage:
         who: name of the callback.
         targets: the parameters that it makes sparse, by name.
         others: names of those that other callbacks do.
-        include: the callback's own; if it is not None, the user has chosen, and nothing is warned of.
+        include: the callback's own; if it is not None, the user has chosen, and nothing that is left out is warned of.
         exclude: likewise.
     """
 
@@ -45,6 +46,7 @@ class Coverage:
         rank_zero_info(_line(module, who, targets))
         self._frozen: dict[str, nn.Parameter] = {}
         if include is not None:
+            self._warn_of_vectors(targets)
             return
         chosen = {*targets, *others, *matching("exclude", self._exclude, names_of(module))}
         parameters = {name: p for name, p in module.named_parameters() if name not in chosen}
@@ -81,6 +83,18 @@ class Coverage:
             f"include={self._patterns([*targets, *left_out])}; to leave them dense without this warning, "
             f"exclude={self._exclude + as_patterns(list(left_out), list(targets))}"
         )
+
+    def _warn_of_vectors(self, targets: Mapping[str, Tensor]) -> None:
+        """Only beside matrices: who names norms alone means them."""
+        vectors = {name: weight for name, weight in targets.items() if sum(size > 1 for size in weight.shape) <= 1}
+        matrices = [name for name in targets if name not in vectors]
+        if vectors and matrices:
+            some = ", ".join(list(vectors)[:3]) + (", ..." if len(vectors) > 3 else "")
+            self._warn(
+                f"{self._who}: include= makes {len(vectors)} biases and weights of norms sparse too ({some}; "
+                f"{_count(vectors):,} of {_count(targets):,} targets), whose zeros save nothing and silence whole units. To "
+                f"leave them dense, write exclude={self._exclude + as_patterns(list(vectors), matrices)}"
+            )
 
     def _patterns(self, names: Collection[str]) -> list[str]:
         """Patterns that name these parameters and no others."""
