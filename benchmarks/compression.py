@@ -29,6 +29,8 @@ TABLES = {
     "accuracy": "clean/accuracy",
     "robust": "robust/worst/eps=0.0625",
     "explanations": "saliency/gradient/dense_agreement",
+    "time of one": "cost/latency_model/batch=1",
+    "time of many": "cost/latency_model/batch=128",
 }
 FIGURES = {"robustness": "six_robustness"}
 
@@ -53,13 +55,15 @@ def table(frame: pd.DataFrame, column: str) -> str:
 
 
 def cell(rows: pd.DataFrame, column: str) -> str:
-    """Mean and half of the 95 % interval over seeds, in percent; a size that was not reached by all seeds says so."""
+    """Mean and half of the 95 % interval over seeds, in percent (times are ratios); says so if seeds are missing."""
     if rows.empty or rows[column].isna().all():
         return "-"
     row = rows.iloc[0]
     seeds = "" if row.seeds == 5 else f" ({row.seeds:g} seeds)"
     half = row[f"{column} ±"]
-    return f"{100 * row[column]:.1f}" + (f" ± {100 * half:.1f}" if half == half else "") + seeds
+    scale, digits = (1, 2) if "latency" in column else (100, 1)
+    interval = f" ± {scale * half:.{digits}f}" if half == half else ""
+    return f"{scale * row[column]:.{digits}f}{interval}{seeds}"
 
 
 def achieved(frame: pd.DataFrame) -> str:
