@@ -72,9 +72,9 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
 def _planted(data: Mapping[str, Any]) -> str:
     """What makes them other data: whatever a network is compared with has learned the same."""
-    noise, images = data.get("label_noise"), data.get("images")
+    noise = data.get("label_noise")
     said = [f"label noise {noise:g}"] if noise and isinstance(noise, int | float) else []
-    said += [f"{images} images"] if images is not None else []
+    said += [f"{data[what]} {what}" for what in ("images", "texts") if data.get(what) is not None]
     said += ["permuted pixels"] if data.get("permute_pixels") is True else []
     return f" ({', '.join(said)})" if said else ""
 
