@@ -9,7 +9,6 @@ from lightning_sparse.app.measuring.kind import Kind, Settings, at_once, in_grou
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.values import names
 from lightning_sparse.errors import check_flag
-from lightning_sparse.measure.embeddings.tables import embedding_of
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 
 def _measure(trained: Trained, settings: Settings) -> Measured:
+    from lightning_sparse.measure.embeddings.tables import embedding_of
+
     tests = settings["word_tests"]
     if not tests:
         return measure.measure_embedding(trained.model)
