@@ -81,10 +81,10 @@ et al. 2017) is the mean gradient of 25 copies of the image with normal noise of
 (Selvaraju et al. 2017) is coarser, and only for networks with a layer whose output is a map: see
 :func:`~lightning_sparse.measure.explanations.grad_cam_layer.map_layer`.
 
-Of texts it is the vectors of the words that the logit is attributed to, and a word's number is the L2 norm of its gradient; in
-integrated gradients, whose baseline is the unknown word in every place, the sum over its dimensions. SmoothGrad's noise has a
-standard deviation of 0.15 times the size of a component: a vector of noise is 0.15 times as long as the mean vector of the
-vocabulary. ``grad_cam`` is for images.
+Of texts the logit is attributed to the vectors of the words. A word's number is the L2 norm of its gradient; in integrated
+gradients, whose baseline is the unknown word in every place, the absolute sum over its dimensions. SmoothGrad's noise has a
+standard deviation of 0.15 times the size of a component: a vector of noise is 0.15 times as long as the words' vectors are in
+the mean. ``grad_cam`` is for images.
 """
 
 
@@ -165,9 +165,9 @@ def attribute(
             last norm of tokens on which the logits depend.
 
     Returns:
-        Maps (n, H, W), float32 on the CPU: channels summed, then the absolute value. Those of texts are (n, 1, length), NaN at
-        padding, see ``ATTRIBUTIONS``. And each image's convergence delta (n,), in logits: how far the attributions' sum misses
-        what it should be; NaN for all but ``"integrated_gradients"``, since the others promise no sum.
+        Maps (n, H, W), float32 on the CPU: channels summed, then the absolute value; of texts (n, 1, length), NaN at padding,
+        see ``ATTRIBUTIONS``. And each image's convergence delta (n,), in logits: how far the attributions' sum misses what it
+        should be; NaN for all but ``"integrated_gradients"``, since the others promise no sum.
 
     Raises:
         SparsityError: if the method does not exist, captum is missing, images or targets fail the checks, the logits have

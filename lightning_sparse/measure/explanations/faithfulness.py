@@ -40,7 +40,8 @@ def insertion_deletion_gap(
         classifier: pixels in [0, 1] to logits; it is left as it was.
         images: (n, C, H, W), floats in [0, 1]; or texts (n, length), integers.
         labels: (n,), integers in [0, classes): the class whose probability is followed.
-        maps: (n, H, W), higher is more important; of texts (n, 1, length), NaN at padding. All channels of a pixel go together.
+        maps: (n, H, W), higher is more important; all channels of a pixel go together. Of texts (n, 1, length), NaN at
+            padding.
         temperature: of the softmax, from :func:`~lightning_sparse.measure.fit_temperature`.
         seed: of the random order of equal values in a map.
 

@@ -29,7 +29,7 @@ MEASURES = (
 
 
 def numbers_of_maps(maps: Tensor, measures: Sequence[str], truth: Mapping[str, Tensor], seed: int) -> Numbers:
-    """Measure maps (n, H, W), NaN where there is no pixel, without their model; ``truth`` is masks (n, H, W) by name, ``seed`` orders equal values."""
+    """Measure maps (n, H, W) without their model; ``truth`` is masks (n, H, W) by name, ``seed`` orders equal values."""
     found: Numbers = {}
     if "gini" in measures:
         found["gini"] = gini(maps)

@@ -72,7 +72,8 @@ def measure_saliency(
 
         Arrays, first axis the image: ``images`` (float16, NCHW; tokens as one row, int64, (n, 1, 1, length)), ``labels``,
         ``prediction``, ``confidence`` (float32: calibrated probability of the prediction), ``temperature`` (float64, the same
-        for all); for each method its maps (n, H, W), float32, of texts (n, 1, length), NaN at padding; and under ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
+        for all); for each method its maps (n, H, W), float32, of texts (n, 1, length) with NaN at padding; and under
+        ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.

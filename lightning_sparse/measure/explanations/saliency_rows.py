@@ -34,8 +34,8 @@ DETAILS = {
 }
 """What determines each metric's number, in words; the name of the mask is added to those of localisation."""
 OF_TEXTS = {
-    "gini": "true class's logit, a number for each word: the L2 norm of its gradient, of integrated gradients the absolute sum "
-    "over its dimensions",
+    "gini": "true class's logit, a number for each word: the L2 norm of its gradient, of integrated gradients the absolute "
+    "sum over its dimensions",
     "insertion_deletion_gap": "insertion minus deletion AUC, word by word, the unknown word for those removed, true class, "
     "softmax at the model's temperature; 0 is a random order",
     "max_sensitivity": f"largest relative L2 change of the map under {SAMPLES} moves of the words' vectors, uniform within "
