@@ -83,8 +83,8 @@ def word_sheet(sweep: Sweep, method: str, attribution: str) -> WordSheet | None:
         texts.append(Text(_class(saved[0], saved[0]["labels"][place]), lines))
     says = (
         f"{sweep.name}, seed {seed}. The stronger a word's colour, the more it counts for the score of the true class; the "
-        "lines of one text share one scale, from 0. Words underlined with dots are not in the vocabulary: the networks read all of "
-        "them as the same unknown word. Behind a line: predicted class and its probability, ✗ where it is wrong."
+        "lines of one text share one scale, from 0. Words underlined with dots are not in the vocabulary: the networks read "
+        "all of them as the same unknown word. Behind a line: predicted class and its probability, ✗ where it is wrong."
     )
     return WordSheet(f"{method}: {attribution.replace('_', ' ')}", says, texts)
 

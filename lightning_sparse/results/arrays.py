@@ -2,10 +2,9 @@
 
 Arrays that other modules read: ``images`` (n, C, H, W), or the numbers of a text's words (n, 1, 1, length), ``labels``,
 ``prediction`` and ``confidence`` (n,); from transfer ``adversarial`` (shaped as the images), ``adversarial_prediction``,
-``eps`` and ``norm``; from saliency a map (n, H, W) under each attribution's name, and of texts ``words`` (n, length), strings,
-``unknown``, true where the vocabulary lacks the word, and ``class_names``; from robust ``survives`` (n, radii) and ``eps``;
-from vog ``vog_in_class`` and ``places``; from biases ``first_layer`` (units, C, H, W), where the first layer is fully connected
-to the pixels.
+``eps`` and ``norm``; from saliency a map (n, H, W) under each attribution's name, and of texts ``words`` (n, length), those
+``unknown`` to the vocabulary, and ``class_names``; from robust ``survives`` (n, radii) and ``eps``; from vog
+``vog_in_class`` and ``places``; from biases ``first_layer`` (units, C, H, W), where it is fully connected to the pixels.
 """
 
 from __future__ import annotations
