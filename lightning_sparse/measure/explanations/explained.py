@@ -35,9 +35,10 @@ class OfVectors(nn.Module):
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 2))
-        >>> tokens, vectors = torch.tensor([[5, 0]]), torch.zeros(1, 3, 1, 2)
-        >>> bool(torch.equal(OfVectors(model, model[0])(vectors, tokens), OfVectors(model, model[0])(vectors + 1, tokens)))
-        False
+        >>> classifier, tokens = OfVectors(model, model[0]), torch.tensor([[5, 0]])
+        >>> logits = classifier(torch.zeros(1, 3, 1, 2), tokens)
+        >>> [bool(torch.equal(classifier(torch.eye(2)[None, [i] * 3, None], tokens), logits)) for i in range(2)]
+        [False, True]
     """
 
     def __init__(self, classifier: nn.Module, words: nn.Embedding) -> None:

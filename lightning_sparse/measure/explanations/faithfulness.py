@@ -70,7 +70,6 @@ def insertion_deletion_gap(
         shape = tuple(getattr(maps, "shape", ()))
         raise SparsityError(f"maps have shape {shape}, not {expected}: give a tensor of one value per pixel")
     counts, weights = _words(images) if are_tokens(images) else _grid(images.shape[2] * images.shape[3])
-    weights = weights.expand(len(images), -1)
     flat = maps.detach().flatten(1).double().cpu()
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
@@ -78,15 +77,15 @@ def insertion_deletion_gap(
         check_images(images, labels, classifier(next(batches(1, device, images))[0]).shape[1])
         counts = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
-        for part, wanted, rank, weight in batches(chunk, device, images, labels, ranks(flat, seed), weights):
+        for part, wanted, rank in batches(chunk, device, images, labels, ranks(flat, seed)):
             first = (rank.unsqueeze(1) < counts.unsqueeze(1)).view(len(part), len(counts), *_one_channel(part))
             whole, nothing = part.unsqueeze(1), without(part).unsqueeze(1)
             inserted, deleted = torch.where(first, whole, nothing), torch.where(first, nothing, whole)
             insertion, deletion = (
                 _probability(classifier, masked.flatten(0, 1), wanted, temperature) for masked in (inserted, deleted)
             )
-            gaps.append(((insertion - deletion) * weight).sum(dim=1).cpu())
-    result = torch.cat(gaps).numpy()
+            gaps.append((insertion - deletion).cpu())
+    result = (torch.cat(gaps) * weights).sum(dim=1).numpy()
     result[~varied(flat.numpy())] = np.nan
     return result
 

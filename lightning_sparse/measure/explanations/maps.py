@@ -97,9 +97,8 @@ def varied(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         array([ True, False])
     """
     there = places(values)
-    found: npt.NDArray[np.bool_] = np.where(there, values, -np.inf).max(axis=1) > np.where(there, values, np.inf).min(
-        axis=1
-    )
+    highest, lowest = np.where(there, values, -np.inf).max(axis=1), np.where(there, values, np.inf).min(axis=1)
+    found: npt.NDArray[np.bool_] = highest > lowest
     return found
 
 
