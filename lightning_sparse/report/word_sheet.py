@@ -102,13 +102,13 @@ def draw_words(sheet: WordSheet) -> Figure:
         row += 1
         for line in text.lines:
             axes.text(1, row, line.name, fontsize=7, va="center")
-            axes.text(_SAYS, row, line.says, fontsize=7, va="center", color="black" if line.right else WRONG)
+            colour = "black" if line.right else WRONG
+            axes.text(_SAYS, row, line.says, fontsize=7, va="center", color=colour, in_layout=False)  # of any length
             column = _WORDS
             for word in line.words:
                 if column + len(word.text) > _SAYS - 1:
                     row, column = row + 1, _WORDS
-                colour = 1 - word.share * (1 - _HEAT)
-                box = {"facecolor": colour, "linewidth": 0, "pad": 1.2}
+                box = {"facecolor": 1 - word.share * (1 - _HEAT), "linewidth": 0, "pad": 1.2}
                 axes.text(column, row, word.text, fontsize=7, family="DejaVu Sans Mono", va="center", bbox=box)
                 if word.unknown:
                     axes.hlines(
