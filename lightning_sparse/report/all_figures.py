@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lightning_sparse.report.word_sheet import WordSheet
     from lightning_sparse.tables.collect import Sweep
 
 
@@ -26,6 +27,7 @@ class Picture:
         plot: its :func:`~lightning_sparse.report.plotly_figures.interactive` version, if it has one.
         notes: warnings about single seeds, failed checks and holes.
         problem: why it could not be drawn; empty if it was.
+        sheet: of texts, which the page sets as text.
     """
 
     stem: Path
@@ -33,6 +35,7 @@ class Picture:
     plot: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
+    sheet: WordSheet | None = None
 
 
 def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
@@ -43,6 +46,7 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
     from lightning_sparse.report.first_layers import first_layers
     from lightning_sparse.report.gallery import forgotten, variable
     from lightning_sparse.report.transfer_map import transfer
+    from lightning_sparse.report.word_sheet import are_texts, word_sheet
     from lightning_sparse.tables.method_names import is_control, is_dense
 
     methods = sorted({job.method for job in sweep.started} - {""})
@@ -50,7 +54,8 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
     pictures: dict[str, Callable[[], Figure | None]] = {
         "vog" if len(dense) == 1 else f"vog_{file_name(method)}": partial(variable, sweep, method) for method in dense
     }
-    saved = saved_attributions(sweep)
+    saved, of_words = saved_attributions(sweep), are_texts(sweep)
+    sheets: dict[str, Callable[[], WordSheet | None]] = {}
     for method in methods:
         if is_dense(method) or is_control(method):
             continue
@@ -59,10 +64,15 @@ def draw_all(sweep: Sweep, folder: Path) -> list[Picture]:
         pictures[f"first_layers_{name}"] = partial(first_layers, sweep, method)
         pictures[f"forgotten_{name}"] = partial(forgotten, sweep, method)
         for attribution in saved:
-            pictures[f"maps_{name}_{file_name(attribution)}"] = partial(contact_sheet, sweep, method, attribution)
+            sheet = f"maps_{name}_{file_name(attribution)}"
+            if of_words:
+                sheets[sheet] = partial(word_sheet, sweep, method, attribution)
+            else:
+                pictures[sheet] = partial(contact_sheet, sweep, method, attribution)
     with style():
         drawn = [_guarded(folder / name, _from_numbers, sweep, make) for name, make in FIGURES.items()]
         drawn += [_guarded(folder / name, _of_images, make) for name, make in pictures.items()]
+        drawn += [_guarded(folder / name, _of_words, make) for name, make in sheets.items()]
     return [picture for picture in drawn if picture is not None]
 
 
@@ -108,3 +118,14 @@ def _of_images(stem: Path, make: Callable[[], Figure | None]) -> Picture | None:
         return None
     save(figure, stem)
     return Picture(stem, str(figure.get_label()))
+
+
+def _of_words(stem: Path, make: Callable[[], WordSheet | None]) -> Picture | None:
+    from lightning_sparse.drawing.style import save
+    from lightning_sparse.report.word_sheet import draw_words
+
+    sheet = make()
+    if sheet is None:
+        return None
+    save(draw_words(sheet), stem)
+    return Picture(stem, sheet.says, sheet=sheet)

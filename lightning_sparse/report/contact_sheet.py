@@ -26,11 +26,10 @@ def saved_attributions(sweep: Sweep) -> list[str]:
     return sorted(attributions(saved), reverse=True)
 
 
-def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
-    """Draw the maps of one method other than dense, first seed; None if no job of that seed saved maps.
+def same_maps(sweep: Sweep, method: str, attribution: str) -> tuple[int, list[tuple[Job, Arrays]]] | None:
+    """The first seed, and for its dense job and those of a method, by sparsity, the arrays of the same images.
 
-    Rows are the first images, of different classes, that the first network that saved maps (dense, if it did) classifies
-    correctly. All maps of a row share one colour scale. The sweep has one data set and one model.
+    A job without this map, or with maps of other images, has none. None if no job of the method has any.
     """
     dense = dense_of(method, sweep.jobs)
     seed = min((job.seed for job in sweep.started if job.method in (dense, method)), default=0)
@@ -45,10 +44,23 @@ def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
     columns = [
         (job, maps if "images" in maps and np.array_equal(maps["images"], images) else {}) for job, maps in columns
     ]
-    saved = [maps for _, maps in columns if attribution in maps]
     if not any(job.method == method and attribution in maps for job, maps in columns):
         return None
-    rows = _choose(saved[0])
+    return seed, columns
+
+
+def contact_sheet(sweep: Sweep, method: str, attribution: str) -> Figure | None:
+    """Draw the maps of one method other than dense, first seed; None if no job of that seed saved maps.
+
+    Rows are the first images, of different classes, that the first network that saved maps (dense, if it did) classifies
+    correctly. All maps of a row share one colour scale. The sweep has one data set and one model.
+    """
+    found = same_maps(sweep, method, attribution)
+    if found is None:
+        return None
+    seed, columns = found
+    saved = [maps for _, maps in columns if attribution in maps]
+    images, rows = saved[0]["images"], chosen(saved[0])
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(0.98 * (len(columns) + 1), 1.12 * len(rows) + 0.9), layout="constrained")
@@ -84,7 +96,7 @@ def _heading(job: Job) -> str:
     return f"bits\n{bits_text(job.sparsity_asked)}" if job.compressed else f"sparsity\n{job.sparsity_asked:g}"
 
 
-def _choose(maps: Arrays) -> list[int]:
+def chosen(maps: Arrays) -> list[int]:
     """The first image of each class that the network gets right, then the first of each other class, up to five."""
     right = [i for i, label in enumerate(maps["labels"]) if maps["prediction"][i] == label]
     firsts: dict[int, int] = {}

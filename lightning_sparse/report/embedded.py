@@ -35,7 +35,8 @@ class Embedded:
             "plot": len(self.plots) - 1 if picture.plot else None,
             "legend": picture.plot["legend"] if picture.plot else [],
             "rows": picture.plot["rows"] if picture.plot else [],
-            "source": "" if picture.problem else self._source(picture.stem),
+            "sheet": picture.sheet,
+            "source": "" if picture.problem or picture.sheet else self._source(picture.stem),
         }
 
     def _source(self, stem: Path) -> str:

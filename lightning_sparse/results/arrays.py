@@ -1,9 +1,10 @@
 """The numbers of single images that measurements leave beside their rows, in ``<key>.npz``.
 
-Arrays that other modules read: ``images`` (n, C, H, W), ``labels``, ``prediction`` and ``confidence`` (n,); from transfer
-``adversarial`` (shaped as the images), ``adversarial_prediction``, ``eps`` and ``norm``; from saliency a map (n, H, W) under
-each attribution's name; from robust ``survives`` (n, radii) and ``eps``; from vog ``vog_in_class`` and ``places``;
-from biases ``first_layer`` (units, C, H, W), where the first layer is fully connected to the pixels.
+Arrays that other modules read: ``images`` (n, C, H, W), or the numbers of a text's words (n, 1, 1, length), ``labels``,
+``prediction`` and ``confidence`` (n,); from transfer ``adversarial`` (shaped as the images), ``adversarial_prediction``,
+``eps`` and ``norm``; from saliency a map (n, H, W) under each attribution's name, and of texts ``words`` (n, length), those
+``unknown`` to the vocabulary, and ``class_names``; from robust ``survives`` (n, radii) and ``eps``; from vog
+``vog_in_class`` and ``places``; from biases ``first_layer`` (units, C, H, W), where it is fully connected to the pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NEEDED = {
 }
 """What is read of each kind's arrays, and their numbers of dimensions."""
 KINDS = dict.fromkeys(("labels", "prediction", "adversarial_prediction", "places", "dense", "sparse", "networks"), "iu")
-KINDS |= {"survives": "b", "correct": "b", "norm": "U"}
+KINDS |= {"survives": "b", "correct": "b", "norm": "U", "words": "U", "unknown": "b", "class_names": "U"}
 """numpy's kinds of numbers, where they are not any."""
 FINITE = ("images", "adversarial", "eps")
 
@@ -117,12 +118,13 @@ def _misfit(arrays: Arrays, kind: str) -> str:
     if lacks:
         return f"without {', '.join(lacks)}"
     wrong = [name for name, array in arrays.items() if not _fits(name, array, NEEDED[kind])]
-    of_images = [name for name in arrays if arrays[name].ndim and name not in ("eps", "networks")]
+    of_images = [name for name in arrays if arrays[name].ndim and name not in ("eps", "networks", "class_names")]
     n = len(arrays[of_images[0]]) if of_images else 0
     wrong += [name for name in of_images if len(arrays[name]) != n]
     if not wrong and "images" in arrays:
         size = arrays["images"].shape
         wrong = [name for name in attributions(arrays) if arrays[name].shape[1:] != size[2:]]
+        wrong += [name for name in ("words", "unknown") if name in arrays and arrays[name].shape[1:] != size[3:]]
         wrong += ["adversarial"] if "adversarial" in arrays and arrays["adversarial"].shape != size else []
     if not wrong and kind == "robust" and arrays["survives"].shape[1:] != arrays["eps"].shape:
         wrong = ["eps"]

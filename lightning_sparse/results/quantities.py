@@ -83,21 +83,21 @@ QUANTITIES = (
         "higher", "", SHARE, MAIN, same_images=True),
     Quantity("robust_eps_half", "eps that halves accuracy", limits=POSITIVE),  # undefined if it never halves
     Quantity("gini", "Gini index",
-        "How concentrated an explanation is: 0 if all pixels matter alike, near 1 if a few pixels carry all of it. "
-        "Concentrated is not the same as right.",
+        "How concentrated an explanation is: 0 if all pixels, or words of a text, matter alike, near 1 if a few carry all of "
+        "it. Concentrated is not the same as right.",
         limits=SHARE, heading=SALIENCY, panel=True),
     Quantity("insertion_deletion_gap", "insertion - deletion gap",
         "Whether the pixels an explanation ranks first are the ones the network uses: the area under the true class's "
         "probability when pixels are added to a black image, most important first, less the area when they are removed in "
-        "that order. 0 is what a random order gives.",
+        "that order. Words are removed by putting the unknown word in their place. 0 is what a random order gives.",
         "higher", "", EITHER, SALIENCY, panel=True),
     Quantity("max_sensitivity", "max-sensitivity",
-        "The largest relative change of an explanation under ten moves of every pixel by at most 0.02. Lower is steadier; a "
-        "constant map is steady too.",
+        "The largest relative change of an explanation under ten moves of every pixel by at most 0.02, or of every component "
+        "of a word's vector by at most 0.02 of a component's size. Lower is steadier; a constant map is steady too.",
         limits=POSITIVE, heading=SALIENCY, panel=True),
     Quantity("dense_agreement", "agreement with dense",
-        "Rank correlation of an explanation with that of the dense network of the same seed, on the same image. 1 is the "
-        "same order of pixels, 0 is unrelated.",
+        "Rank correlation of an explanation with that of the dense network of the same seed, on the same image or text. 1 is "
+        "the same order of pixels or words, 0 is unrelated.",
         limits=EITHER, heading=SALIENCY, panel=True, together=True),
     Quantity("dense_agreement_top10", "agreement with dense, top 10 %", heading=SALIENCY, column=False, together=True),
     Quantity("clean_cross_entropy", "clean cross-entropy", "Cross-entropy on the test images as they are.",

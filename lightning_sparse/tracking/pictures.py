@@ -25,10 +25,10 @@ VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [
 def chosen(job: Job, kind: str) -> Arrays:
     """Read the arrays that ``"transfer"`` or ``"saliency"`` stored of the first image of each class, six classes at most.
 
-    Their first axis is the images. Empty if there is no file, or only a torn one.
+    Their first axis is the images. Empty if there is no file, or only a torn one, and of texts, which are no pictures.
     """
     found = load(job, kind)
-    if not found:
+    if not found or "words" in found:
         return {}
     rows = np.sort(np.unique(found["labels"], return_index=True)[1])[:MOST]
     return {name: array if array.ndim == 0 else array[rows] for name, array in found.items()}

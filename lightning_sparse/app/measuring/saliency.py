@@ -15,6 +15,8 @@ from lightning_sparse.results.records import Measured
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lightning_sparse.data.fixed_splits import FixedSplits
+    from lightning_sparse.results.arrays import Arrays
 
 _MAPS = names(
     ("gradient", "integrated_gradients", "smoothgrad", "grad_cam"), "lightning_sparse.measure.ATTRIBUTIONS", empty=True
@@ -70,7 +72,23 @@ def _measure(trained: Trained, settings: Settings) -> Measured:
             )
     together = merged(found)
     # Some rows are about the images, not a method: both parts have them.
-    return replace(together, records=list({row.chart: row for row in together.records}.values()))
+    records = list({row.chart: row for row in together.records}.values())
+    return replace(together, records=records, arrays={**together.arrays, **_as_read(trained.data, settings, data[0])})
+
+
+def _as_read(data: FixedSplits, settings: Settings, tokens: Tensor) -> Arrays:
+    """The words of the texts measured, which of them are unknown, and the names of the classes; nothing of images."""
+    import numpy as np
+
+    from lightning_sparse.anatomy.tokens import UNKNOWN
+    from lightning_sparse.data import TextData
+
+    if not isinstance(data, TextData):
+        return {}
+    texts = data.word_lists("test", settings.get("images"))
+    rows = [[*words, *[""] * (data.length - len(words))] for words in texts]
+    unknown = (tokens == UNKNOWN).cpu().numpy()
+    return {"words": np.array(rows), "unknown": unknown, "class_names": np.array(data.class_names)}
 
 
 SALIENCY = Kind(

@@ -8,7 +8,16 @@ import torch
 
 from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.extras import need
-from lightning_sparse.measure.explanations.maps import Maps, attribution_row, check_keep, magnitudes, quotient, ranks
+from lightning_sparse.measure.explanations.maps import (
+    Maps,
+    attribution_row,
+    check_keep,
+    magnitudes,
+    places,
+    quotient,
+    ranks,
+    varied,
+)
 from lightning_sparse.results.records import Record
 
 _TOP = 0.1  # of the pixels
@@ -18,7 +27,7 @@ def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
     """Compute Spearman's rank correlation of the absolute values of two models' maps of the same images.
 
     Args:
-        maps_a: (n, H, W).
+        maps_a: (n, H, W); NaN is no pixel.
         maps_b: (n, H, W), of the same images in the same order.
 
     Returns:
@@ -33,9 +42,7 @@ def rank_agreement(maps_a: Maps, maps_b: Maps) -> npt.NDArray[np.float64]:
         (array([1.]), array([-1.]))
     """
     rankdata = need("scipy.stats").rankdata
-    ranks_a, ranks_b = (rankdata(values, axis=1) for values in _both(maps_a, maps_b))
-    ranks_a -= ranks_a.mean(axis=1, keepdims=True)
-    ranks_b -= ranks_b.mean(axis=1, keepdims=True)
+    ranks_a, ranks_b = (_centred(rankdata(values, axis=1, nan_policy="omit")) for values in _both(maps_a, maps_b))
     spread = np.sqrt((ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
     return quotient((ranks_a * ranks_b).sum(axis=1), spread, spread > 0)
 
@@ -44,14 +51,14 @@ def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[n
     """Compute how much two models' most important tenths of the pixels overlap: intersection over union.
 
     Args:
-        maps_a: (n, H, W).
+        maps_a: (n, H, W); NaN is no pixel.
         maps_b: (n, H, W), of the same images in the same order.
         seed: of the order of equal values, drawn separately for each map: pixels that neither model distinguishes agree
             only by chance.
 
     Returns:
         (n,), in [0, 1]; 1 if both choose the same pixels, NaN where one map is constant. With k of d pixels chosen, random
-        orders come to about k / (2 d - k), which is 0.05.
+        orders come to about k / (2 d - k), which is 0.05; of a text of few words one is chosen, and they come to 1 / d.
 
     Raises:
         SparsityError: if the shapes differ.
@@ -65,11 +72,10 @@ def top_agreement(maps_a: Maps, maps_b: Maps, *, seed: int = 0) -> npt.NDArray[n
     """
     seed = check_seed(seed)
     a, b = _both(maps_a, maps_b)
-    most = max(1, round(_TOP * a.shape[1]))
+    most = np.rint(_TOP * places(a).sum(axis=1, keepdims=True)).clip(1)
     chosen_a = ranks(torch.from_numpy(a), seed).numpy() < most
     chosen_b = ranks(torch.from_numpy(b), seed + 1).numpy() < most
-    varied = (a.max(axis=1) > a.min(axis=1)) & (b.max(axis=1) > b.min(axis=1))
-    return quotient((chosen_a & chosen_b).sum(axis=1), (chosen_a | chosen_b).sum(axis=1), varied)
+    return quotient((chosen_a & chosen_b).sum(axis=1), (chosen_a | chosen_b).sum(axis=1), varied(a) & varied(b))
 
 
 def agreement_records(
@@ -107,7 +113,8 @@ def agreement_records(
         "dense_agreement": (rank_agreement(maps_a, maps_b), "Spearman of absolute maps, per image"),
         "dense_agreement_top10": (
             top_agreement(maps_a, maps_b, seed=seed),
-            f"intersection over union of the highest tenth of the pixels, per image; random orders give 0.05; seed {seed}",
+            "intersection over union of the highest tenth of the pixels (of a text's words, at least one), per image; random "
+            f"orders of many give 0.05; seed {seed}",
         ),
     }
     rows = []
@@ -123,4 +130,13 @@ def _both(maps_a: Maps, maps_b: Maps) -> tuple[npt.NDArray[np.float64], npt.NDAr
     a, b = magnitudes("maps_a", maps_a), magnitudes("maps_b", maps_b)
     if tuple(np.shape(maps_a)) != tuple(np.shape(maps_b)):
         raise SparsityError(f"maps_a {np.shape(maps_a)} and maps_b {np.shape(maps_b)} differ: give the same images")
-    return a, b
+    there = places(a) & places(b)
+    return np.where(there, a, np.nan), np.where(there, b, np.nan)
+
+
+def _centred(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ranks less their mean over the places that exist, 0 elsewhere."""
+    there = places(ranks)
+    ranks = np.where(there, ranks, 0.0)
+    mean = ranks.sum(axis=1, keepdims=True) / there.sum(axis=1, keepdims=True).clip(1)
+    return np.where(there, ranks - mean, 0.0)

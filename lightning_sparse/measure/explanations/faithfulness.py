@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.anatomy.tokens import PAD, are_tokens
 from lightning_sparse.errors import SparsityError, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
-from lightning_sparse.measure.explanations.maps import ranks
+from lightning_sparse.measure.explanations.explained import shape_of_maps, without
+from lightning_sparse.measure.explanations.maps import ranks, varied
 
 _INTERVALS = 29  # odd, so that no count of pixels is a half and rounding is the same from either end
 _ROWS = 512  # images per forward pass
@@ -32,11 +34,14 @@ def insertion_deletion_gap(
     blackening in the reverse order, which is as likely. The fractions of pixels are symmetric about a half, so that this
     holds exactly for any order and its reverse; subtracting a random draw would only add noise.
 
+    The words of a text are removed by putting the unknown word in their place, one by one; padding stays.
+
     Args:
         classifier: pixels in [0, 1] to logits; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
+        images: (n, C, H, W), floats in [0, 1]; or texts (n, length), integers.
         labels: (n,), integers in [0, classes): the class whose probability is followed.
-        maps: (n, H, W), higher is more important. All channels of a pixel go together.
+        maps: (n, H, W), higher is more important; all channels of a pixel go together. Of texts (n, 1, length), NaN at
+            padding.
         temperature: of the softmax, from :func:`~lightning_sparse.measure.fit_temperature`.
         seed: of the random order of equal values in a map.
 
@@ -60,12 +65,11 @@ def insertion_deletion_gap(
     classifier = as_classifier(classifier)
     if isinstance(temperature, bool) or not isinstance(temperature, Real) or not 0 < temperature < np.inf:
         raise SparsityError(f"temperature={temperature!r} is not positive: write temperature=fit_temperature(...)")
-    if not isinstance(maps, Tensor) or maps.shape != (len(images), *images.shape[2:]):
+    expected = shape_of_maps(images)
+    if not isinstance(maps, Tensor) or maps.shape != expected:
         shape = tuple(getattr(maps, "shape", ()))
-        raise SparsityError(
-            f"maps have shape {shape}, not {(len(images), *images.shape[2:])}: give a tensor of one value per pixel"
-        )
-    counts, weights = _grid(images.shape[2] * images.shape[3])
+        raise SparsityError(f"maps have shape {shape}, not {expected}: give a tensor of one value per pixel")
+    counts, weights = _words(images) if are_tokens(images) else _grid(images.shape[2] * images.shape[3])
     flat = maps.detach().flatten(1).double().cpu()
     gaps = []
     with untouched(classifier, seed), torch.no_grad():
@@ -74,15 +78,16 @@ def insertion_deletion_gap(
         counts = counts.to(device)
         chunk = max(1, _ROWS // max(1, len(counts)))
         for part, wanted, rank in batches(chunk, device, images, labels, ranks(flat, seed)):
-            first = (rank.unsqueeze(1) < counts.unsqueeze(1)).view(len(part), len(counts), 1, *part.shape[2:])
-            inserted, deleted = part.unsqueeze(1) * first, part.unsqueeze(1) * ~first
+            first = (rank.unsqueeze(1) < counts.unsqueeze(1)).view(len(part), len(counts), *_one_channel(part))
+            whole, nothing = part.unsqueeze(1), without(part).unsqueeze(1)
+            inserted, deleted = torch.where(first, whole, nothing), torch.where(first, nothing, whole)
             insertion, deletion = (
                 _probability(classifier, masked.flatten(0, 1), wanted, temperature) for masked in (inserted, deleted)
             )
-            gaps.append(((insertion - deletion).cpu() * weights).sum(dim=1))
-    result = torch.cat(gaps)
-    result[~(flat.amax(dim=1) > flat.amin(dim=1))] = float("nan")
-    return result.numpy()
+            gaps.append((insertion - deletion).cpu())
+    result = (torch.cat(gaps) * weights).sum(dim=1).numpy()
+    result[~varied(flat.numpy())] = np.nan
+    return result
 
 
 def _probability(classifier: nn.Module, images: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -91,6 +96,17 @@ def _probability(classifier: nn.Module, images: Tensor, labels: Tensor, temperat
     logits: Tensor = classifier(images)
     probabilities = torch.softmax(logits.double() / temperature, dim=1).view(len(labels), points, -1)
     return probabilities.gather(2, labels.view(-1, 1, 1).expand(-1, points, 1)).squeeze(2)
+
+
+def _one_channel(inputs: Tensor) -> tuple[int, ...]:
+    return tuple(inputs.shape[1:]) if are_tokens(inputs) else (1, *inputs.shape[2:])
+
+
+def _words(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`_grid`, of single words: the weights (n, points) are 0 from a text's last word on."""
+    counts = torch.arange(1, max(2, tokens.shape[1]))
+    words = (tokens != PAD).sum(dim=1, keepdim=True).cpu()
+    return counts, (counts < words).double() / words.clamp_min(1)
 
 
 def _grid(pixels: int) -> tuple[Tensor, Tensor]:

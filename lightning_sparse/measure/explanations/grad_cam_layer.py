@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse.errors import SparsityError
+from lightning_sparse.measure.checks import check_are_images
 from lightning_sparse.measure.classifier import PixelClassifier
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
@@ -42,13 +43,15 @@ def map_layer(classifier: nn.Module, image: Tensor, name: str | None = None) -> 
     calls is explained.
 
     Raises:
-        SparsityError: if there is no such layer, or the one named does not exist, runs other than once, or gives no map.
+        SparsityError: if there is no such layer, or the one named does not exist, runs other than once, or gives no map; and
+            for a text.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 10))
         >>> map_layer(net, torch.rand(1, 1, 5, 5))[:3]
         ('0', Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1)), (3, 3))
     """
+    check_are_images(image, "maps of 'grad_cam'")
     named = dict(_model_of(classifier).named_modules())
     if name is not None and (not isinstance(name, str) or name not in named or not name):
         close = get_close_matches(str(name), [known for known in named if known], n=3, cutoff=0.4)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from lightning_sparse.anatomy.tokens import are_tokens
 from lightning_sparse.measure.explanations.faithfulness import insertion_deletion_gap
 from lightning_sparse.measure.explanations.localisation import chance, mass_accuracy, rank_accuracy
 from lightning_sparse.measure.explanations.maps import gini
@@ -40,7 +41,12 @@ def numbers_of_maps(maps: Tensor, measures: Sequence[str], truth: Mapping[str, T
 
 
 def references(images: Tensor, measures: Sequence[str], truth: Mapping[str, Tensor], seed: int) -> dict[str, Numbers]:
-    """Measure what maps compare with: ``"input"``, the absolute image as a map; with masks also ``"uniform"``, chance."""
+    """Measure what maps compare with: ``"input"``, the absolute image as a map; with masks also ``"uniform"``, chance.
+
+    Numbers of words are no map.
+    """
+    if are_tokens(images):
+        return {}
     found = {"input": numbers_of_maps(images.detach().sum(dim=1).abs(), measures, truth, seed)}
     if "localisation" in measures and truth:
         found["uniform"] = {f"localisation_chance_{name}": chance(mask) for name, mask in truth.items()}
@@ -64,7 +70,7 @@ def numbers_of_model(
 
     Args:
         classifier: pixels in [0, 1] to logits; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
+        images: (n, C, H, W), floats in [0, 1]; or texts (n, length), integers.
         labels: (n,), integers in [0, classes).
         method: the one that made the maps.
         maps: (n, H, W), from :func:`~lightning_sparse.measure.attribute` with the same seed.
@@ -83,7 +89,7 @@ def numbers_of_model(
         found["max_sensitivity"] = max_sensitivity(classifier, images, labels, method, seed=seed, layer=layer)
     if "convergence_delta" in measures and not bool(deltas.isnan().all()):
         # A dead network's map of zeros sums to exactly the (zero) difference of its logits, whatever the steps.
-        zero = maps.flatten(1).amax(dim=1) == 0
+        zero = ~(maps > 0).flatten(1).any(dim=1)
         found["convergence_delta"] = deltas.abs().double().masked_fill(zero, float("nan")).numpy()
     if "randomisation" in measures:
         found["randomisation_similarity"], found["randomisation_complexity_rise"] = randomisation_check(

@@ -1,4 +1,7 @@
-"""Measures of saliency maps that need no model: how concentrated, how complex, which pixels come first."""
+"""Measures of saliency maps that need no model: how concentrated, how complex, which pixels come first.
+
+A place that is NaN does not exist: a text is padded there. Nothing counts it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def gini(maps: Maps) -> npt.NDArray[np.float64]:
     all but one are zero. It does not depend on the map's scale.
 
     Args:
-        maps: (n, H, W).
+        maps: (n, H, W); NaN is no pixel.
 
     Returns:
         (n,), in [0, 1); NaN for a map of zeros, which a dead network gives.
@@ -51,10 +54,11 @@ def gini(maps: Maps) -> npt.NDArray[np.float64]:
         >>> gini(np.array([[[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, -3.0]], [[0.0, 0.0], [0.0, 0.0]]]))
         array([0.  , 0.75,  nan])
     """
-    values = np.sort(magnitudes("maps", maps), axis=1)
-    d = values.shape[1]
+    values = np.sort(magnitudes("maps", maps), axis=1)  # NaN last
+    d = places(values).sum(axis=1)
+    values = np.where(places(values), values, 0.0)
     total = values.sum(axis=1)
-    weighted = (values * (2 * np.arange(1, d + 1) - d - 1)).sum(axis=1)
+    weighted = (values * (2 * np.arange(1, values.shape[1] + 1) - d[:, None] - 1)).sum(axis=1)
     return quotient(weighted, d * total, total > 0)
 
 
@@ -71,12 +75,31 @@ def complexity(maps: Maps) -> npt.NDArray[np.float64]:
     """
     values = magnitudes("maps", maps)
     result = np.full(len(values), np.nan)
-    for i, row in enumerate(values):
-        if row.max() > row.min():
+    for i, varies in enumerate(varied(values)):
+        if varies:
+            row = values[i][places(values[i])]
             # Scaled first: if the range is as small as the spacing of floats, its bins would have the same edges.
             share = np.histogram((row - row.min()) / (row.max() - row.min()), _BINS, (0.0, 1.0))[0] / len(row)
             result[i] = -(share[share > 0] * np.log(share[share > 0])).sum()
     return result
+
+
+def places(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which places of rows (n, d) of maps exist."""
+    return ~np.isnan(values)
+
+
+def varied(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which rows (n, d) of maps put their places in some order at all, (n,).
+
+    Example:
+        >>> varied(np.array([[1.0, 2.0, np.nan], [2.0, 2.0, np.nan]]))
+        array([ True, False])
+    """
+    there = places(values)
+    highest, lowest = np.where(there, values, -np.inf).max(axis=1), np.where(there, values, np.inf).min(axis=1)
+    found: npt.NDArray[np.bool_] = highest > lowest
+    return found
 
 
 def quotient(
@@ -96,11 +119,14 @@ def quotient(
 def ranks(values: Tensor, seed: int) -> Tensor:
     """Rank each row's values (n, d), 0 for the highest; equal ones in an order drawn for each row, so no place is favoured.
 
+    NaN comes last.
+
     Example:
         >>> ranks(torch.tensor([[0.5, 2.0, 1.0]]), seed=0)
         tensor([[2, 0, 1]])
     """
     shuffle = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    values = values.masked_fill(values.isnan(), -torch.inf)
     order = values.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
     return shuffle.gather(1, order).argsort(dim=1)
 

@@ -73,7 +73,7 @@ def randomisation_check(
 
     Args:
         classifier: pixels in [0, 1] to logits; it is left as it was.
-        images: (n, C, H, W), floats in [0, 1].
+        images: (n, C, H, W), floats in [0, 1]; or texts (n, length), integers.
         targets: (n,), integers in [0, classes).
         maps: (n, H, W), of the trained network, by the same method and seed.
         method: a name from :data:`~lightning_sparse.measure.ATTRIBUTIONS`.

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_sparse.anatomy.isolation import device_of, untouched
+from lightning_sparse.anatomy.tokens import are_tokens
 from lightning_sparse.errors import SparsityError, as_list, check_choices, check_seed
 from lightning_sparse.measure.calibration import temperature_of
+from lightning_sparse.measure.checks import check_are_images
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.explanations.attributions import ATTRIBUTIONS, attribute, check_explainable
 from lightning_sparse.measure.explanations.grad_cam_layer import map_layer
@@ -45,9 +47,10 @@ def measure_saliency(
     Args:
         model: pixels in [0, 1] to logits, see :func:`~lightning_sparse.measure.as_classifier`; it is left as it was.
         data: ``(images, labels)`` of shapes (n, C, H, W), floats in [0, 1], and (n,), integers in [0, classes); or a loader
-            of such batches.
+            of such batches. Or texts ``(tokens, labels)``, integers (n, length), of which 0 is padding, at the end, and 1 the
+            unknown word: then maps are of words, and whatever is said of pixels is measured on a text's own words.
         methods: names from :data:`~lightning_sparse.measure.ATTRIBUTIONS`. For ``"grad_cam"`` and a model without a suitable
-            layer there are rows of NaN that say why, and no array.
+            layer, or texts, there are rows of NaN that say why, and no array.
         measures: names from ``MEASURES`` of ``map_numbers.py``. ``"max_sensitivity"`` costs eleven more attributions of each
             image, ``"randomisation"`` one more, the others none.
         truth: by name, masks (n, H, W), booleans: the pixels known to matter. Without masks nothing is localised.
@@ -67,9 +70,10 @@ def measure_saliency(
         ``trust`` is the verdict, and ``randomisation_complexity_rise``. For reference, ``gini`` and localisation of the
         images themselves (attribution ``"input"``), and ``localisation_chance_NAME`` (``"uniform"``).
 
-        Arrays, first axis the image: ``images`` (float16, NCHW), ``labels``, ``prediction``, ``confidence`` (float32:
-        calibrated probability of the prediction), ``temperature`` (float64, the same for all); for each method its maps
-        (n, H, W), float32; and under ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
+        Arrays, first axis the image: ``images`` (float16, NCHW; tokens as one row, int64, (n, 1, 1, length)), ``labels``,
+        ``prediction``, ``confidence`` (float32: calibrated probability of the prediction), ``temperature`` (float64, the same
+        for all); for each method its maps (n, H, W), float32, of texts (n, 1, length) with NaN at padding; and under
+        ``"METHOD/METRIC"`` each row's numbers (n,), float64, NaN where undefined.
 
     Raises:
         SparsityError: if an argument, the images, the labels or the model's outputs are not what they should be.
@@ -102,7 +106,7 @@ def measure_saliency(
         temperature, source = temperature_of(classifier, logits, labels, calibration, batch_size)
         confidence, prediction = torch.softmax(logits.double() / temperature, dim=1).max(dim=1)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "images": images.detach().cpu().to(torch.float16).numpy(),
+            "images": _stored(images.detach().cpu()).numpy(),
             "labels": labels.cpu().long().numpy(),
             "prediction": prediction.numpy(),
             "confidence": confidence.float().numpy(),
@@ -192,8 +196,13 @@ def _checked_truth(truth: Mapping[str, Tensor] | None, images: Tensor) -> Mappin
     if truth is not None and not isinstance(truth, Mapping):
         raise SparsityError(f"truth={type(truth).__name__} is not masks by name: write truth={{'digit': masks}}")
     for name, mask in (truth or {}).items():
+        check_are_images(images, f"truth[{name!r}] and other masks")
         check_masks(f"truth[{name!r}]", mask, (len(images), *images.shape[2:]))
     return truth or {}
+
+
+def _stored(images: Tensor) -> Tensor:
+    return images.long()[:, None, None] if are_tokens(images) else images.to(torch.float16)
 
 
 def _grad_cam_on(classifier: nn.Module, images: Tensor, layer: str | None) -> tuple[str, str]:

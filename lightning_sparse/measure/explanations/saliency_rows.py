@@ -33,6 +33,16 @@ DETAILS = {
     "weights are shuffled; above 0 where there was structure to lose",
 }
 """What determines each metric's number, in words; the name of the mask is added to those of localisation."""
+OF_TEXTS = {
+    "gini": "true class's logit, a number for each word: the L2 norm of its gradient, of integrated gradients the absolute "
+    "sum over its dimensions",
+    "insertion_deletion_gap": "insertion minus deletion AUC, word by word, the unknown word for those removed, true class, "
+    "softmax at the model's temperature; 0 is a random order",
+    "max_sensitivity": f"largest relative L2 change of the map under {SAMPLES} moves of the words' vectors, uniform within "
+    f"{RADIUS:g} of the size of a component (mean length / root of dimensions)",
+    "convergence_delta": "mean absolute error of the attributions' sum, in logits; the unknown word as baseline, 50 steps",
+}
+"""The same where it is another for texts."""
 
 
 def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, models: int = 1) -> list[Record]:
@@ -62,6 +72,7 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
     n = len(arrays["labels"])
     check_keep(keep, n)
     check_count("models", models, write=1)
+    details = DETAILS | OF_TEXTS if "images" in arrays and arrays["images"].dtype.kind in "iu" else DETAILS
     rows = []
     for name, values in arrays.items():
         attribution, slash, metric = name.partition("/")
@@ -69,7 +80,7 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
             continue
         chosen = values if keep is None else values[keep]
         base = next(known for known in sorted(DETAILS, key=len, reverse=True) if metric.startswith(known))
-        detail = DETAILS[base] + metric[len(base) :].replace("_", "; true pixels: ", 1)
+        detail = details[base] + metric[len(base) :].replace("_", "; true pixels: ", 1)
         if attribution == "input":
             detail += "; of the image itself, channels summed, for reference"
         if metric == "insertion_deletion_gap" and "temperature" in arrays:
