@@ -81,13 +81,13 @@ class Block(nn.Module):
     def __init__(self, dimensions: int, heads: int, *, rotary: bool, causal: bool) -> None:
         super().__init__()
         self.heads, self.rotary, self.causal = heads, rotary, causal
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(dimensions), nn.LayerNorm(dimensions)
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(dimensions), nn.LayerNorm(dimensions)
         self.queries, self.keys, self.values, self.out = (nn.Linear(dimensions, dimensions) for _ in range(4))
         self.up, self.down = nn.Linear(dimensions, 4 * dimensions), nn.Linear(4 * dimensions, dimensions)
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
         """Map x (n, length, dimensions) to the same shape; ``there`` (n, length), bool, are the places that may be read."""
-        y = self.norm_attention(x)
+        y = self.attention_norm(x)
         queries, keys, values = (
             layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.queries, self.keys, self.values)
         )
@@ -99,7 +99,7 @@ class Block(nn.Module):
             read = read & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=read)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        more: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x))))
+        more: Tensor = self.down(F.gelu(self.up(self.mlp_norm(x))))
         return x + more
 
 

@@ -57,7 +57,7 @@ def test_a_block_is_a_layer_of_torch():
         attention.in_proj_weight.copy_(torch.cat([block.queries.weight, block.keys.weight, block.values.weight]))
         attention.in_proj_bias.copy_(torch.cat([block.queries.bias, block.keys.bias, block.values.bias]))
     attention.out_proj.load_state_dict(block.out.state_dict())
-    for mine, his in (("up", "linear1"), ("down", "linear2"), ("norm_attention", "norm1"), ("norm_mlp", "norm2")):
+    for mine, his in (("up", "linear1"), ("down", "linear2"), ("attention_norm", "norm1"), ("mlp_norm", "norm2")):
         getattr(theirs, his).load_state_dict(getattr(block, mine).state_dict())
     x = torch.randn(3, 6, 16)
     there = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
