@@ -48,7 +48,7 @@ def noise(attacked: AttackedModel, survivors: Tensor, eps: float) -> Record:
     """Random points of the ball must not break what the cascade could not."""
     broken = int(attacked.broken_by("noise", survivors, eps=eps, steps=NOISE_DRAWS).sum())
     how = f"{NOISE_DRAWS} random draws"
-    return _counted(attacked, "noise", broken, survivors, survivors, eps, how, THRESHOLDS.noise)
+    return _counted(attacked, "noise", broken, survivors, survivors, eps, how, attacked.threat.noise_limit)
 
 
 def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int], eps: float) -> Record:

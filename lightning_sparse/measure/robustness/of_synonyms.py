@@ -13,6 +13,7 @@ from lightning_sparse.anatomy.isolation import device_of, untouched
 from lightning_sparse.anatomy.tokens import PAD, UNKNOWN
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.robustness.threat import Threat, Walk
+from lightning_sparse.measure.robustness.trust import THRESHOLDS
 from lightning_sparse.results.records import Record
 
 AT_ONCE = 256  # texts with one word replaced that go through the model together
@@ -40,6 +41,7 @@ class OfSynonyms(Threat):
     what = "texts"
     attacks = ("pwws", "greedy-margin", "noise")
     once = ("pwws", "greedy-margin")
+    noise_limit = THRESHOLDS.noise_of_words
 
     @classmethod
     def in_place_of(cls, attack: str, classes: int) -> tuple[str, str]:
@@ -165,7 +167,8 @@ def greedy(classifier: nn.Module, tokens: Tensor, labels: Tensor, others: Tensor
         place = order[left, step]
         now[left, place] = best[left, place]
         gone = left[classifier(now[left]).argmax(dim=1) != labels[left]]
-        away[gone] = (step + 1) / words[gone].sum(dim=1).double()
+        replaced = torch.full_like(away[gone], step + 1)  # a number over a tensor is not rounded as their quotient is
+        away[gone] = replaced / words[gone].sum(dim=1)
     return away.cpu()
 
 

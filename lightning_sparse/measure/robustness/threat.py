@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_sparse.measure.robustness.trust import THRESHOLDS
 from lightning_sparse.results.records import Record
 
 WITHOUT_GRADIENT = {"square", "noise", "pwws", "greedy-margin"}
@@ -35,6 +36,7 @@ class Threat(ABC):
         what: what is attacked, in the plural.
         attacks: those that can be asked for.
         once: of these, those that find how far an input is from breaking, which answers for every eps.
+        noise_limit: what share random changes may break after all attacks have failed.
     """
 
     norm: str
@@ -43,6 +45,7 @@ class Threat(ABC):
     what: ClassVar[str]
     attacks: ClassVar[tuple[str, ...]]
     once: ClassVar[tuple[str, ...]] = ()
+    noise_limit: ClassVar[float] = THRESHOLDS.noise
 
     @classmethod
     @abstractmethod

@@ -20,6 +20,8 @@ class Thresholds:
     Attributes:
         single_step: broken by one step of FGSM after all attacks have failed.
         noise: broken by uniform noise after all attacks have failed.
+        noise_of_words: broken by random synonyms after all attacks have failed. A greedy run is a heuristic: on honest
+            networks random words broke up to 1 % more, on those that give their class alone and no scores 3 % and more.
         losses_agree: broken by the later losses where the first one has failed: the lower end of the 95 % interval.
         steps_converge: broken by 5 times the steps.
         black_box: broken by an attack without gradients; AutoAttack's own value.
@@ -32,6 +34,7 @@ class Thresholds:
 
     single_step: float = 0.01
     noise: float = 0.002
+    noise_of_words: float = 0.02
     losses_agree: float = 0.02
     steps_converge: float = 0.01
     black_box: float = 0.002
