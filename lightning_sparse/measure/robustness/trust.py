@@ -20,8 +20,6 @@ class Thresholds:
     Attributes:
         single_step: broken by one step of FGSM after all attacks have failed.
         noise: broken by uniform noise after all attacks have failed.
-        noise_of_words: broken by random synonyms after all attacks have failed. A greedy run is a heuristic: on honest
-            networks random words broke up to 1 % more, on those that give their class alone and no scores 3 % and more.
         losses_agree: broken by the later losses where the first one has failed: the lower end of the 95 % interval.
         steps_converge: broken by 5 times the steps.
         black_box: broken by an attack without gradients; AutoAttack's own value.
@@ -30,11 +28,12 @@ class Thresholds:
         zero_gradients: right images whose input gradient is exactly zero, as a share of the right ones.
         deterministic: difference of the same image's logits, as a share of the largest absolute logit (at least 1).
         images: a check that counts images fails only if there are at least this many.
+        noise_of_words: broken by random synonyms after all attacks have failed. A greedy run is a heuristic: on honest
+            networks random words broke up to 1 % more, on those that give their class alone and no scores 3 % and more.
     """
 
     single_step: float = 0.01
     noise: float = 0.002
-    noise_of_words: float = 0.02
     losses_agree: float = 0.02
     steps_converge: float = 0.01
     black_box: float = 0.002
@@ -42,6 +41,7 @@ class Thresholds:
     zero_gradients: float = 0.01
     deterministic: float = 1e-4
     images: int = 2
+    noise_of_words: float = 0.02
 
 
 THRESHOLDS = Thresholds()

@@ -388,4 +388,4 @@ def test_with_one_image_no_check_of_images_passes(digits):
 
 
 def test_thresholds_are_the_published_ones_or_stricter():
-    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.002, 0.01, 1e-4, 2)
+    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.002, 0.01, 1e-4, 2, 0.02)
