@@ -19,11 +19,19 @@ class BagOfWords(nn.Module):
         self.words = nn.Embedding(words, dimensions, padding_idx=PAD)
         self.hidden = nn.Linear(dimensions, hidden)
         self.classes = nn.Linear(hidden, classes)
+        _begin(self.words)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (n, length) to logits (n, classes)."""
         logits: Tensor = self.classes(F.relu(self.hidden(mean_of_words(self.words(tokens), tokens))))
         return logits
+
+
+def _begin(words: nn.Embedding) -> None:
+    """Draw vectors of a mean squared length of 1; from torch's own, of as many as there are dimensions, a bag learns less."""
+    nn.init.normal_(words.weight, std=words.embedding_dim**-0.5)
+    with torch.no_grad():
+        words.weight[PAD] = 0
 
 
 def mean_of_words(vectors: Tensor, tokens: Tensor) -> Tensor:
@@ -121,9 +129,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dimensions)
         self.classes = nn.Linear(dimensions, classes)
         self.causal = causal
-        nn.init.normal_(self.words.weight, std=dimensions**-0.5)
-        with torch.no_grad():
-            self.words.weight[PAD] = 0
+        _begin(self.words)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (n, length) to logits (n, classes), or of a causal one to (n, length, words)."""
