@@ -395,9 +395,9 @@ def test_a_model_whose_words_are_all_dead_or_without_gradient_is_refused_for_mov
 def test_glosses_are_trained_watched_and_attacked():
     data = TextData(classes=10, texts=600, batch_size=32)
     torch.manual_seed(0)
-    net = bag_of_words(8000, 10)
-    net.words.weight.data *= 0.1
-    model = Classifier(net, mean=None, std=None, optimizer=partial(torch.optim.AdamW, lr=5e-3, weight_decay=0.01))
+    model = Classifier(
+        bag_of_words(8000, 10), mean=None, std=None, optimizer=partial(torch.optim.AdamW, lr=5e-3, weight_decay=0.01)
+    )
     monitor = RobustnessMonitor([0.02, 0.1], norm="embedding", images=100)
     quiet = {
         "logger": False,
@@ -420,7 +420,7 @@ def test_glosses_are_trained_watched_and_attacked():
 
 
 def test_the_monitor_watches_texts_in_the_embedding_alone():
-    with pytest.raises(SparsityError, match="norm='synonyms' does not exist.*allowed: L2, Linf, embedding"):
+    with pytest.raises(SparsityError, match=r"norm='synonyms' does not exist.*allowed: L2, Linf, embedding"):
         RobustnessMonitor(0.1, norm="synonyms")
     model = Classifier(LinearBag(), mean=None, std=None)
     quiet = {
