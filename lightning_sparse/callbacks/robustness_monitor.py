@@ -16,14 +16,14 @@ from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.callbacks.trainer.spawned_state import SpawnedState
 from lightning_sparse.engine.masks import sparsity_of
-from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.errors import SparsityError, check_choice, check_count, check_seed
 from lightning_sparse.measure.advice import advice_for
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, as_classifier, check_forward
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.normalisation import Normalisation
-from lightning_sparse.measure.robustness.balls import check_reach
-from lightning_sparse.measure.robustness.robust_accuracy import check_radii, measure_robustness, try_attack
+from lightning_sparse.measure.robustness.radii import check_inputs, check_radii
+from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness, try_attack
 
 
 class RobustnessMonitor(OneOfAKind):
@@ -40,13 +40,13 @@ class RobustnessMonitor(OneOfAKind):
     Under DDP each rank measures the same images, if ``data`` gives every rank the same.
 
     Args:
-        eps: one radius or several: in (0, 1], in units of [0, 1], for L-inf; positive for L2.
+        eps: one radius or several: in (0, 1], in units of [0, 1], for L-inf; positive for L2 and ``"embedding"``.
         data: ``(images, labels)``, or a loader of such batches, of which the first ``images`` are taken; use the validation
             split, so that no choice depends on test images. None takes ``split("validation", images)`` of the Trainer's data
             module (:class:`~lightning_sparse.data.ImageData` has it).
         images: how many at most.
         every: look at most once in this many epochs, and in any case at the end of the training.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: ``"Linf"`` or ``"L2"``; of texts ``"embedding"``.
         mean: per channel, where the images are normalised outside of the module: what was subtracted from the pixels. The
             attack then moves the pixels, eps is in their units, and the module gets normalised images.
         std: per channel, > 0, what divided them after that.
@@ -80,6 +80,7 @@ class RobustnessMonitor(OneOfAKind):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_choice("norm", norm, ("Linf", "L2", "embedding"))
         self.eps = check_radii([eps] if isinstance(eps, int | float) else eps, norm)
         self.data, self.images, self.every = data, check_count("images", images, write=256), check_count("every", every)
         self.norm, self.forward, self.seed = norm, check_forward(forward), check_seed(seed)
@@ -116,7 +117,7 @@ class RobustnessMonitor(OneOfAKind):
         pixels = self.normalisation.pixels(images)
         with advice_for(type(self).__name__):
             check_images(pixels, labels)
-        check_reach(self.eps[-1], pixels, self.norm)
+            check_inputs(pixels, self.norm, self.eps[-1])
         self._looked_at = pixels, labels
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,7 +127,7 @@ class RobustnessMonitor(OneOfAKind):
             images, labels = self._looked_at
             few = labels.argsort(descending=True)[:16]
             with advice_for(type(self).__name__):
-                try_attack(self._classifier(pl_module), images[few], labels[few])
+                try_attack(self._classifier(pl_module), images[few], labels[few], eps=self.eps[-1], norm=self.norm)
 
     def _classifier(self, module: LightningModule) -> nn.Module:
         return as_classifier(

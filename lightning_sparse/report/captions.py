@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_sparse.report.words import eps_text, name_of, range_text, seeds_text
 from lightning_sparse.results.jobs import OUT_OF_REACH
+from lightning_sparse.results.norms import eps_in
 from lightning_sparse.tables.method_names import level_name
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def attacks(frame: pd.DataFrame) -> str:
     names = sorted(set(rows["attack"]) - {"worst"})
     sizes = ", ".join(eps_text(eps) for eps in sorted(set(rows["eps"].dropna())))
     norm = "/".join(sorted(set(rows["norm"])))
-    return f"Robust: right under every one of {', '.join(names)} within {norm} eps = {sizes} (pixels in [0, 1])."
+    return f"Robust: right under every one of {', '.join(names)} within {norm} eps = {sizes} ({eps_in(rows['norm'])})."
 
 
 def marks(kept: pd.DataFrame, *, curves: bool = False) -> str:

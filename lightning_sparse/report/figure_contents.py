@@ -14,6 +14,7 @@ from lightning_sparse.report.captions import attacks, cells, marks, subject
 from lightning_sparse.report.looks import looks
 from lightning_sparse.report.words import eps_text, name_of
 from lightning_sparse.results.layer_sensitivity import CHANGE
+from lightning_sparse.results.norms import eps_in
 from lightning_sparse.results.quantities import BIASES, QUANTITIES, SALIENCY, WHY, WORDS, Limits, quantity
 from lightning_sparse.tables.frames import accuracies
 from lightning_sparse.tables.method_names import OF_BITS, base, is_dense, level_name
@@ -28,7 +29,7 @@ DENSITY, EPS, KILOBITS, TIME, KILOBYTES = "density", "eps", "kilobits", "time", 
 LAYERS = "layers"
 X_NAMES = {
     DENSITY: "density (below it: sparsity)",
-    EPS: "size of the perturbation, eps",
+    EPS: "eps",
     KILOBITS: "description length, kilobits",
     TIME: "time / dense, of the fastest form",
     KILOBYTES: "kilobytes, of the smallest form",
@@ -294,6 +295,8 @@ FIGURES: dict[str, Callable[[Sweep], Contents | None]] = {
 
 def x_name(contents: Contents, sweep: Sweep) -> str:
     """The words at the x axis."""
+    if contents.x == EPS:
+        return f"{X_NAMES[EPS]}: {eps_in(contents.shown['norm'])}"
     return OF_BITS if contents.x == DENSITY and sweep.by_bits else X_NAMES[contents.x]
 
 

@@ -6,6 +6,7 @@ from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 from lightning_sparse.report.words import eps_text, number, range_text
+from lightning_sparse.results.norms import eps_in
 from lightning_sparse.tables.averages import interval
 from lightning_sparse.tables.frames import latest, middle_worst
 from lightning_sparse.tables.method_names import dense_of, is_dense, level_words
@@ -105,7 +106,7 @@ def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any]
         middle = f" (the middle one of {', '.join(sizes)})" if len(sizes) > 1 else ""
         said += (
             f" Robust: share of {robust['n']} test images still correct under every one of {names}, {norm} eps = "
-            f"{eps_text(robust['eps'])}{middle}; a stronger attack may find less."
+            f"{eps_text(robust['eps'])}{middle}, {eps_in(rows['norm'])}; a stronger attack may find less."
         )
     most = int(measured["seeds"].max())
     if most < 2:

@@ -139,7 +139,7 @@ def _columns(shown: pd.DataFrame) -> list[dict[str, Any]]:
     for column in columns:
         unit = ", %" if quantity(column["metric"]).unit == "%" else ""
         if column["eps"] == column["eps"]:
-            norm = " (L2)" if column["norm"] == "L2" else ""
+            norm = "" if column["norm"] in ("", "Linf") else f" ({column['norm']})"
             column["over"] = name_of(column["metric"], column["attack"]) + unit + norm
             column["name"] = f"eps = {eps_text(column['eps'])}"
         else:

@@ -74,14 +74,21 @@ QUANTITIES = (
         "Two to the bits a token: among how many equally likely tokens the network would have to choose.",
         "lower", "", POSITIVE, WORDS, panel=True, same_images=True),
     Quantity("robust_accuracy", "robust accuracy",
-        "Share of the test images that are classified correctly as they are and under every attack that was run, each image "
-        "judged by its worst attack. No pixel changes by more than eps, where the pixel range is 0 to 1. It is an upper "
-        "bound: an attack that was not run may do more harm.",
+        "Share of the test images (or texts) that are classified correctly as they are and under every attack that was run, "
+        "each judged by its worst attack. eps bounds the attack: the change of a pixel, where the pixel range is 0 to 1; or "
+        "the share of a text's words that are replaced by synonyms, or how far its words move in the embedding. It is an "
+        "upper bound: an attack that was not run may do more harm.",
         "higher", "%", SHARE, MAIN, same_images=True),
     Quantity("robust_curve_area", "area under robust accuracy",
         "Mean robust accuracy from eps 0 to the largest eps. It depends on the largest eps.",
         "higher", "", SHARE, MAIN, same_images=True),
     Quantity("robust_eps_half", "eps that halves accuracy", limits=POSITIVE),  # undefined if it never halves
+    Quantity("robust_unknown_words", "unknown words",
+        "Share of the test texts' words that are not in the vocabulary. No synonym replaces them, so they are no robustness.",
+        "", "%", SHARE, MAIN),
+    Quantity("robust_replaceable_words", "words with a synonym",
+        "Share of the test texts' words that have a synonym in the vocabulary. Only they are attacked.",
+        "", "%", SHARE, MAIN),
     Quantity("gini", "Gini index",
         "How concentrated an explanation is: 0 if all pixels, or words of a text, matter alike, near 1 if a few carry all of "
         "it. Concentrated is not the same as right.",

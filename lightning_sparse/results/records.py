@@ -42,8 +42,8 @@ class Record:
             over rounds; NaN if there is none.
         high: upper end of that interval.
         attack: attack name for robustness rows (``"fgsm"``, ``"pgd"``, ``"apgd-dlr"``, ``"worst"``), else empty.
-        norm: threat model of the attack, ``"Linf"`` or ``"L2"``, else empty.
-        eps: size of the perturbation in units of [0, 1] pixels, else None.
+        norm: threat model of the attack, one of :mod:`lightning_sparse.results.norms`, else empty.
+        eps: size of the perturbation in the norm's unit, else None.
         attribution: attribution method for saliency rows (``"gradient"``, ``"integrated_gradients"``), else empty.
         condition: any other condition that is not in the metric's name: ``"rotation 2"`` (a corruption and its severity),
             ``"batch=128"``.

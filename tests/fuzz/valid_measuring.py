@@ -151,6 +151,7 @@ MEASURING = {
         "batch_size": 8,
         "seed": 0,
         "known": None,
+        "synonyms": None,
     },
     "measure.measure_saliency": lambda: {
         "model": net(),

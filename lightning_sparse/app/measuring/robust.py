@@ -13,6 +13,7 @@ from lightning_sparse.errors import check_flag
 from lightning_sparse.measure.robustness.tiers import TIERS
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
+from lightning_sparse.results.norms import OF_IMAGES, OF_TEXTS
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 _VALUES = {
     "eps": anything,  # depends on the norm
     "transfer_eps": anything,
-    "norm": choice("Linf", "L2"),
+    "norm": choice(*OF_IMAGES, *OF_TEXTS),
     "tier": choice(*TIERS),
     "attacks": or_null(
-        names({attack for tier in TIERS.values() for attack in tier.attacks}, "lightning_sparse.measure.ATTACKS")
+        names(
+            {"pwws", "greedy-margin"}.union(*(tier.attacks for tier in TIERS.values())),
+            "lightning_sparse.measure.ATTACKS",
+        )
     ),
     "steps": or_null(count(write=20)),
     "restarts": or_null(count()),
@@ -65,12 +69,10 @@ def _settings(config: Settings) -> Settings | None:
 
 
 def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
-    from lightning_sparse.measure.robustness.robust_accuracy import WITHOUT_GRADIENT, try_attack
-    from lightning_sparse.measure.robustness.tiers import TIERS
+    from lightning_sparse.measure.robustness.robust_accuracy import try_attack
 
-    tier = TIERS[settings["tier"]]
-    if tier.checks or not set(settings["attacks"] or tier.attacks) <= WITHOUT_GRADIENT:
-        try_attack(model, *few)
+    own = {name: settings[name] for name in ("norm", "tier", "attacks")}
+    try_attack(model, *few, eps=max(settings["eps"]), **own)
 
 
 def known(job: Job, settings: Settings) -> Measured:
@@ -105,6 +107,8 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
 
     before, ((_, of_model), *of_eps, (_, of_curve)) = known(job, settings), robust_keys(settings).items()
     own = {name: value for name, value in settings.items() if name not in ("images", "first", "batchnorm")}
+    if own["norm"] == "synonyms":
+        own["synonyms"] = trained.data.synonyms()  # type: ignore[attr-defined]  # texts have them
     found = measure.measure_robustness(trained.model, trained.test(settings), known=before, **own)
     checks = [row for row in found.records if row.metric in OF_THE_MODEL]
     had = {(row.metric, row.eps) for row in before.records}
@@ -117,8 +121,7 @@ def _measure(trained: Trained, settings: Settings, job: Job, missing: set[str]) 
             one = {"survives": found.arrays["survives"][:, [column]], "eps": found.arrays["eps"][[column]]}
             yield key, Measured(rows, found.arrays | one)
     if of_curve in missing:
-        about_it = ("robust_curve_area", "robust_eps_half")
-        yield of_curve, Measured([row for row in found.records if row.metric in about_it])
+        yield of_curve, Measured([row for row in found.records if row.eps is None and row not in checks])
 
 
 ROBUST = Kind(

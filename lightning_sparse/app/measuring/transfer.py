@@ -8,6 +8,7 @@ from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings, at_once
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.values import anything, count, or_null, seed
+from lightning_sparse.results.norms import OF_TEXTS
 from lightning_sparse.results.records import Measured
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def _settings(config: Settings) -> Settings | None:
     attack, transfer = config["attack"], dict(config["transfer"])
-    if not (transfer["images"] and attack["eps"]):
+    if not (transfer["images"] and attack["eps"]) or attack["norm"] in OF_TEXTS:
         return None
     if transfer["eps"] is None:
         sizes, fixed = sorted(attack["eps"]), attack.get("transfer_eps")

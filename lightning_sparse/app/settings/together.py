@@ -36,7 +36,7 @@ def _check_radii(config: Mapping[str, Any]) -> None:
     attack, transfer = config["attack"], config["transfer"]
     norm, eps = attack.get("norm", "Linf"), attack.get("eps")
     if eps is not None and eps != 0 and not isinstance(eps, list):
-        example = "[0.25,0.5]" if norm == "L2" else "[2/255,8/255]"
+        example = "[2/255,8/255]" if norm == "Linf" else "[0.25,0.5]"
         raise SparsityError(f"attack.eps={eps!r} is not a list of radii: write attack.eps={example}")
     for radius in eps or []:
         check_radius("attack.eps", radius, norm)
@@ -46,12 +46,12 @@ def _check_radii(config: Mapping[str, Any]) -> None:
 
 
 def check_radius(name: str, value: Any, norm: str) -> None:
-    """As :func:`check_eps`, which is imported only to say what is wrong: it comes with torch."""
+    """As that of :mod:`~lightning_sparse.measure.robustness.radii`, imported only to refuse: it comes with torch."""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    if not fits or (norm == "Linf" and value > 1):
-        from lightning_sparse.measure.robustness.balls import check_eps
+    if not fits or (norm in ("Linf", "synonyms") and value > 1):
+        from lightning_sparse.measure.robustness import radii
 
-        check_eps(name, value, norm)
+        radii.check_radius(name, value, norm)
 
 
 def _check_adversarial(node: Mapping[str, Any]) -> None:

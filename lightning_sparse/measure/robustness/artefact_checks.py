@@ -1,4 +1,4 @@
-"""Checks that a robust accuracy is not an artefact of the measurement, made on the images that the attacks have left.
+"""Checks that a robust accuracy is not an artefact of the measurement, made on the images or texts that the attacks left.
 
 Each fails where it finds more than its threshold, see :mod:`lightning_sparse.measure.robustness.trust`.
 """
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from lightning_sparse.anatomy.isolation import device_of
 from lightning_sparse.anatomy.selecting import hooks_that_select, selecting, straight_through, without_selection
 from lightning_sparse.measure.classifier import batches
+from lightning_sparse.measure.input_gradient import logits_and_leaf
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
-from lightning_sparse.measure.robustness.balls import random_start, whole_image
-from lightning_sparse.measure.robustness.from_torchattacks import SQUARE_NEEDS
+from lightning_sparse.measure.robustness.threat import Threat
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.robustness.trust import THRESHOLDS
 from lightning_sparse.results.records import Record
@@ -47,8 +47,8 @@ def single_step(attacked: AttackedModel, survivors: Tensor, eps: float) -> Recor
 def noise(attacked: AttackedModel, survivors: Tensor, eps: float) -> Record:
     """Random points of the ball must not break what the cascade could not."""
     broken = int(attacked.broken_by("noise", survivors, eps=eps, steps=NOISE_DRAWS).sum())
-    how = f"{NOISE_DRAWS} uniform draws"
-    return _counted(attacked, "noise", broken, survivors, survivors, eps, how, THRESHOLDS.noise)
+    how = f"{NOISE_DRAWS} random draws"
+    return _counted(attacked, "noise", broken, survivors, survivors, eps, how, attacked.threat.noise_limit)
 
 
 def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int], eps: float) -> Record:
@@ -57,12 +57,12 @@ def losses_agree(attacked: AttackedModel, names: list[str], standing: list[int],
     if len(names) == 1:
         detail = f"{names[0]} is the only attack; steps converge looks at the margin loss"
         return _row(attacked, "losses_agree", float("nan"), 0, detail, THRESHOLDS.losses_agree, eps=eps)
-    # Some losses are simply better, so a few images more break on honest networks too: the lower end counts.
+    # Some losses are simply better, so a few more break on honest networks too: the lower end counts.
     surely = wilson(broken, n)[0]
     later = ", ".join(names[1:])
     detail = (
-        f"{later} broke {broken} of {standing[0]} that {names[0]} had left, as a share of all {n} images; the lower end "
-        f"of its 95 % interval, {surely:.4g}, is what counts"
+        f"{later} broke {broken} of {standing[0]} that {names[0]} had left, as a share of all {n} {attacked.what}; the lower "
+        f"end of its 95 % interval, {surely:.4g}, is what counts"
     )
     limit = THRESHOLDS.losses_agree
     row = _row(attacked, "losses_agree", surely, standing[0], detail, limit, broken=broken, of=n, eps=eps)
@@ -78,21 +78,20 @@ def steps_converge(attacked: AttackedModel, survivors: Tensor, eps: float, tier:
 
 
 class _Smoothed(nn.Module):
-    """A classifier whose logits are its own, and whose gradients are means over points half of eps around the pixels."""
+    """A classifier whose logits are its own, and whose gradients are means over points half of eps around the input."""
 
-    def __init__(self, classifier: nn.Module, eps: float, norm: str) -> None:
+    def __init__(self, classifier: nn.Module, eps: float, threat: Threat) -> None:
         super().__init__()
-        self.classifier, self.reach, self.norm = classifier, eps / 2, norm
+        self.classifier, self.reach, self.threat = classifier, eps / 2, threat
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Give the logits (n, classes) of pixels (n, C, H, W)."""
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Give the logits (n, classes) of pixels (n, C, H, W) or tokens (n, length)."""
         with torch.no_grad():
-            exact: Tensor = self.classifier(pixels)
-        if not (torch.is_grad_enabled() and pixels.requires_grad):
+            exact: Tensor = self.classifier(inputs)
+        if not torch.is_grad_enabled():
             return exact
-        here = pixels.detach()
-        away = [random_start(here, self.reach, self.norm) - here for _ in range(SMOOTHING_DRAWS)]
-        mean = torch.stack([self.classifier(pixels + step) for step in away]).mean(dim=0)
+        draws = [self.threat.around(self.classifier, inputs, self.reach) for _ in range(SMOOTHING_DRAWS)]
+        mean = torch.stack(draws).mean(dim=0)
         return exact + (mean - mean.detach())
 
 
@@ -103,14 +102,14 @@ class _Unselected(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Give the logits (n, classes) of pixels (n, C, H, W)."""
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Give the logits (n, classes) of pixels (n, C, H, W) or tokens (n, length)."""
         with torch.no_grad():
-            exact: Tensor = self.classifier(pixels)
-        if not (torch.is_grad_enabled() and pixels.requires_grad):
+            exact: Tensor = self.classifier(inputs)
+        if not torch.is_grad_enabled():
             return exact
         with without_selection(self.classifier):
-            dense: Tensor = self.classifier(pixels)
+            dense: Tensor = self.classifier(inputs)
         return exact + (dense - dense.detach())
 
 
@@ -131,7 +130,7 @@ def gradients_pass(attacked: AttackedModel, survivors: Tensor, eps: float, tier:
     how = f"PGD on the margin, straight through the selection ({int(broken.sum())}),"
     others: dict[str, nn.Module] = {
         f"with gradients averaged over {SMOOTHING_DRAWS} draws of noise": _Smoothed(
-            attacked.classifier, eps, attacked.norm
+            attacked.classifier, eps, attacked.threat
         )
     }
     if hooks_that_select(attacked.classifier):
@@ -149,9 +148,6 @@ def black_box(attacked: AttackedModel, survivors: Tensor, eps: float, tier: Tier
 
     It takes a sample of the survivors; all of them where activations are selected, because there gradients fail.
     """
-    if attacked.norm == "L2" and min(attacked.images.shape[2:]) < SQUARE_NEEDS:
-        detail = f"Square in L2 needs images of at least {SQUARE_NEEDS} pixels a side"
-        return _row(attacked, "black_box", float("nan"), 0, detail, THRESHOLDS.black_box, eps=eps)
     everything = bool(selecting(attacked.classifier))
     some = survivors if everything else sample(attacked, survivors, tier.fewest, tier.black_box_images)
     broken = int(attacked.broken_by("square", some, eps=eps, steps=tier.queries // 50).sum())
@@ -163,11 +159,11 @@ def zero_gradients(attacked: AttackedModel, right: Tensor) -> Record:
     """Few images that are ``right`` on clean may have a gradient of exactly zero, which leaves attacks no direction."""
     zero = 0
     for _, images, labels in attacked.batches(right):
-        images.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(attacked.classifier(images), labels, reduction="sum"), images)
+        logits, leaf = logits_and_leaf(attacked.classifier, images, attacked.threat.words)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), leaf)
         zero += int((gradient == 0).flatten(1).all(dim=1).sum())
     share = zero / len(right) if len(right) else float("nan")
-    detail = f"gradient of cross-entropy exactly 0 at {zero} of the {len(right)} images right on clean"
+    detail = f"gradient of cross-entropy exactly 0 at {zero} of the {len(right)} {attacked.what} right on clean"
     return _row(
         attacked, "zero_gradients", share, len(right), detail, THRESHOLDS.zero_gradients, broken=zero, of=len(right)
     )
@@ -190,7 +186,7 @@ def deterministic(attacked: AttackedModel) -> Record:
     scale = max(1.0, float(first.abs().max()))
     value = max(float((other - first).abs().max()) for other in (again, mixed)) / scale
     detail = (
-        f"largest difference of a logit of {count} images, run twice and among other images (permuted, in batches of "
+        f"largest difference of a logit of {count} {attacked.what}, run twice and among others (permuted, in batches of "
         f"{count // 3 + 1}), as a share of the largest logit"
     )
     training = [name or type(module).__name__ for name, module in classifier.named_modules() if module.training]
@@ -202,21 +198,27 @@ def deterministic(attacked: AttackedModel) -> Record:
 
 
 def to_zero(attacked: AttackedModel, survivors: Tensor, tier: Tier) -> Record:
-    """Where any image is allowed, the attacks must win: no more than guessing can be left."""
+    """Where any image (any word) is allowed, the attacks must win: no more than guessing can be left."""
     left = some = sample(attacked, survivors, tier.fewest, _LARGEST_SAMPLE)
-    eps, n = whole_image(attacked.images, attacked.norm), len(attacked.images)
+    eps, n = attacked.threat.everything(attacked.images), len(attacked.images)
     for name in tier.attacks:
         left = left[~attacked.broken_by(name, left, eps=eps, steps=tier.steps, restarts=tier.restarts)]
     share = len(left) / len(some) * len(survivors) / n if len(some) else 0.0
     chance = max(1 / attacked.classes, float(attacked.labels.bincount().max()) / n)
     detail = (
-        f"at eps {eps:g}, where any image is allowed, {', '.join(tier.attacks)} left {len(left)} of a sample of {len(some)} "
-        f"of the {len(survivors)} survivors of the largest eps, scaled to all {n} images; guessing the commonest class"
+        f"at eps {eps:g}, where anything is allowed, {', '.join(tier.attacks)} left {len(left)} of a sample of {len(some)} "
+        f"of the {len(survivors)} survivors of the largest eps, scaled to all {n} {attacked.what}; guessing the "
+        "commonest class"
     )
     if len(some) and chance == 1.0:  # no accuracy is above it
-        detail = f"not enough images: all {n} are of one class, which guessing always finds; {detail}"
+        detail = f"not enough {attacked.what}: all {n} are of one class, which guessing always finds; {detail}"
         return Record("trust_to_zero", share, len(some), norm=attacked.norm, detail=detail)
     return _row(attacked, "to_zero", share, len(some), detail, chance)
+
+
+def unmade(attacked: AttackedModel, name: str, why: str, eps: float | None) -> Record:
+    """The row of a check that means nothing for what is attacked."""
+    return _row(attacked, name, math.nan, 0, why, math.nan, eps=eps)
 
 
 def _counted(
@@ -226,7 +228,7 @@ def _counted(
     n = len(attacked.images)
     value = broken / len(some) * len(survivors) / n if len(some) else 0.0
     seen = "the" if len(some) == len(survivors) else f"a sample of {len(some)} of the"
-    detail = f"{how} broke {broken} of {seen} {len(survivors)} survivors, as a share of all {n} images"
+    detail = f"{how} broke {broken} of {seen} {len(survivors)} survivors, as a share of all {n} {attacked.what}"
     return _row(attacked, name, value, len(some), detail, limit, broken=broken, of=n, eps=eps)
 
 
@@ -254,10 +256,10 @@ def _row(
     could_fail = failed or of is None or of >= THRESHOLDS.images or (broken is None and value > limit)
     if not could_fail:
         least = f"it had {of}, and fails from {THRESHOLDS.images} on"
-        return replace(row, detail=f"not enough images: {least}; {detail}")
+        return replace(row, detail=f"not enough {attacked.what}: {least}; {detail}")
     rule = f"fails above {limit:.4g}"
     if broken is not None:
-        rule += f", from {THRESHOLDS.images} images on"
+        rule += f", from {THRESHOLDS.images} {attacked.what} on"
     if failed or (value > limit and (broken is None or broken >= THRESHOLDS.images)):
         return replace(row, trust="failed", detail=f"FAILED: {detail}; {rule}")
     return replace(row, trust="passed", detail=f"passed: {detail}; {rule}")

@@ -103,7 +103,12 @@ def project(point: Tensor, clean: Tensor, eps: float, norm: str) -> Tensor:
     change = point - clean
     if norm == "Linf":
         return (clean + change.clamp(-eps, eps)).clamp(0, 1)
-    return (clean + change * (eps / _length(change)).clamp(max=1)).clamp(0, 1)
+    return (clean + shortened(change, eps)).clamp(0, 1)
+
+
+def shortened(change: Tensor, most: float | Tensor) -> Tensor:
+    """Scale each change (n, C, H, W) to an L2 length of ``most`` where it is longer."""
+    return change * (most / _length(change)).clamp(max=1)
 
 
 def _length(change: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,24 +12,25 @@ from tqdm import tqdm
 
 from lightning_sparse.measure.robustness import artefact_checks
 from lightning_sparse.measure.robustness.attacked_model import CONTINUED, AttackedModel
-from lightning_sparse.measure.robustness.attacks import attack_detail, attack_name
 from lightning_sparse.measure.robustness.known import Known
 from lightning_sparse.measure.robustness.sample_count import Samples
+from lightning_sparse.measure.robustness.threat import Threat, Walk
 from lightning_sparse.measure.robustness.tiers import Tier
 from lightning_sparse.measure.rows import share_row
 from lightning_sparse.results.records import Record
 
 
-def attack_names(asked: Sequence[str], classes: int) -> dict[str, str]:
-    """Map each attack that runs to the first one asked for that it stands for, see :func:`attack_name`.
+def attack_names(asked: Sequence[str], classes: int, threat: type[Threat]) -> dict[str, str]:
+    """Map each attack that runs to the first one asked for that it stands for, see :meth:`Threat.in_place_of`.
 
     Example:
-        >>> attack_names(["pgd", "apgd-dlr", "apgd-t"], classes=3)
+        >>> from lightning_sparse.measure.robustness.of_pixels import OfPixels
+        >>> attack_names(["pgd", "apgd-dlr", "apgd-t"], 3, OfPixels)
         {'pgd': 'pgd', 'pgd-margin': 'apgd-dlr'}
     """
     names: dict[str, str] = {}
     for name in asked:
-        names.setdefault(attack_name(name, classes), name)
+        names.setdefault(threat.in_place_of(name, classes)[0], name)
     return names
 
 
@@ -45,7 +46,7 @@ def cascade(
 ) -> tuple[list[Record], Tensor, list[list[int]]]:
     """Run the attacks, from :func:`attack_names`, at every eps of the ascending ``radii``.
 
-    ``correct`` (n,), bool, says which images are right on clean. Returns the rows; which images are left at each eps
+    ``correct`` (n,), bool, says which images (or texts) are right on clean. Returns the rows; which are left at each eps
     (n, radii), bool; and how many are left after each attack, for each eps.
     """
     standing = correct.clone()
@@ -64,21 +65,24 @@ def cascade(
                 places = standing.nonzero().squeeze(1)
                 broken = attacked.broken_by(name, places, eps=radius, onward=name in CONTINUED, **walks)
                 standing[places[broken]] = False
-                detail = attack_detail(name, norm=attacked.norm, seed=attacked.seed, classes=attacked.classes, **walks)
+                walk = Walk(radius, tier.steps, tier.restarts, attacked.seed, None)
+                detail = attacked.threat.in_words(name, walk, attacked.classes)
                 detail += f"; what survives it and all before it in {order}, at this and every smaller eps of this call"
                 if name in CONTINUED:
                     detail += "; at a larger eps the first start is where the walk at the smaller one ended"
                 if name != wanted:
-                    detail += f"; in place of {wanted}, which needs 4 classes, not {attacked.classes}"
-                if name == "fab-t":
+                    why = attacked.threat.in_place_of(wanted, attacked.classes)[1]
+                    detail += f"; in place of {wanted}, which {why}"
+                if name in attacked.threat.once:
                     detail += "; run once, at the smallest eps: the distances that it finds answer for every eps"
                 counts[-1].append(int(standing.sum()))
                 rows.append(_row(attacked, name, radius, counts[-1][-1], n, samples.since(), detail))
                 bar.update()
             survives.append(standing.clone())
+            steps = "" if "steps_converge" in attacked.threat.unmade else f"{tier.steps} steps, "
             detail = (
-                f"{attacked.norm}, per image worst of {order} at this and every smaller eps of this call, "
-                f"{tier.steps} steps, seed {attacked.seed}; the last attack's row again, at no cost of its own"
+                f"{attacked.norm}, of each of the {attacked.what} the worst of {order} at this and every smaller eps of this "
+                f"call, {steps}seed {attacked.seed}; the last attack's row again, at no cost of its own"
             )
             detail += known.in_words(radius, standing)
             rows.append(_row(attacked, "worst", radius, counts[-1][-1], n, 0, detail))
@@ -111,22 +115,24 @@ def checked(
     made = {(row.metric, row.eps) for row in known.rows}
     with tqdm(total=5 * len(radii) + 4, desc="checks", disable=not progress, leave=False) as bar:
 
-        def add(row: Record) -> None:
+        def add(name: str, eps: float | None, check: Callable[..., Record], *of: Any) -> None:
+            why = attacked.threat.unmade.get(name)
+            row = artefact_checks.unmade(attacked, name, why, eps) if why else check(attacked, *of)
             rows.append(replace(row, samples=samples.since()))
             bar.update()
 
-        for radius, survivors, count in zip(radii, left, counts, strict=True):
-            add(artefact_checks.single_step(attacked, survivors, radius))
-            add(artefact_checks.noise(attacked, survivors, radius))
-            add(artefact_checks.losses_agree(attacked, list(tier.attacks), count, radius))
-            add(artefact_checks.steps_converge(attacked, survivors, radius, tier))
-            add(artefact_checks.gradients_pass(attacked, survivors, radius, tier))
+        for eps, survivors, count in zip(radii, left, counts, strict=True):
+            add("single_step", eps, artefact_checks.single_step, survivors, eps)
+            add("noise", eps, artefact_checks.noise, survivors, eps)
+            add("losses_agree", eps, artefact_checks.losses_agree, list(tier.attacks), count, eps)
+            add("steps_converge", eps, artefact_checks.steps_converge, survivors, eps, tier)
+            add("straight_through", eps, artefact_checks.gradients_pass, survivors, eps, tier)
         if middle in here and ("trust_black_box", middle) not in made:
-            add(artefact_checks.black_box(attacked, here[middle], middle, tier))
+            add("black_box", middle, artefact_checks.black_box, here[middle], middle, tier)
         if ("trust_to_zero", None) not in made:
-            add(artefact_checks.zero_gradients(attacked, correct.nonzero().squeeze(1)))
-            add(artefact_checks.deterministic(attacked))
-            add(artefact_checks.to_zero(attacked, left[-1], tier))
+            add("zero_gradients", None, artefact_checks.zero_gradients, correct.nonzero().squeeze(1))
+            add("deterministic", None, artefact_checks.deterministic)
+            add("to_zero", None, artefact_checks.to_zero, left[-1], tier)
     return rows
 
 

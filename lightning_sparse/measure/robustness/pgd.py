@@ -74,7 +74,7 @@ def pgd(
     """
     eps, steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
     restarts = check_count("restarts", restarts)
-    objective = _LOSSES[check_choice("loss", loss, _LOSSES)]
+    check_choice("loss", loss, _LOSSES)
     size = 2.5 * eps / steps if step_size is None else check_eps("step_size", step_size, norm)
 
     check_start(start, images)
@@ -82,34 +82,76 @@ def pgd(
         raise SparsityError(f"classifier={classifier!r} cannot be called: give as_classifier(model)")
     if not isinstance(images, Tensor) or len(images):
         check_images(images, labels)
-    images = images.detach()
-    result, broken = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    clean = images.detach()
+
+    def begin(walk: int, at: Tensor) -> Tensor:
+        if walk == 0 and start is not None:
+            return project(start[at].detach(), clean[at], eps, norm)
+        return draw_start(clean[at], eps, norm) if random_start else clean[at]
+
+    return ascend(
+        lambda point, at: classifier(point),
+        labels,
+        clean,
+        begin=begin,
+        onward=lambda point, gradient, at: project(point + size * steepest(gradient, norm), clean[at], eps, norm),
+        loss=loss,
+        steps=steps,
+        restarts=restarts,
+        keep_broken=keep_broken,
+    )
+
+
+def ascend(
+    logits_at: Callable[[Tensor, Tensor], Tensor],
+    labels: Tensor,
+    here: Tensor,
+    *,
+    begin: Callable[[int, Tensor], Tensor],
+    onward: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss: str,
+    steps: int,
+    restarts: int,
+    keep_broken: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The loop of :func:`pgd`, in any space. Below, ``at`` (k,) says which of all inputs the k points are of.
+
+    Args:
+        logits_at: gives the logits (k, classes) of points and ``at``.
+        labels: (n,), the true classes.
+        here: (n, ...), the points that are attacked.
+        begin: gives the points where walk number 0, 1, ... starts, of ``at``.
+        onward: takes points, their gradients and ``at``, and gives the next points.
+        loss: ``"ce"`` or ``"margin"``.
+        steps: of each walk.
+        restarts: number of walks.
+        keep_broken: see :func:`pgd`.
+
+    Returns:
+        The last point of each, (n, ...), and whether it is misclassified, (n,), bool.
+    """
+    result, broken = here.clone(), torch.zeros_like(labels, dtype=torch.bool)
     for walk in range(restarts):
-        # The images still attacked, by their place in the batch. `point` holds only theirs, so each step costs less.
+        # The inputs still attacked, by their place in the batch. `point` holds only theirs, so each step costs less.
         active = (~broken).nonzero().squeeze(1)
         if len(active) == 0:
             break
-        clean, targets = images[active], labels[active]
-        if walk == 0 and start is not None:
-            point = project(start[active].detach(), clean, eps, norm)
-        else:
-            point = draw_start(clean, eps, norm) if random_start else clean.clone()
+        point, targets = begin(walk, active), labels[active]
         for _ in range(steps):
             point.requires_grad_(True)
-            logits: Tensor = classifier(point)
+            logits = logits_at(point, active)
             standing = torch.ones_like(active, dtype=torch.bool) if keep_broken else logits.argmax(dim=1) == targets
             if not bool(standing.any()):
                 break
-            (gradient,) = torch.autograd.grad(objective(logits[standing], targets[standing]), point)
+            (gradient,) = torch.autograd.grad(_LOSSES[loss](logits[standing], targets[standing]), point)
             if not bool(standing.all()):
                 gone = active[~standing]
                 result[gone], broken[gone] = point.detach()[~standing], True
-                active, clean, targets = active[standing], clean[standing], targets[standing]
-                gradient = gradient[standing]
-            point = project(point.detach()[standing] + size * steepest(gradient, norm), clean, eps, norm).detach()
+                active, targets, gradient = active[standing], targets[standing], gradient[standing]
+            point = onward(point.detach()[standing], gradient, active).detach()
         else:
             with torch.no_grad():
-                standing = classifier(point).argmax(dim=1) == targets
+                standing = logits_at(point, active).argmax(dim=1) == targets
         result[active], broken[active] = point.detach(), ~standing
     return result, broken
 

@@ -324,7 +324,7 @@ def test_progress_is_told_only_when_asked(digits, capsys):
         ({"eps": [0.0]}, "eps=0.0"),
         ({"eps": [float("nan")]}, "eps=nan"),
         ({"eps": [0.5, 128], "norm": "L2"}, "no two images of this size with pixels in .0, 1. are further apart in L2"),
-        ({"eps": [0.1], "norm": "l2"}, r"norm='l2' does not exist.*\(allowed: L2, Linf\)"),
+        ({"eps": [0.1], "norm": "l2"}, r"norm='l2' does not exist.*\(allowed: L2, Linf, embedding, synonyms\)"),
         ({"eps": [0.1], "tier": "full"}, "tier='full' does not exist"),
         ({"eps": [0.1], "attacks": ["pdg"]}, "did you mean 'pgd'"),
         ({"eps": [0.1], "attacks": "pgd"}, "not a list of names"),

@@ -14,6 +14,7 @@ from lightning_sparse.ephemeral import Selection
 from lightning_sparse.measure import pgd
 from lightning_sparse.measure.robustness.artefact_checks import losses_agree
 from lightning_sparse.measure.robustness.attacked_model import AttackedModel
+from lightning_sparse.measure.robustness.of_pixels import OfPixels
 from lightning_sparse.measure.robustness.robust_accuracy import measure_robustness
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, Thresholds, verdict
 from lightning_sparse.results.records import Record
@@ -283,7 +284,7 @@ def test_every_failure_says_what_was_found_and_every_row_of_its_eps_carries_it(d
 
 def test_losses_disagree_only_where_the_interval_lies_above_the_threshold():
     attacked = AttackedModel(
-        nn.Flatten(), torch.zeros(1000, 1, 1, 1), torch.zeros(1000), 2, "Linf", seed=0, batch_size=9
+        nn.Flatten(), torch.zeros(1000, 1, 1, 1), torch.zeros(1000), 2, OfPixels("Linf"), seed=0, batch_size=9
     )
     # Of 1000 images: Wilson's interval of 30 begins at 0.0211, that of 28 at 0.0194.
     for broken, trust in ((30, "failed"), (28, "passed"), (0, "passed")):
@@ -387,4 +388,4 @@ def test_with_one_image_no_check_of_images_passes(digits):
 
 
 def test_thresholds_are_the_published_ones_or_stricter():
-    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.002, 0.01, 1e-4, 2)
+    assert Thresholds() == Thresholds(0.01, 0.002, 0.02, 0.01, 0.002, 0.002, 0.01, 1e-4, 2, 0.02)
