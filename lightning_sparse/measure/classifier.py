@@ -116,10 +116,14 @@ def check_gradient(classifier: nn.Module, images: Tensor, otherwise: str = "") -
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
     if gradient is None:
-        what = "the vectors of the words" if words else "the pixels"
+        if words:
+            raise SparsityError(
+                "the logits have no gradient in the vectors of the words: the model detaches them or runs under no_grad; let "
+                "its logits depend on what its embedding gives"
+            )
         raise SparsityError(
-            f"the logits have no gradient in {what}: the model detaches them, rounds them to integers or runs under "
-            f"no_grad; {otherwise}write {with_forward('...')} with a differentiable path from {what[4:]} to logits"
+            "the logits have no gradient in the pixels: the model detaches them, rounds them to integers or runs under "
+            f"no_grad; {otherwise}write {with_forward('...')} with a differentiable path from pixels to logits"
         )
 
 
