@@ -67,6 +67,8 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     seed = config["seed"] if isinstance(config["seed"], int) else -1  # refused when the job runs, under its own name
     training = key_of(_without_seeds(what))
     more: dict[str, Any] = {"training": training, "naming": NAMING, "compressed": compressed, "folder": output / run}
+    if str(config["data"].get("_target_", "")).endswith(".TextData"):
+        more["samples"] = "texts"
     return Job(run, method, data, model, seed, asked, **more)
 
 

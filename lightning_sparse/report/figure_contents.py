@@ -97,7 +97,7 @@ def robustness(sweep: Sweep) -> Contents | None:
     bottom = -0.02 if kept["attack"].any() else max(-0.02, kept["mean"].min() - 0.05)
     return Contents(
         DENSITY,
-        "test images still classified correctly",
+        f"test {sweep.samples} still classified correctly",
         {"": [Panel(name_of(c["metric"], c["attack"], c["eps"]), _of(kept, c["chart"])) for c in charts]},
         f"{subject(sweep, kept)} {attacks(sweep.frame)} {marks(kept)}",
         kept,

@@ -44,7 +44,7 @@ def headline(sweep: Sweep) -> list[str]:
         level = level_words(sparsity, method in sweep.compressed)
         said.append(f"{method} at {level}: {_levels(chosen, bits + charts)}.{change}")
     said += [_steered(line, sweep) for line in averages.to_dict("records") if line["metric"] == STEERED]
-    return [*said, _meaning(sweep.frame, measured, robust)]
+    return [*said, _meaning(sweep, measured, robust)]
 
 
 def _steered(line: dict[Any, Any], sweep: Sweep) -> str:
@@ -94,10 +94,11 @@ def _change(frame: pd.DataFrame, method: str, dense_name: str, sparsity: float, 
     return bits + (f" Against dense, in points: {points}." if points else "")
 
 
-def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any] | None) -> str:
-    foretold = bool((frame["chart"] == BITS).any())
-    what = "the likeliest next token is right, over the tokens of" if foretold else "share of"
-    said = f"Clean: {what} {range_text(measured['n'])} test {'texts' if foretold else 'images classified correctly'}."
+def _meaning(sweep: Sweep, measured: pd.DataFrame, robust: dict[str, Any] | None) -> str:
+    frame, test = sweep.frame, f"test {sweep.samples}"
+    said = f"Clean: share of {range_text(measured['n'])} {test} classified correctly."
+    if (frame["chart"] == BITS).any():
+        said = f"Clean: share of the tokens of {range_text(measured['n'])} {test} whose likeliest is right."
     if robust:
         rows = frame[frame["metric"] == "robust_accuracy"]
         names = ", ".join(sorted(set(rows["attack"]) - {"worst"}))
@@ -105,7 +106,7 @@ def _meaning(frame: pd.DataFrame, measured: pd.DataFrame, robust: dict[str, Any]
         sizes = [eps_text(eps) for eps in sorted(set(rows["eps"]))]
         middle = f" (the middle one of {', '.join(sizes)})" if len(sizes) > 1 else ""
         said += (
-            f" Robust: share of {robust['n']} test images still correct under every one of {names}, {norm} eps = "
+            f" Robust: share of {robust['n']} {test} still correct under every one of {names}, {norm} eps = "
             f"{eps_text(robust['eps'])}{middle}, {eps_in(rows['norm'])}; a stronger attack may find less."
         )
     most = int(measured["seeds"].max())

@@ -54,6 +54,7 @@ class Job:
         version: of this library.
         naming: :data:`NAMING` as it was when the job was named.
         compressed: whether the trained network is compressed, and its level is one of bits.
+        samples: what the data are, ``"images"`` or ``"texts"``.
     """
 
     run: str
@@ -72,6 +73,7 @@ class Job:
     version: str = __version__
     naming: int = 1
     compressed: bool = False
+    samples: str = "images"
     folder: Path = field(default=Path(), compare=False)
 
     @property

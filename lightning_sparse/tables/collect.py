@@ -44,6 +44,11 @@ class Sweep:
     unreadable: tuple[str, ...] = ()
 
     @cached_property
+    def samples(self) -> str:
+        """What the networks were measured on, in words."""
+        return " and ".join(sorted({job.samples for job in self.members})) or "images"
+
+    @cached_property
     def jobs(self) -> pd.DataFrame:
         """The jobs as a table, one line each: ``folder`` is its name, or its path if it is not in the sweep's folder."""
         import pandas as pd
