@@ -24,6 +24,8 @@ def subject(sweep: Sweep, kept: pd.DataFrame) -> str:
     subjects = sorted({f"{data}, {model}" for data, model in zip(kept["data"], kept["model"], strict=True)})
     counts = {name_of(str(metric)): range_text(lines["n"]) for metric, lines in kept.groupby("metric")}
     same = len(set(counts.values())) == 1
+    if kept.empty:
+        return f"{sweep.name}:"
     count = range_text(kept["n"]) if same else ", ".join(f"{n} ({name})" for name, n in counts.items())
     return f"{sweep.name}: {'; '.join(subjects)}; n = {count} test {sweep.samples}."
 
