@@ -10,6 +10,9 @@ from lightning_sparse.anatomy.tokens import PAD
 from lightning_sparse.errors import SparsityError, check_choice, check_count
 from lightning_sparse.models.networks import sizes
 
+# Far above any of use here; what is larger is a slip, and would fill the memory.
+_MOST_WORDS, _MOST, _MOST_LAYERS = 10**7, 2**14, 256
+
 
 class BagOfWords(nn.Module):
     """The mean of the words' vectors, and a hidden layer (after Iyyer et al. 2015, deep averaging networks)."""
@@ -69,10 +72,10 @@ def bag_of_words(words: int, classes: int, *, dimensions: int = 64, hidden: int 
         >>> bag_of_words(100, 3)(torch.tensor([[2, 5, 0], [7, 1, 4]])).shape
         torch.Size([2, 3])
     """
-    check_count("words", words, 3, write=8000)
+    check_count("words", words, 3, most=_MOST_WORDS, write=8000)
     check_count("classes", classes, 2, write=10)
-    check_count("dimensions", dimensions, write=64)
-    return BagOfWords(words, classes, *sizes(width, dimensions, check_count("hidden", hidden, write=64)))
+    check_count("dimensions", dimensions, most=_MOST, write=64)
+    return BagOfWords(words, classes, *sizes(width, dimensions, check_count("hidden", hidden, most=_MOST, write=64)))
 
 
 class Block(nn.Module):
@@ -216,11 +219,11 @@ def tiny_gpt(
 
 
 def _checked(words: int, length: int, dimensions: int, heads: int, layers: int, width: float) -> int:
-    check_count("words", words, 3, write=8000)
-    check_count("length", length, write=32)
-    check_count("heads", heads, write=4)
-    check_count("layers", layers, write=2)
-    check_count("dimensions", dimensions, write=64)
+    check_count("words", words, 3, most=_MOST_WORDS, write=8000)
+    check_count("length", length, most=_MOST, write=32)
+    check_count("heads", heads, most=_MOST_LAYERS, write=4)
+    check_count("layers", layers, most=_MOST_LAYERS, write=2)
+    check_count("dimensions", dimensions, most=_MOST, write=64)
     if dimensions % (2 * heads):
         least = 2 * heads * max(1, round(dimensions / (2 * heads)))
         raise SparsityError(
