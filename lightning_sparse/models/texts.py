@@ -19,7 +19,7 @@ class BagOfWords(nn.Module):
 
     def __init__(self, words: int, classes: int, dimensions: int, hidden: int) -> None:
         super().__init__()
-        self.words = vectors_of(words, dimensions)
+        self.words = vectors_of(words, dimensions, PAD)
         self.hidden = nn.Linear(dimensions, hidden)
         self.classes = nn.Linear(hidden, classes)
 
@@ -29,21 +29,22 @@ class BagOfWords(nn.Module):
         return logits
 
 
-def vectors_of(words: int, dimensions: int) -> nn.Embedding:
-    """An embedding whose vectors have a length of about 1.
+def vectors_of(number: int, dimensions: int, padding: int | None = None) -> nn.Embedding:
+    """An embedding whose vectors have a length of about 1, and that of padding one of 0.
 
-    torch's own have weights many times as large as a Linear layer's, and one ranking of both by magnitude would prune the
-    layers away before any word.
+    torch's own have weights many times as large as a Linear layer's: one ranking of both by magnitude would prune the layers
+    away before any word, and vectors of places would drown those of words.
 
     Example:
-        >>> vectors = vectors_of(1000, 64)
+        >>> vectors = vectors_of(1000, 64, padding=0)
         >>> round(float(vectors.weight.norm(dim=1)[1:].mean()), 1), float(vectors.weight[0].norm())
         (1.0, 0.0)
     """
-    vectors = nn.Embedding(words, dimensions, padding_idx=PAD)
+    vectors = nn.Embedding(number, dimensions, padding_idx=padding)
     nn.init.normal_(vectors.weight, std=dimensions**-0.5)
-    with torch.no_grad():
-        vectors.weight[PAD] = 0
+    if padding is not None:
+        with torch.no_grad():
+            vectors.weight[padding] = 0
     return vectors
 
 
@@ -137,8 +138,8 @@ class Transformer(nn.Module):
         causal: bool,
     ) -> None:
         super().__init__()
-        self.words = vectors_of(words, dimensions)
-        self.places = None if rotary else nn.Embedding(length, dimensions)
+        self.words = vectors_of(words, dimensions, PAD)
+        self.places = None if rotary else vectors_of(length, dimensions)
         self.blocks = nn.ModuleList(Block(dimensions, heads, rotary=rotary, causal=causal) for _ in range(layers))
         self.norm = nn.LayerNorm(dimensions)
         self.classes = nn.Linear(dimensions, classes)
