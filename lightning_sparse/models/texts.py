@@ -36,8 +36,8 @@ def vectors_of(number: int, dimensions: int, padding: int | None = None) -> nn.E
     away before any word, and vectors of places would drown those of words.
 
     Example:
-        >>> vectors = vectors_of(1000, 64, padding=0)
-        >>> round(float(vectors.weight.norm(dim=1)[1:].mean()), 1), float(vectors.weight[0].norm())
+        >>> lengths = vectors_of(1000, 64, padding=0).weight.detach().norm(dim=1)
+        >>> round(float(lengths[1:].mean()), 1), float(lengths[0])
         (1.0, 0.0)
     """
     vectors = nn.Embedding(number, dimensions, padding_idx=padding)
