@@ -118,8 +118,8 @@ def check_gradient(classifier: nn.Module, images: Tensor, otherwise: str = "") -
     if gradient is None:
         if words:
             raise SparsityError(
-                "the logits have no gradient in the vectors of the words: the model detaches them or runs under no_grad; let "
-                "its logits depend on what its embedding gives"
+                "the logits have no gradient in the vectors of the words: the model detaches them or runs under no_grad; "
+                f"{otherwise}let its logits depend on what its embedding gives"
             )
         raise SparsityError(
             "the logits have no gradient in the pixels: the model detaches them, rounds them to integers or runs under "

@@ -86,7 +86,7 @@ class Coverage:
 
     def _warn_of_vectors(self, targets: Mapping[str, Tensor]) -> None:
         """Only beside matrices: who names norms alone means them."""
-        vectors = {name: weight for name, weight in targets.items() if sum(size > 1 for size in weight.shape) <= 1}
+        vectors = {name: weight for name, weight in targets.items() if weight.dim() < 2}
         matrices = [name for name in targets if name not in vectors]
         if vectors and matrices:
             some = ", ".join(list(vectors)[:3]) + (", ..." if len(vectors) > 3 else "")
