@@ -88,6 +88,7 @@ def test_a_sweep_of_a_language_model_is_measured_in_bits(command, tmp_path):
         assert found["clean_accuracy"].n == 2250
     report = (tmp_path / "lm" / "report.html").read_text()
     assert "bits a token" in report
+    assert "test texts" in report
 
 
 def test_what_texts_and_language_models_do_not_have_is_refused_before_training(command, tmp_path):
