@@ -14,9 +14,8 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record
-
-_NORMAL = 1.959963984540054  # the 0.975 quantile
 
 Numbers = npt.NDArray[np.float64]
 
@@ -61,6 +60,11 @@ def measure_language(model: nn.Module, data: Data, *, batch_size: int = 64) -> M
     with untouched(model), torch.no_grad():
         for (part,) in batches(batch_size, device_of(model), texts):
             logits, targets = next_tokens(model, part)
+            if int(part.max()) >= logits.shape[2]:
+                raise SparsityError(
+                    f"texts reach token {int(part.max())}, and the model foretells {logits.shape[2]}: give it a larger "
+                    "vocabulary"
+                )
             there = targets != PAD
             nats = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=PAD, reduction="none")
             right = (logits.argmax(dim=2) == targets) & there
@@ -96,18 +100,11 @@ def next_tokens(model: nn.Module, texts: Tensor) -> tuple[Tensor, Tensor]:
             f"the model gives {shape} for texts of shape {tuple(texts.shape)}, and a language model gives logits "
             "(n, length, tokens): give one such as lightning_sparse.models.tiny_gpt(words, length)"
         )
-    if int(texts.max()) >= logits.shape[2]:
-        raise SparsityError(
-            f"texts reach token {int(texts.max())}, and the model foretells {logits.shape[2]}: give it a larger vocabulary"
-        )
     return logits[:, :-1], texts[:, 1:]
 
 
 def _ratio(metric: str, parts: Numbers, wholes: Numbers, detail: str) -> Record:
     """A sum over a sum, with the normal interval of the ratio of two means (linearised)."""
-    n, value = len(parts), float(parts.sum() / wholes.sum())
-    low = high = float("nan")
-    if n > 1:
-        error = float((parts - value * wholes).std(ddof=1) / (wholes.mean() * np.sqrt(n)))
-        low, high = value - _NORMAL * error, value + _NORMAL * error
-    return Record(metric, value, n, low, high, detail=f"{detail}; {int(wholes.sum())} tokens of {n} texts")
+    value = parts.sum() / wholes.sum()
+    around = value + (parts - value * wholes) / wholes.mean()  # whose mean is the ratio
+    return mean_row(metric, around, detail=f"{detail}; {int(wholes.sum())} tokens of {len(parts)} texts")

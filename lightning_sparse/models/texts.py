@@ -187,10 +187,9 @@ def tiny_transformer(
         >>> net(torch.tensor([[2, 5, 0], [7, 1, 4]])).shape
         torch.Size([2, 3])
     """
-    dimensions = _checked(words, length, dimensions, heads, layers, width)
+    dimensions = _checked(words, length, dimensions, heads, layers, positions, width)
     check_count("classes", classes, 2, write=10)
-    rotary = check_choice("positions", positions, ("learned", "rotary")) == "rotary"
-    return Transformer(words, classes, length, dimensions, heads, layers, rotary, causal=False)
+    return Transformer(words, classes, length, dimensions, heads, layers, positions == "rotary", causal=False)
 
 
 def tiny_gpt(
@@ -212,14 +211,15 @@ def tiny_gpt(
         >>> tiny_gpt(100, length=8)(torch.tensor([[2, 5, 0], [7, 1, 4]])).shape
         torch.Size([2, 3, 100])
     """
-    dimensions = _checked(words, length, dimensions, heads, layers, width)
-    rotary = check_choice("positions", positions, ("learned", "rotary")) == "rotary"
-    net = Transformer(words, words, length, dimensions, heads, layers, rotary, causal=True)
+    dimensions = _checked(words, length, dimensions, heads, layers, positions, width)
+    net = Transformer(words, words, length, dimensions, heads, layers, positions == "rotary", causal=True)
     net.classes.weight = net.words.weight
     return net
 
 
-def _checked(words: int, length: int, dimensions: int, heads: int, layers: int, width: float) -> int:
+def _checked(words: int, length: int, dimensions: int, heads: int, layers: int, positions: str, width: float) -> int:
+    """The dimensions at this width, if all arguments are in range."""
+    check_choice("positions", positions, ("learned", "rotary"))
     check_count("words", words, 3, most=_MOST_WORDS, write=8000)
     check_count("length", length, most=_MOST, write=32)
     check_count("heads", heads, most=_MOST_LAYERS, write=4)
