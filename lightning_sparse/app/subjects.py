@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SUBJECTS = ("adversarial", "activation", "weight_noise", "steering")
+SUBJECTS = ("vectors", "adversarial", "activation", "weight_noise", "steering")
 """Groups of the configuration, each of which a job need not have; a callback each, built in this order."""
 
 
@@ -28,6 +28,8 @@ def in_words(group: str, choice: str, node: Mapping[str, Any]) -> tuple[str, str
         (('top_k-0.1', 'top_k-0.1'), ('pgd-trained', 'pgd'))
         >>> in_words("steering", "loss", {"score": "loss", "share": 0.4})
         ('drop 0.4 by loss', 'loss')
+        >>> in_words("vectors", "file", {"directions": 2})
+        ('file-2', 'file-2')
     """
     if group == "activation":
         density = node.get("density")  # what is no number is refused when the job runs
@@ -36,4 +38,7 @@ def in_words(group: str, choice: str, node: Mapping[str, Any]) -> tuple[str, str
     if group == "steering":
         score = node.get("score", "loss")
         return f"{node.get('action', 'drop')} {node.get('share', 0.2)} by {score}", str(score)
+    if group == "vectors":
+        directions = "" if node.get("directions") is None or choice.endswith("_top") else f"-{node['directions']}"
+        return choice + directions, choice + directions
     return f"{choice}-trained", choice

@@ -15,6 +15,7 @@ from .description.storage import storage_formats as storage_formats
 from .description.suggested_rules import suggest_layer_rules as suggest_layer_rules
 from .embeddings.all_but_the_top import all_but_the_top as all_but_the_top
 from .embeddings.embedding import measure_embedding as measure_embedding
+from .embeddings.word_vectors import word_vectors as word_vectors
 from .explanations.agreement import agreement_records as agreement_records
 from .explanations.agreement import rank_agreement as rank_agreement
 from .explanations.agreement import top_agreement as top_agreement

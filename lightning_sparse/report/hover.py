@@ -11,7 +11,7 @@ from lightning_sparse.tables.method_names import is_dense, level_words
 
 
 def hover(line: dict[Any, Any]) -> str:
-    """Say of a line of averages: the mean, its interval and single seeds, how many images and seeds, and failed checks."""
+    """Say of a line of averages: the mean, its interval and single seeds, how many samples and seeds, and failed checks."""
     metric = line["metric"]
     compressed = line["compressed"]
     level = "" if is_dense(line["method"]) else f", {level_words(line['sparsity_asked'], compressed)}"
@@ -35,7 +35,7 @@ def hover(line: dict[Any, Any]) -> str:
         said.append(f"{line['time']:.3g} of dense's time, as {escape(line['form'])}")
     if "kilobytes" in line:
         said.append(f"{line['kilobytes']:.4g} kB, as {escape(line['form'])}")
-    said.append(f"n = {line['n']} images")
+    said.append(f"n = {line['n']}")
     if line["distrusted"]:
         said.append(f"✗ not to be trusted: failed {escape(', '.join(line['distrusted']))}")
     return "<br>".join(said)

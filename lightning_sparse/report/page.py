@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sparse.report.embedded import Embedded, plotly_js
 from lightning_sparse.report.headline import headline
 from lightning_sparse.report.trust_table import trust_table
-from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, sparsity_text
+from lightning_sparse.report.words import NOTHING, eps_text, name_of, number, of_samples, sparsity_text
 from lightning_sparse.results.jobs import OUT_OF_REACH
 from lightning_sparse.results.launches import launches_in_words
 from lightning_sparse.results.quantities import BIASES, COST, MAIN, QUANTITIES, SALIENCY, WHY, WORDS, quantity
@@ -63,7 +63,8 @@ def page(sweep: Sweep, parts: dict[str, Sweep], pictures: dict[str, list[Picture
         any_bits=bool(sweep.compressed),
         holes=[hole for hole in holes(sweep).to_dict("records") if hole["status"] != OUT_OF_REACH],
         warnings=warnings(sweep),
-        explained=[(name_of(of.metric), _meaning(of)) for of in known if of.says],
+        explained=[(name_of(of.metric), of_samples(_meaning(of), sweep.samples)) for of in known if of.says],
+        samples=sweep.samples,
         details=_details(sweep.frame),
         jobs=details,
         versions=sorted(set(sweep.jobs["version"]) - {""}),

@@ -24,6 +24,18 @@ def eps_text(eps: float) -> str:
     return f"{eps:.4g}"
 
 
+def of_samples(said: str, samples: str) -> str:
+    """Say of texts what is said of images.
+
+    Example:
+        >>> of_samples("Share of images, over each image's pixels.", "texts")
+        "Share of texts, over each text's pixels."
+    """
+    if samples == "images":
+        return said
+    return said.replace("images", samples).replace("image", "text" if samples == "texts" else "image or text")
+
+
 def name_of(metric: str, attack: str = "", eps: float = float("nan"), attribution: str = "") -> str:
     """Name one quantity for a reader.
 

@@ -74,7 +74,7 @@ QUANTITIES = (
         "Two to the bits a token: among how many equally likely tokens the network would have to choose.",
         "lower", "", POSITIVE, WORDS, panel=True, same_images=True),
     Quantity("robust_accuracy", "robust accuracy",
-        "Share of the test images (or texts) that are classified correctly as they are and under every attack that was run, "
+        "Share of the test images that are classified correctly as they are and under every attack that was run, "
         "each judged by its worst attack. eps bounds the attack: the change of a pixel, where the pixel range is 0 to 1; or "
         "the share of a text's words that are replaced by synonyms, or how far its words move in the embedding. It is an "
         "upper bound: an attack that was not run may do more harm.",

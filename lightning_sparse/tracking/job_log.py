@@ -18,8 +18,8 @@ def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
     """Log everything in a job's folder of the measurements last asked for.
 
     One point on its axis holds the numbers, ``adversarial/eps=...`` (image, adversarial image, difference) and
-    ``maps/<attribution>`` (image, map), each of the first image of up to six classes. NaN is left out, and of two rows of
-    one chart the later counts. Two artifacts hold the masks and ``records.jsonl``.
+    ``maps/<attribution>`` (image, map; of texts their words, coloured), each of the first of up to six classes. NaN is left
+    out, and of two rows of one chart the later counts. Two artifacts hold the masks and ``records.jsonl``.
 
     Args:
         run: the job's run; None does nothing.
@@ -44,9 +44,15 @@ def log_job(run: Run | None, job: Job, masks: Masks | None = None) -> None:
 
 
 def _images(job: Job) -> dict[str, Any]:
-    from lightning_sparse.results.arrays import attributions
+    import wandb
+
+    from lightning_sparse.results.arrays import attributions, load
+    from lightning_sparse.tracking.coloured_texts import coloured_texts
     from lightning_sparse.tracking.pictures import adversarial_pictures, chosen, images, map_pictures
 
+    texts = load(job, "saliency")
+    if texts and "words" in texts:
+        return {f"maps/{name}": wandb.Html(coloured_texts(texts, name)) for name in attributions(texts)}
     crafted, explained = chosen(job, "transfer"), chosen(job, "saliency")
     shown = {f"maps/{name}": images(map_pictures(explained, name)) for name in attributions(explained)}
     if crafted:

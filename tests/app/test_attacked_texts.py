@@ -42,7 +42,7 @@ def test_both_norms_are_rows_of_one_trained_network(job):
     [
         ([*TEXTS, "attack=digits", "transfer=none"], "norm='Linf' is of images, and data holds tokens of shape (2, 32)"),
         ([*TEXTS, "attack.eps=[1.2]"], "attack.eps=1.2 is not in (0, 1], the share of the text's words replaced: write"),
-        ([*TEXTS, "attack.attacks=[square]"], "attacks='square' does not exist"),
+        ([*TEXTS, "attack.attacks=[square]"], "attack.attacks='square' does not exist"),
         (["attack=glosses", "saliency=none"], "norm='synonyms' is of texts, and data holds images of shape (2, 1, 8, 8)"),
     ],
 )  # fmt: skip

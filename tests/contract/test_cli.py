@@ -33,7 +33,7 @@ ONE_OF = {"SparseGradients": {"k": 30}}
 OF_SEVERAL = {"GradientCompression"}
 
 # What needs an embedding trained before, or dead channels, of which the module here has none.
-OF_OTHERS = {"AllButTheTop", "Shrink"}
+OF_OTHERS = {"AllButTheTop", "PretrainedVectors", "Shrink"}
 
 # What looks at images, of which the module here has none.
 OF_IMAGES = {"AdversarialTraining", "ExampleScores", "ExampleSteering", "RobustnessMonitor", "VarianceOfGradients"}

@@ -92,6 +92,7 @@ CALLBACKS = {
     "SparsityMonitor": {"per_layer": True},
     "RandomState": {},
     "Shrink": {},
+    "PretrainedVectors": {"file": "vectors.txt", "layer": None, "directions": 1, "words": ["", "moss"]},
     "AllButTheTop": {"layer": None, "directions": 1, "fit": None},
     "Factorise": {"rank": 2, "kind": "svd", "share": None, "fresh": False, "include": None, "exclude": None},
     "PredictWeights": {"final_sparsity": 0.5, "exclude": None},

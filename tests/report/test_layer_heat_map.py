@@ -99,7 +99,7 @@ def test_the_page_has_the_same_numbers_in_the_same_shades(measured):
         "accuracy, one layer pruned, less unpruned: <b>\N{MINUS SIGN}10.0</b> points",
         "95 % interval over 2 seeds: \N{MINUS SIGN}22.7 to +2.7 points",
         "single seeds: \N{MINUS SIGN}11.0, \N{MINUS SIGN}9.0",
-        "n = 200 images",
+        "n = 200",
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # plotly's own; what is tested is that no name or value is refused

@@ -52,7 +52,7 @@ def test_lines_are_the_means_and_bands_the_intervals_worked_out_by_hand(make_swe
         "robust accuracy, eps = 0.1: <b>48.0</b> %",
         "95 % interval over 3 seeds: 45.5 to 50.5 %",
         "single seeds: 47.0, 48.0, 49.0",
-        "n = 100 images",
+        "n = 100",
         "✗ not to be trusted: failed noise",
     ]
     assert "✗" not in line["text"][0]

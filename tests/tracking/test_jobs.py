@@ -307,3 +307,25 @@ def test_importing_tracking_is_cheap():
     code = "import sys, lightning_sparse.tracking; print(sorted({'wandb', 'lightning', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_job_of_texts_shows_their_words(tmp_path):
+    what = Job("gradual-0.9-s0", "gradual", "glosses", "bag", 0, 0.9, folder=tmp_path / "rows").save(
+        keys=("saliency-0",)
+    )
+    told = {"labels": np.array([1, 0]), "prediction": np.array([1, 1]), "confidence": np.array([0.75, 0.5])}
+    texts = {"words": np.array([["old", "<moss>", ""], ["fall", "", ""]]), "unknown": np.zeros((2, 3), bool)}
+    heat = np.array([[[0.5, 2.0, np.nan]], [[1.0, np.nan, np.nan]]])
+    names = {"class_names": np.array(["act", "plant"])}
+    np.savez(what.folder / "saliency-0.npz", gradient=heat, images=np.ones((2, 1, 1, 3), int), **told, **texts, **names)
+    what.record(rows(), "saliency-0", 0.9)
+    run = job(what.run, tmp_path / "quick")
+    log_job(run, what)
+    finish(run)
+    (point,) = history(lines(tmp_path / "quick"))
+    (folder,) = folders(tmp_path / "quick")
+    page = (folder / "files" / point["maps/gradient.path"]).read_text()
+    assert "class plant: plant, 75 %" in page
+    assert "class act: plant, 50 %" in page
+    assert 'rgba(230,159,0,0.25)" title="0.5">old<' in page
+    assert 'rgba(230,159,0,1.00)" title="2">&lt;moss&gt;<' in page

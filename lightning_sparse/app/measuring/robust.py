@@ -9,7 +9,7 @@ from lightning_sparse import measure
 from lightning_sparse.app.measuring.kind import Kind, Settings
 from lightning_sparse.app.measuring.trained import Trained
 from lightning_sparse.app.values import anything, choice, count, names, or_null, seed
-from lightning_sparse.errors import check_flag
+from lightning_sparse.errors import check_choices, check_flag
 from lightning_sparse.measure.robustness.tiers import TIERS
 from lightning_sparse.results import records
 from lightning_sparse.results.jobs import Job, key_of
@@ -69,8 +69,10 @@ def _settings(config: Settings) -> Settings | None:
 
 
 def _try(model: nn.Module, few: tuple[Tensor, Tensor], settings: Settings) -> None:
-    from lightning_sparse.measure.robustness.robust_accuracy import try_attack
+    from lightning_sparse.measure.robustness.robust_accuracy import THREATS, try_attack
 
+    if settings["attacks"]:
+        check_choices("attack.attacks", settings["attacks"], THREATS[settings["norm"]].attacks)
     own = {name: settings[name] for name in ("norm", "tier", "attacks")}
     try_attack(model, *few, eps=max(settings["eps"]), **own)
 

@@ -20,6 +20,11 @@ def check_together(config: Mapping[str, Any]) -> None:
     _check_radii(config)
     _check_adversarial(config["adversarial"])
     _check_weight_noise(config.get("weight_noise", {}))
+    if (vectors := config.get("vectors", {})).get("directions") is not None and "_target_" not in vectors:
+        raise SparsityError(
+            f"vectors.directions={vectors['directions']!r} takes the top out of vectors that were trained before: write "
+            "vectors=glove, or vectors=file vectors.file=/path/to/vectors.txt"
+        )
     if (steering := config.get("steering", {})).get("score") and "_target_" not in steering:
         raise SparsityError(
             f"steering.score={steering['score']!r} steers nothing: write steering=loss, and then the score"

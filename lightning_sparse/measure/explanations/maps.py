@@ -149,10 +149,10 @@ def attribution_row(metric: str, values: npt.NDArray[np.float64], attribution: s
 
     Example:
         >>> attribution_row("gini", np.array([0.5, 0.7, np.nan]), "gradient", "of the gradient").detail
-        'of the gradient; undefined for 1 of 3 images, left out'
+        'of the gradient; undefined for 1 of 3, left out'
     """
     mean, low, high = mean_interval(values)
     n = int((~np.isnan(values)).sum())
     if n < len(values):
-        detail += f"; undefined for {len(values) - n} of {len(values)} images, left out"
+        detail += f"; undefined for {len(values) - n} of {len(values)}, left out"
     return Record(metric, mean, n, low, high, attribution=attribution, detail=detail)

@@ -65,7 +65,7 @@ def records_over(arrays: Arrays, keep: npt.NDArray[np.bool_] | None = None, mode
         >>> row.value, row.n
         (0.5, 1)
         >>> row.detail.split("; ")[1:]
-        ['images right for all 3 models: 2 of 3', 'undefined for 1 of 2 images, left out']
+        ['images right for all 3 models: 2 of 3', 'undefined for 1 of 2, left out']
     """
     if not isinstance(arrays, Mapping) or "labels" not in arrays:
         raise SparsityError(f"arrays is {type(arrays).__name__} without labels: give the arrays of measure_saliency")

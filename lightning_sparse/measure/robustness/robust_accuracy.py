@@ -28,7 +28,7 @@ from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.rows import mean_row
 from lightning_sparse.results.records import Measured, Record
 
-_THREATS: dict[str, type[Threat]] = {
+THREATS: dict[str, type[Threat]] = {
     "Linf": OfPixels,
     "L2": OfPixels,
     "embedding": OfVectors,
@@ -160,7 +160,7 @@ def _tier(tier: str, norm: str, attacks: Sequence[str] | None) -> Tier:
     chosen = check_tier(tier)
     if attacks is None:
         return chosen
-    return replace(chosen, attacks=tuple(check_choices("attacks", attacks, _THREATS[norm].attacks)))
+    return replace(chosen, attacks=tuple(check_choices("attacks", attacks, THREATS[norm].attacks)))
 
 
 def _threat(norm: str, classifier: nn.Module, inputs: Tensor, synonyms: object) -> Threat:

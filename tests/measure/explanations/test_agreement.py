@@ -51,7 +51,7 @@ def test_a_constant_map_agrees_with_nothing():
     for row in agreement_records(a, b, "gradient"):
         assert (row.attribution, row.n) == ("gradient", 2)
         assert row.value == pytest.approx(1)
-        assert "undefined for 1 of 3 images" in row.detail
+        assert "undefined for 1 of 3," in row.detail
 
 
 def test_records_over_some_images():

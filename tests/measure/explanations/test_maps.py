@@ -54,7 +54,7 @@ def test_ranks_with_ties():
 def test_a_row_counts_what_is_undefined():
     row = attribution_row("gini", np.array([0.2, np.nan, 0.4]), "gradient", "said")
     assert (row.value, row.n, row.attribution) == (pytest.approx(0.3), 2, "gradient")
-    assert row.detail == "said; undefined for 1 of 3 images, left out"
+    assert row.detail == "said; undefined for 1 of 3, left out"
     none = attribution_row("gini", np.full(3, np.nan), "gradient", "said")
     assert none.n == 0
     assert math.isnan(none.value)

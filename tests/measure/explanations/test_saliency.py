@@ -109,7 +109,7 @@ def test_a_dead_network_has_no_saliency_and_says_so(digits):
         assert math.isnan(record.value)
         assert record.n == 0
         assert record.trust == ""
-        assert "undefined for 20 of 20 images" in record.detail
+        assert "undefined for 20 of 20" in record.detail
     assert all(row.n == 20 for row in found.records if row.attribution in ("input", "uniform"))
 
 
