@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SUBJECTS = ("adversarial", "activation", "weight_noise", "steering")
+SUBJECTS = ("augment", "adversarial", "activation", "weight_noise", "steering")
 """Groups of the configuration, each of which a job need not have; a callback each, built in this order."""
 
 
@@ -29,6 +29,8 @@ def in_words(group: str, choice: str, node: Mapping[str, Any]) -> tuple[str, str
         >>> in_words("steering", "loss", {"score": "loss", "share": 0.4})
         ('drop 0.4 by loss', 'loss')
     """
+    if group == "augment":
+        return f"{choice} augmentation", choice
     if group == "activation":
         density = node.get("density")  # what is no number is refused when the job runs
         kept = f"{choice}-{density:g}" if isinstance(density, int | float) else choice
