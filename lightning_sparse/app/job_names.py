@@ -44,9 +44,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     """
     small = bool(config["sparsity"].get("small"))
     dense = "_target_" not in config["sparsity"] and not small
-    model = choices["model"]
-    if model == "own":
-        model = str(config["model"]["_target_"]).rpartition(".")[2]
+    model = _network(config["model"], choices["model"])
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     what = essence(_what_trains(config, dense))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
@@ -70,6 +68,14 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     if str(config["data"].get("_target_", "")).endswith(".TextData"):
         more["samples"] = "texts"
     return Job(run, method, data, model, seed, asked, **more)
+
+
+def _network(node: Mapping[str, Any], choice: str) -> str:
+    """What the network is called: the choice, or where that says whose it is, its own name."""
+    if choice == "timm":
+        return str(node["net"]["model_name"])
+    named = {"own": node, "torchvision": node.get("net", {})}.get(choice)
+    return choice if named is None else str(named["_target_"]).rpartition(".")[2]
 
 
 def _planted(data: Mapping[str, Any]) -> str:

@@ -148,9 +148,13 @@ FUNCTIONS = {
     "models.lenet_300_100": shape,
     "models.resnet18": shape,
     "models.resnet20": shape,
+    "models.resnet56": shape,
     "models.row_gru": shape,
     "models.small_cnn": shape,
     "models.strided_cnn": shape,
+    "models.vgg16": lambda: {"shape": (3, 32, 32), "classes": 10, "width": 0.1},
+    "models.vit_tiny": lambda: {**shape(), "patch": 4, "layers": 1},
+    "models.wide_resnet": lambda: {**shape(), "depth": 10, "widen": 1},
 }
 
 # Not called with odd values: constants, records, an exception, subclasses of Lightning's callbacks, functions of a
