@@ -94,7 +94,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool) -> dict[str, Any]:
     if config["trainer"].get("strategy", "auto") != "auto":
         what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes its own batches
     what["callbacks"] = {key: item for key, item in what["callbacks"].items() if not _watches(item)}
-    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
+    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"):
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {group: config[group] for group in subjects(config)}
