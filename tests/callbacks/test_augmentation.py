@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 import settings
 import within_epoch_script as script
+from callbacks.test_adversarial_training import Own
 from callbacks.test_within_epoch import Stop, often, same_end  # noqa: F401
 from lightning_sparse import AdversarialTraining, Augmentation, ExampleScores, GradualPruning, SparsityError
 from lightning_sparse.callbacks.augmentation import cut_out, shifted
@@ -20,19 +21,6 @@ from lightning_sparse.data import ImageData, TextData
 from settings import SAFE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
-
-
-class Own:
-    """A loader that gives its very own tensors, as a list in memory does."""
-
-    def __init__(self, *batches):
-        self.batches = batches
-
-    def __iter__(self):
-        return iter(self.batches)
-
-    def __len__(self):
-        return len(self.batches)
 
 
 class Seeing(settings.Module):

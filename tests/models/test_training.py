@@ -18,6 +18,7 @@ from lightning_sparse import (
     LotteryTicket,
     RandomState,
     SparsityError,
+    SparsityMonitor,
     sparsity_of,
 )
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
@@ -122,6 +123,7 @@ def fit(folder, end, *more):
             method,
             Augmentation(pad=1, cutout=3, fill=0.3, transform=v2.RandAugment()),
             AdversarialTraining(0.02),
+            SparsityMonitor(),
             *more,
             RandomState(),
             EpochCheckpoint(kept),
