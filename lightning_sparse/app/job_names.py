@@ -72,10 +72,11 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
 
 def _network(node: Mapping[str, Any], choice: str) -> str:
     """What the network is called: the choice, or where that says whose it is, its own name."""
+    net = node.get("net", {})
     if choice == "timm":
-        return str(node["net"]["model_name"])
-    named = {"own": node, "torchvision": node.get("net", {})}.get(choice)
-    return choice if named is None else str(named["_target_"]).rpartition(".")[2]
+        return str(net.get("model_name", choice))
+    target = {"own": node, "torchvision": net}.get(choice, {}).get("_target_")
+    return str(target).rpartition(".")[2] if target else choice
 
 
 def _planted(data: Mapping[str, Any]) -> str:

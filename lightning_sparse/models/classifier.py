@@ -73,7 +73,7 @@ class Classifier(Trained):
         """Map images in [0, 1], shape (n, channels, height, width), or tokens (n, length), to logits (n, classes)."""
         if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
-        if self.channels_last:
+        if self.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.net(images)
         return logits
