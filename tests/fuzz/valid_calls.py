@@ -130,6 +130,7 @@ FUNCTIONS = {
         "warmup": 0.1,
         "label_smoothing": 0.1,
         "channels_last": False,
+        "compiled": False,
     },
     "models.LanguageModel": lambda: {"net": net(), "optimizer": None, "schedule": "cosine", "warmup": 0.1},
     "models.bag_of_words": lambda: {"words": 20, "classes": 3, "dimensions": 8, "hidden": 8, "width": 1.0},

@@ -1,10 +1,12 @@
 """Warm-up, smoothed labels and memory laid out with channels last, each by itself and all at once."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
@@ -15,12 +17,14 @@ from lightning_sparse import (
     AdversarialTraining,
     Augmentation,
     BrainDevelopment,
+    GradualPruning,
     LotteryTicket,
     RandomState,
     SparsityError,
     SparsityMonitor,
     sparsity_of,
 )
+from lightning_sparse.anatomy.layer_calls import is_compiled
 from lightning_sparse.callbacks.epoch_checkpoint import EndCheckpoint, EpochCheckpoint
 from lightning_sparse.data import ImageData
 from lightning_sparse.models import Classifier, LanguageModel, resnet20
@@ -100,6 +104,33 @@ def test_channels_last_is_a_layout_and_the_same_network(make_trainer):
     assert not models[0].net[3].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_fit_has_the_names_and_masks_of_a_plain_one_and_resumes(make_trainer, loader, tmp_path):
+    def run(folder, path=None, **arguments):
+        model, method = flat(**arguments), GradualPruning(0.8, every=2)
+        keep = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1)
+        trainer = make_trainer(method, keep, max_epochs=2, enable_checkpointing=True)
+        trainer.fit(model, loader, ckpt_path=path, **settings.SAFE)
+        return model, method
+
+    plain, _ = run("plain")
+    watched, model = [], flat(compiled=True)
+    model.on_train_end = lambda: watched.append(is_compiled(model))
+    make_trainer(max_epochs=1).fit(model, loader)
+    assert watched == [True]
+    assert not is_compiled(model)
+    whole, method = run("whole", compiled=True)
+    assert whole.state_dict().keys() == plain.state_dict().keys()
+    assert settings.exact(method.masks, 0.8)
+    assert settings.dead_are_zero(whole, method.masks)
+    assert all(
+        torch.allclose(one, other, atol=1e-4) for one, other in zip(whole.parameters(), plain.parameters(), strict=True)
+    )
+    resumed, _ = run("resumed", tmp_path / "whole" / "epoch=0.ckpt", compiled=True)
+    assert settings.same_state(resumed, whole)
+
+
 def fit(folder, end, *more):
     """Two epochs of six batches, from the checkpoint in the folder if there is one."""
     seed_everything(0, verbose=False)
@@ -155,6 +186,7 @@ def test_all_of_it_at_once_goes_on_bit_for_bit(tmp_path, often):  # noqa: F811
         ({"warmup": 1.0}, r"warmup=1\.0 is not a share in \[0, 1\)"),
         ({"warmup": 5}, r"warmup=5 is not a share in \[0, 1\): write 0\.05 for 5 percent"),
         ({"label_smoothing": -0.1}, r"label_smoothing=-0\.1 is not a share"),
+        ({"compiled": 1}, r"compiled=1 is neither true nor false"),
         ({"channels_last": "yes"}, r"channels_last='yes' is neither true nor false"),
     ],
 )
