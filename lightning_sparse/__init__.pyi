@@ -8,6 +8,7 @@ from .callbacks.all_but_the_top import AllButTheTop as AllButTheTop
 from .callbacks.at_target import AtTargetSparsity as AtTargetSparsity
 from .callbacks.at_target import CheckpointAtTarget as CheckpointAtTarget
 from .callbacks.at_target import StopAtTarget as StopAtTarget
+from .callbacks.augmentation import Augmentation as Augmentation
 from .callbacks.example_scores import ExampleScores as ExampleScores
 from .callbacks.example_steering import ExampleSteering as ExampleSteering
 from .callbacks.factorise import Factorise as Factorise

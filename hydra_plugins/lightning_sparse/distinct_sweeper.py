@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 _UNUSED = {
-    **{f"{group}=none": (f"{group}.",) for group in ("activation", "steering", "weight_noise")},
+    **{f"{group}=none": (f"{group}.",) for group in ("activation", "augment", "steering", "weight_noise")},
     "compression=none": ("bits=", "compression."),
     "compression=half": ("bits=",),
 }

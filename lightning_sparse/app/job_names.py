@@ -44,9 +44,7 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     """
     small = bool(config["sparsity"].get("small"))
     dense = "_target_" not in config["sparsity"] and not small
-    model = choices["model"]
-    if model == "own":
-        model = str(config["model"]["_target_"]).rpartition(".")[2]
+    model = _network(config["model"], choices["model"])
     asked = 0.0 if dense else _sparsity_asked(config["sparsity"])
     what = essence(_what_trains(config, dense))
     method, level = choices["sparsity"], "" if dense else f"-{asked:g}"
@@ -72,6 +70,15 @@ def job_of(config: Mapping[str, Any], choices: Mapping[str, str], output: Path) 
     return Job(run, method, data, model, seed, asked, **more)
 
 
+def _network(node: Mapping[str, Any], choice: str) -> str:
+    """What the network is called: the choice, or where that says whose it is, its own name."""
+    net = node.get("net", {})
+    if choice == "timm":
+        return str(net.get("model_name", choice))
+    target = {"own": node, "torchvision": net}.get(choice, {}).get("_target_")
+    return str(target).rpartition(".")[2] if target else choice
+
+
 def _planted(data: Mapping[str, Any]) -> str:
     """What makes them other data: whatever a network is compared with has learned the same."""
     noise = data.get("label_noise")
@@ -88,7 +95,7 @@ def _what_trains(config: Mapping[str, Any], dense: bool) -> dict[str, Any]:
     if config["trainer"].get("strategy", "auto") != "auto":
         what["trainer"]["devices"] = config["trainer"].get("devices")  # each takes its own batches
     what["callbacks"] = {key: item for key, item in what["callbacks"].items() if not _watches(item)}
-    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10"):
+    if what["data"].get("name") in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"):
         what["data"].pop("root", None)  # the same images in any folder; other data may differ
     # Only where they are on, so that jobs without them keep their names.
     what |= {group: config[group] for group in subjects(config)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SUBJECTS = ("vectors", "adversarial", "activation", "weight_noise", "steering")
+SUBJECTS = ("vectors", "augment", "adversarial", "activation", "weight_noise", "steering")
 """Groups of the configuration, each of which a job need not have; a callback each, built in this order."""
 
 
@@ -31,6 +31,8 @@ def in_words(group: str, choice: str, node: Mapping[str, Any]) -> tuple[str, str
         >>> in_words("vectors", "file", {"directions": 2})
         ('file-2', 'file-2')
     """
+    if group == "augment":
+        return f"{choice} augmentation", choice
     if group == "activation":
         density = node.get("density")  # what is no number is refused when the job runs
         kept = f"{choice}-{density:g}" if isinstance(density, int | float) else choice

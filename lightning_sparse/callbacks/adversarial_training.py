@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_sparse.callbacks.changes_images import ChangesImages, check_place, part_of
 from lightning_sparse.callbacks.trainer.attack_mode import attack_mode, seeded
-from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
-from lightning_sparse.callbacks.trainer.resumed_from import restoring
-from lightning_sparse.errors import SparsityError, check_count, check_seed
+from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.advice import advice_for, with_forward
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import Forward, check_forward
@@ -25,7 +22,7 @@ from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.robustness.balls import check_eps, check_norm, project, random_start, steepest
 
 
-class AdversarialTraining(OneOfAKind):
+class AdversarialTraining(ChangesImages):
     """Train on adversarial images in place of the clean ones, on any Trainer and beside any sparsity callback.
 
     Before each training step every image of the batch is moved, by at most eps and within [0, 1], to raise the
@@ -72,6 +69,9 @@ class AdversarialTraining(OneOfAKind):
         >>> callbacks = [GradualPruning(0.9), AdversarialTraining(8 / 255)]
     """
 
+    names = ("eps", "steps", "step_size", "norm", "seed", "mean", "std")
+    done = "attacked"
+
     def __init__(
         self,
         eps: float,
@@ -86,57 +86,33 @@ class AdversarialTraining(OneOfAKind):
         forward: Forward | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(images, seed)
         self.norm = check_norm(norm)
         self.eps, self.steps = check_eps("eps", eps, norm), check_count("steps", steps, write=20)
         if step_size is None:
             self.step_size = 1.25 * self.eps if steps == 1 else 2.5 * self.eps / steps
         else:
             self.step_size = check_eps("step_size", step_size, norm)
-        self.images, self.labels = _check_place("images", images), _check_place("labels", labels)
+        self.labels = check_place("labels", labels)
         self.normalisation = Normalisation(mean, std)
-        self.forward, self.seed = check_forward(forward), check_seed(seed)
-        self._clean: tuple[Tensor, Tensor] | None = None
-        self._restored: dict[str, Any] = {}
+        self.forward = check_forward(forward)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a training whose batches cannot be attacked."""
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
-            return
-        if trainer.ckpt_path is None:
-            self._restored = {}
-        refuse_sharded(trainer, "the module cannot be attacked by itself")
-        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-            raise SparsityError(
-                "training_step takes a dataloader_iter, so its batches cannot be attacked beforehand: write "
-                "training_step(self, batch, batch_idx)"
-            )
+        if stage == "fit":
+            refuse_sharded(trainer, "the module cannot be attacked by itself")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to go on from a checkpoint that was trained on other adversarial images."""
-        for name, value in self._restored.items():
-            if getattr(self, name) != value:
-                raise SparsityError(
-                    f"{name}={getattr(self, name)!r}, and the checkpoint was trained with {name}={value!r}: resume with "
-                    "the same, or start a new training from its weights (without ckpt_path)"
-                )
-        self._restored = {}
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Attack the batch that ``training_step`` is about to see."""
-        self._put_back()
-        images, labels = _part(batch, "images", self.images), _part(batch, "labels", self.labels)
-        noise = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+    def change(self, trainer: Trainer, module: LightningModule, batch: Any, images: Tensor, batch_idx: int) -> Tensor:
+        """Attack the images."""
+        labels = part_of(batch, "labels", self.labels)
         with (
             advice_for("AdversarialTraining"),
             trainer.precision_plugin.forward_context(),
-            attack_mode(pl_module),
-            seeded(images.device, noise),
+            attack_mode(module),
+            seeded(images.device, self.draws(trainer, batch_idx)),
         ):
-            adversarial = self._attack(pl_module, images.detach(), labels, check=batch_idx == 0)
-        self._clean = (images, images.data)
-        images.data = adversarial
+            return self._attack(module, images.detach(), labels, check=batch_idx == 0)
 
     def _attack(self, module: LightningModule, images: Tensor, labels: Tensor, check: bool) -> Tensor:
         # In float32 at least, whatever the model takes: a step of bfloat16 near 1 is 1/256.
@@ -166,23 +142,6 @@ class AdversarialTraining(OneOfAKind):
         # With the strides of the clean images: compiled steps are guarded by them.
         return torch.empty_like(images).copy_(self.normalisation.normalised(point.detach()).reshape(images.shape))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Give the batch its own images back."""
-        self._put_back()
-
-    # A module may also skip the rest of an epoch, or fail, in the middle of a batch.
-    on_train_epoch_end = on_exception = teardown = on_train_batch_end
-
-    def _put_back(self) -> None:
-        if self._clean is not None:
-            images, own = self._clean
-            images.data = own
-            self._clean = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The arguments that the adversarial images depend on: there is no other state."""
-        return {name: getattr(self, name) for name in ("eps", "steps", "step_size", "norm", "seed", "mean", "std")}
-
     @property
     def mean(self) -> list[float] | None:
         """What the loader subtracts from the pixels, per channel."""
@@ -192,33 +151,3 @@ class AdversarialTraining(OneOfAKind):
     def std(self) -> list[float] | None:
         """What the loader divides them by, per channel."""
         return self.normalisation.numbers("std")
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the checkpoint's arguments, to compare when training starts."""
-        with restoring("AdversarialTraining"):
-            self._restored = {name: value for name, value in dict(state_dict).items() if name in self.state_dict()}
-
-
-def _check_place(argument: str, place: int | str) -> int | str:
-    if isinstance(place, bool) or not isinstance(place, int | str):
-        default = {"images": 0, "labels": 1}[argument]
-        raise SparsityError(
-            f"{argument}={place!r} is no place in a batch: write {argument}={default}, an index in a tuple or list, or the "
-            "key of a dict"
-        )
-    return place
-
-
-def _part(batch: Any, argument: str, place: int | str) -> Tensor:
-    try:
-        found = None if isinstance(batch, Tensor) else batch[place]
-    except (KeyError, IndexError, TypeError):
-        found = None
-    if not isinstance(found, Tensor):
-        what = "nothing" if found is None else f"a {type(found).__name__}"
-        keys = f" with keys {', '.join(repr(key) for key in batch)}" if isinstance(batch, dict) else ""
-        raise SparsityError(
-            f"{argument}={place!r} finds {what} in a batch that is a {type(batch).__name__}{keys}, but needs a tensor: write "
-            "images= and labels=, the index or key of each, and combine several loaders into one"
-        )
-    return found

@@ -28,6 +28,11 @@ def read_image(path: str, shape: Sequence[int]) -> Tensor:
     Raises:
         SparsityError: naming the file, if it is no image, damaged, or cannot be read rightly.
     """
+    return read_pixels(path, shape).to(torch.float32).div(255)
+
+
+def read_pixels(path: str, shape: Sequence[int]) -> Tensor:
+    """As :func:`read_image`, but bytes, or floats in [0, 255] of an image of more than 8 bits."""
     v2 = need("torchvision.transforms.v2.functional")
     channels, height, width = shape
     with _opened(path) as image:
@@ -36,7 +41,7 @@ def read_image(path: str, shape: Sequence[int]) -> Tensor:
             read = read.convert("L")
         read = v2.center_crop(v2.resize(read, [max(height, width)]), [height, width])
         pixels: Tensor = v2.pil_to_tensor(read)
-    return pixels.to(torch.float32).mul(1 / 255).expand(channels, -1, -1)
+    return pixels.expand(channels, -1, -1)
 
 
 def check_image(path: str, shape: Sequence[int]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lightning_sparse.data.datasets import OnDisk
+from lightning_sparse.data.datasets import Images, InMemory, OnDisk
+from lightning_sparse.data.decoded_folder import decoded, fits_in_memory
 from lightning_sparse.data.image_file import check_image, read_image
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
@@ -18,10 +19,11 @@ from lightning_sparse.extras import need
 _LAYOUT = "put images in root/train/<class>/ and root/test/<class>/"
 
 
-def image_folder(root: Path, shape: tuple[int, ...]) -> tuple[OnDisk, OnDisk]:
+def image_folder(root: Path, shape: tuple[int, ...]) -> tuple[Images, Images]:
     """Find the training and the test images of a folder, whose classes are numbered in the order of their names.
 
-    Hidden files and folders, and files that are no images by name, are left out; a warning names them.
+    Hidden files and folders, and files that are no images by name, are left out; a warning names them. Images that fit in
+    memory are decoded once (:mod:`~lightning_sparse.data.decoded_folder`), others whenever a batch asks for them.
 
     Raises:
         SparsityError: if the folders are not as they should be, or naming a file that is cut off, or cannot be read rightly.
@@ -45,12 +47,16 @@ def image_folder(root: Path, shape: tuple[int, ...]) -> tuple[OnDisk, OnDisk]:
             raise SparsityError(
                 f"{str(root / 'train' / name)!r} holds one image: training and validation need one each, so add some"
             )
-    splits = []
-    for found in (train, test):
+    in_memory = fits_in_memory(sum(len(files) for found in (train, test) for files in found.values()), shape)
+    splits: list[Images] = []
+    for name, found in (("train", train), ("test", test)):
         paths = [path for files in found.values() for path in files]
+        labels = torch.tensor([label for label, files in enumerate(found.values()) for _ in files])
+        if in_memory:
+            splits.append(InMemory(decoded(root, name, paths, shape), labels, 255.0))
+            continue
         for path in paths:
             check_image(path, shape)
-        labels = torch.tensor([label for label, files in enumerate(found.values()) for _ in files])
         splits.append(OnDisk(paths, labels, partial(read_image, shape=shape)))
     return splits[0], splits[1]
 

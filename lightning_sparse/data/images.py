@@ -31,10 +31,12 @@ class ImageData(FixedSplits):
 
     Args:
         name: ``"digits"`` (scikit-learn's, bundled), ``"planted"`` (the same in larger images, see
-            :mod:`lightning_sparse.data.planted_digits`), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"`` or ``"folder"``
+            :mod:`lightning_sparse.data.planted_digits`), ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"``, ``"cifar100"`` (its
+            fine labels), ``"svhn"`` (without the extra images; needs scipy) or ``"folder"``
             (``root/train/<class>/*`` and ``root/test/<class>/*``). Images of a folder are turned as their EXIF orientation
             says, transparent pixels are drawn on white, and grey levels of 16 bits are kept; hidden files and folders are
-            left out, with a warning that names them.
+            left out, with a warning that names them. Images that fit in a quarter of the machine's memory are decoded once,
+            and kept in ``root/.lightning_sparse`` until a file changes; remove it whenever you like.
         shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to, with 1 channel
             (grey) or 3 (colour).
         classes: number of classes, at least 2; each needs images in every split.
@@ -155,12 +157,15 @@ def _folder(data: ImageData) -> tuple[Images, Images]:
 
 
 _BUNDLED = ("digits", "planted")
-_CHANNELS = {"digits": (1,), "planted": (1,), "mnist": (1,), "fashion_mnist": (1,), "cifar10": (3,), "folder": (1, 3)}
 _LOADERS: dict[str, Callable[[ImageData], tuple[Images, Images]]] = {
     "digits": _digits,
     "planted": _planted,
     "mnist": _published,
     "fashion_mnist": _published,
     "cifar10": _published,
+    "cifar100": _published,
+    "svhn": _published,
     "folder": _folder,
 }
+_COLOUR = ("cifar10", "cifar100", "svhn")
+_CHANNELS = {name: (3,) if name in _COLOUR else (1,) for name in _LOADERS} | {"folder": (1, 3)}

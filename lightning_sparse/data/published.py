@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 from the files that torchvision downloads; a broken file is named."""
+"""MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN from the files that torchvision downloads; a broken file is named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_sparse.data.datasets import InMemory
 from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
+
+PUBLISHED = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+}
+"""The data sets, and what torchvision calls each: the images are the same in any folder."""
 
 _SILENCE = 30.0  # seconds without a byte, after which a download has failed
 _FETCH = "write data.root=/path/to/the/folder that torchvision downloaded to, or data.download=true to fetch it there"
@@ -21,36 +31,34 @@ _PERMISSIONS = "change its permissions"
 
 
 def published(kind: str, root: Path, *, download: bool) -> tuple[InMemory, InMemory]:
-    """Load the training and the test images of ``"mnist"``, ``"fashion_mnist"`` or ``"cifar10"``.
+    """Load the training and the test images of one of :data:`PUBLISHED`.
 
     Raises:
         SparsityError: naming the file, if one is missing or broken, or if there are more or fewer labels than images.
     """
-    datasets = need("torchvision.datasets")
-    source = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[kind]
+    source = getattr(need("torchvision.datasets"), PUBLISHED[kind])
+    if kind == "svhn":
+        need("scipy.io")  # torchvision reads the files with it
     splits = []
     for train in (True, False):
+        part = {"split": "train" if train else "test"} if kind == "svhn" else {"train": train}
         try:
             with _patience():
-                files = source(root=root, train=train, download=download)
+                files = source(root=root, download=download, **part)
         except Exception as error:  # what a broken file becomes in torchvision, struct, pickle and torch has many types
             try:
-                found, advice = _broken_cifar(source, root) if kind == "cifar10" else _broken_idx(source, root)
+                found, advice = _broken_idx(source, root) if "mnist" in kind else _unknown(source, root)
             except PermissionError as refused:
                 found, advice = f"{str(refused.filename)!r} cannot be read ({refused.strerror})", _PERMISSIONS
             if download and advice not in (_AGAIN, _PERMISSIONS):
                 found += f", and could not be fetched ({' '.join(str(error).split())})"
                 advice = f"look at the network, or copy the files of {kind} to {str(root)!r}"
             raise SparsityError(f"root={str(root)!r} holds no {kind} to read: {found or error}: {advice}") from error
-        pixels = torch.as_tensor(files.data)  # (n, h, w) or (n, h, w, c), bytes
-        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        labels = torch.as_tensor(files.targets)
+        pixels, labels = _pixels(files.data, kind), torch.as_tensor(files.labels if kind == "svhn" else files.targets)
         if len(pixels) != len(labels):
             start = "train" if train else "t10k"
             names = (
-                "data_batch_* and test_batch"
-                if kind == "cifar10"
-                else f"{start}-images-idx3-ubyte and {start}-labels-idx1-ubyte"
+                f"{start}-images-idx3-ubyte and {start}-labels-idx1-ubyte" if "mnist" in kind else f"files of {kind}"
             )
             raise SparsityError(
                 f"{names} in {str(root)!r} hold {len(pixels)} images and {len(labels)} labels, so a file is cut off or of "
@@ -58,6 +66,14 @@ def published(kind: str, root: Path, *, download: bool) -> tuple[InMemory, InMem
             )
         splits.append(InMemory(pixels, labels, 255.0))
     return splits[0], splits[1]
+
+
+def _pixels(data: Any, kind: str) -> Tensor:
+    """Bytes (n, channels, height, width), of what torchvision holds without channels, with channels last or, of SVHN, so."""
+    pixels = torch.as_tensor(data)
+    if kind == "svhn":
+        return pixels.contiguous()
+    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
 
 
 @contextmanager
@@ -89,12 +105,16 @@ def _broken_idx(source: Any, root: Path) -> tuple[str, str]:
     return f"{str(root / source.__name__ / 'processed')!r} holds something else", "remove this folder"
 
 
-def _broken_cifar(source: Any, root: Path) -> tuple[str, str]:
-    """Say which file of CIFAR's layout is missing or is not the published one, and what to do."""
+def _unknown(source: Any, root: Path) -> tuple[str, str]:
+    """Say which file of CIFAR's or SVHN's layout is missing or is not the published one, and what to do."""
     utils = need("torchvision.datasets.utils")
-    known = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    if hasattr(source, "split_list"):
+        folder, known = root, [source.split_list[split][1:] for split in ("train", "test")]
+    else:
+        folder = root / source.base_folder
+        known = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
     for name, checksum in known:
-        path = root / source.base_folder / name
+        path = folder / name
         if not path.is_file():
             return f"{str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}", _FETCH
         if not utils.check_integrity(path, checksum):

@@ -47,9 +47,11 @@ class Lifetimes:
         living = torch.tensor([0, *self._living, 0])
         for name, mask in masks.items():
             born = self._born.get(name)
-            born = torch.zeros_like(mask, dtype=width) if born is None else born.to(mask.device, width)
+            if born is None:  # row by row, however the mask lies in memory
+                born = torch.zeros(mask.shape, dtype=width, device=mask.device)
+            born = born.to(mask.device, width)
             self._born[name], flat = born, born.view(-1)
-            moved = (mask != (born > 0)).view(-1).nonzero().view(-1)
+            moved = (mask != (born > 0)).reshape(-1).nonzero().view(-1)
             was = flat[moved]
             flat[moved] = torch.where(was > 0, -1, this).to(width)
             living -= torch.bincount(was.clamp(min=0), minlength=this + 1).cpu()

@@ -5,9 +5,13 @@ from .networks import lenet5_caffe as lenet5_caffe
 from .networks import lenet_300_100 as lenet_300_100
 from .networks import resnet18 as resnet18
 from .networks import resnet20 as resnet20
+from .networks import resnet56 as resnet56
 from .networks import small_cnn as small_cnn
 from .networks import strided_cnn as strided_cnn
 from .row_gru import row_gru as row_gru
 from .texts import bag_of_words as bag_of_words
 from .texts import tiny_gpt as tiny_gpt
 from .texts import tiny_transformer as tiny_transformer
+from .vgg import vgg16 as vgg16
+from .vision_transformer import vit_tiny as vit_tiny
+from .wide_resnet import wide_resnet as wide_resnet

@@ -21,6 +21,7 @@ class LanguageModel(Trained):
             it. Also a model of transformers, whose output has ``logits``.
         optimizer: makes the optimizer from the parameters; None is SGD with learning rate 0.1 and momentum 0.9.
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
+        warmup: share of the training, in [0, 1), in which the learning rate rises to what the optimizer says.
 
     Example:
         >>> import torch
@@ -30,8 +31,15 @@ class LanguageModel(Trained):
         torch.Size([1, 4, 258])
     """
 
-    def __init__(self, net: nn.Module, *, optimizer: OptimizerFactory | None = None, schedule: str = "cosine") -> None:
-        super().__init__(optimizer, schedule)
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        optimizer: OptimizerFactory | None = None,
+        schedule: str = "cosine",
+        warmup: float = 0.0,
+    ) -> None:
+        super().__init__(optimizer, schedule, warmup)
         check_module(net, "net")
         self.net = net
 

@@ -36,7 +36,14 @@ OF_SEVERAL = {"GradientCompression"}
 OF_OTHERS = {"AllButTheTop", "PretrainedVectors", "Shrink"}
 
 # What looks at images, of which the module here has none.
-OF_IMAGES = {"AdversarialTraining", "ExampleScores", "ExampleSteering", "RobustnessMonitor", "VarianceOfGradients"}
+OF_IMAGES = {
+    "AdversarialTraining",
+    "Augmentation",
+    "ExampleScores",
+    "ExampleSteering",
+    "RobustnessMonitor",
+    "VarianceOfGradients",
+}
 
 
 class Module(settings.Module):

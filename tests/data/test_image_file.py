@@ -26,7 +26,7 @@ def test_16_bits_of_a_picture_are_its_8_bits(name, channels, tmp_path):
     eight = read(Image.fromarray(GREY), tmp_path / "8.png", channels)
     sixteen = read(Image.fromarray(GREY.astype(np.uint16) * 257), tmp_path / name, channels)
     assert torch.equal(sixteen, eight)
-    assert torch.equal(eight[0], torch.tensor(GREY) * (1 / 255))
+    assert torch.equal(eight[0], torch.tensor(GREY) / 255)
 
 
 def test_levels_between_those_of_8_bits_are_kept_and_floats_are_shares_of_white(tmp_path):

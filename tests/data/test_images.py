@@ -104,6 +104,61 @@ def test_torchvisions_cifar_layout(tmp_path, monkeypatch):
     assert torch.equal(images, torch.tensor(train["data"]).view(100, 3, 32, 32).float() / 255)
 
 
+def test_torchvisions_cifar100_layout_gives_fine_labels(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    base, rng, fine = tmp_path / "cifar-100-python", np.random.default_rng(0), np.arange(1000) % 100
+    base.mkdir()
+
+    def write(name, content):
+        (base / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((base / name).read_bytes()).hexdigest()]
+
+    pixels = rng.integers(0, 256, (1000, 3072), dtype=np.uint8)
+    content = {"data": pixels, "fine_labels": fine.tolist(), "coarse_labels": (fine // 5).tolist()}
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [write("train", content)])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [write("test", content)])
+    name, checksum = write("meta", {"fine_label_names": [str(number) for number in range(100)]})
+    monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": name, "key": "fine_label_names", "md5": checksum})
+    data = ImageData("cifar100", **{**CIFAR, "classes": 100}, root=tmp_path)
+    images, labels = data.split("test")
+    assert torch.equal(images, torch.tensor(pixels).view(1000, 3, 32, 32).float() / 255)
+    assert labels.tolist() == fine.tolist()
+    assert len(data.split("train")[1]) == 900
+
+
+def svhn(folder, monkeypatch, labels):
+    """Two small files of SVHN's form: X (32, 32, 3, n) and y (n, 1), in which 10 is the digit 0."""
+    from scipy.io import savemat
+    from torchvision import datasets
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, len(labels)), dtype=np.uint8)
+    known = {}
+    for split in ("train", "test"):
+        path = folder / f"{split}_32x32.mat"
+        savemat(path, {"X": pixels, "y": labels.astype(np.uint8).reshape(-1, 1)})
+        known[split] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.SVHN, "split_list", known)
+    return pixels
+
+
+def test_svhns_layout(tmp_path, monkeypatch):
+    pixels = svhn(tmp_path, monkeypatch, np.arange(200) % 10 + 1)
+    data = ImageData("svhn", **CIFAR, root=tmp_path)
+    images, labels = data.split("test")
+    assert images.is_contiguous()
+    for number in (0, 9, 33):
+        assert torch.equal(images[number], torch.tensor(pixels[..., number]).permute(2, 0, 1).float() / 255)
+    assert labels.tolist() == [(number % 10 + 1) % 10 for number in range(200)]
+    assert labels.dtype == torch.int64
+    (tmp_path / "test_32x32.mat").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(SparsityError, match=r"test_32x32\.mat' is not the published file, by its checksum \(15 bytes"):
+        ImageData("svhn", **CIFAR, root=tmp_path).setup()
+    (tmp_path / "train_32x32.mat").unlink()
+    with pytest.raises(SparsityError, match=r"train_32x32\.mat' does not exist: write data\.root="):
+        ImageData("svhn", **CIFAR, root=tmp_path).setup()
+
+
 def test_an_image_folder_is_resized_and_read_when_asked_for(tmp_path):
     rng = np.random.default_rng(0)
     for split, n in (("train", 20), ("test", 6)):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import struct
 import tempfile
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from PIL import Image
 
 from lightning_sparse import SparsityError
 from lightning_sparse.data import ImageData
+from lightning_sparse.data.decoded_folder import HIDDEN
 
 NOBODY = 65534
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -76,6 +78,7 @@ def mnist(root):
 def test_what_may_not_be_read_is_named(data, closed, named, place):
     load = data(place / "d")
     load()
+    shutil.rmtree(place / "d" / HIDDEN, ignore_errors=True)  # or decoded images would be taken from there
     says = re.escape(f"d/{named}' cannot be read (Permission denied): change its permissions")
     with forbidden(place / "d" / closed), pytest.raises(SparsityError, match=says):
         load()
@@ -88,3 +91,21 @@ def test_a_root_in_a_folder_that_may_not_be_entered_is_refused_at_once(place):
     with forbidden(place / "closed"), pytest.raises(SparsityError, match=says):
         load()
     load()
+
+
+def test_images_of_a_folder_that_may_not_be_written_to_are_decoded_at_every_launch(place):
+    load = pictures(place / "d")
+    mode, user = (place / "d").stat().st_mode, os.geteuid()
+    (place / "d").chmod(0o555)
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        load()
+        load()
+        assert sorted(os.listdir(place / "d")) == ["test", "train"]
+    finally:
+        if user == 0:
+            os.seteuid(user)
+        (place / "d").chmod(mode)
+    load()
+    assert (place / "d" / HIDDEN).is_dir()

@@ -119,7 +119,7 @@ def test_cifar_files_that_differ_from_the_published_ones_are_named(tmp_path, mon
     refused(tmp_path, "test_batch' does not exist: write data.root=", "cifar10")
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn"])
 def test_a_download_without_a_network_says_so(name, tmp_path, monkeypatch):
     def offline(*_, **__):
         raise socket.gaierror("no network")

@@ -90,3 +90,13 @@ def test_mean_and_median_are_numpys(counts):
     ages = np.repeat(list(counts), list(counts.values()))
     assert mean_age(counts) == pytest.approx(ages.mean())
     assert median_age(counts) == np.median(ages)
+
+
+def test_masks_that_lie_in_memory_with_their_channels_last_are_the_same_masks():
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        lifetimes = Lifetimes()
+        for step, mask in enumerate(random_masks(9, (4, 3, 3, 3))):
+            lifetimes.update({"w": torch.tensor(mask).to(memory_format=layout)}, step)
+        found.append((lifetimes.ages(9), lifetimes.survivors, lifetimes.ever_lived, lifetimes._born["w"].tolist()))
+    assert found[0] == found[1]

@@ -132,6 +132,15 @@ CALLBACKS = {
         "mean": None,
         "std": None,
     },
+    "Augmentation": {
+        "pad": 2,
+        "flip": 0.5,
+        "cutout": 3,
+        "fill": 0.5,
+        "transform": None,
+        "images": 0,
+        "seed": 0,
+    },
     "RobustnessMonitor": {
         "eps": 0.1,
         "images": 8,

@@ -121,8 +121,18 @@ FUNCTIONS = {
         "quadrant": torch.arange(16 * 16).view(16, 16).repeat(8, 1, 1) < 64,
         "seed": 0,
     },
-    "models.Classifier": lambda: {"net": net(), "mean": [0.5], "std": [0.5], "optimizer": None, "schedule": "cosine"},
-    "models.LanguageModel": lambda: {"net": net(), "optimizer": None, "schedule": "cosine"},
+    "models.Classifier": lambda: {
+        "net": net(),
+        "mean": [0.5],
+        "std": [0.5],
+        "optimizer": None,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "label_smoothing": 0.1,
+        "channels_last": False,
+        "compiled": False,
+    },
+    "models.LanguageModel": lambda: {"net": net(), "optimizer": None, "schedule": "cosine", "warmup": 0.1},
     "models.bag_of_words": lambda: {"words": 20, "classes": 3, "dimensions": 8, "hidden": 8, "width": 1.0},
     "models.tiny_transformer": lambda: {
         "words": 20,
@@ -148,9 +158,13 @@ FUNCTIONS = {
     "models.lenet_300_100": shape,
     "models.resnet18": shape,
     "models.resnet20": shape,
+    "models.resnet56": shape,
     "models.row_gru": shape,
     "models.small_cnn": shape,
     "models.strided_cnn": shape,
+    "models.vgg16": lambda: {"shape": (3, 32, 32), "classes": 10, "width": 0.1},
+    "models.vit_tiny": lambda: {**shape(), "patch": 4, "layers": 1},
+    "models.wide_resnet": lambda: {**shape(), "depth": 10, "widen": 1},
 }
 
 # Not called with odd values: constants, records, an exception, subclasses of Lightning's callbacks, functions of a

@@ -17,7 +17,7 @@ from lightning_sparse.errors import SparsityError, check_share
 _CHOICES = {"data": "digits", "model": "lenet_300_100", "sparsity": "dense", "trainer": "default", "logger": "none"}
 # Groups that are off where they are missing.
 _MAY_MISS = {"saliency", "stability", "cost", "activity", "latency", "layer_sensitivity", "biases", "predictability"}
-_MAY_MISS |= {"examples", "compression", "activation", "weight_noise", "steering", "vectors"}
+_MAY_MISS |= {"examples", "compression", "activation", "weight_noise", "steering", "vectors", "augment"}
 _MAPPINGS = ("data", "model", "sparsity", "trainer", *SUBJECTS, "callbacks", *PLAIN)
 
 

@@ -19,6 +19,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise a SparsityError on the first settings that do not go together."""
     _check_radii(config)
     _check_adversarial(config["adversarial"])
+    _check_augment(config)
     _check_weight_noise(config.get("weight_noise", {}))
     if (vectors := config.get("vectors", {})).get("directions") is not None and "_target_" not in vectors:
         raise SparsityError(
@@ -71,6 +72,16 @@ def _check_adversarial(node: Mapping[str, Any]) -> None:
         raise SparsityError(f"adversarial.{others[0]} is no setting of adversarial=none: write adversarial=pgd")
     if "steps" in node:
         check_count("adversarial.steps", node["steps"], write=7)
+
+
+def _check_augment(config: Mapping[str, Any]) -> None:
+    node = config.get("augment", {})
+    if "_target_" not in node and (others := [name for name in node if (name, node[name]) != ("pad", 0)]):
+        raise SparsityError(
+            f"augment.{others[0]}={node[others[0]]!r} is no setting of augment=none: write augment=standard"
+        )
+    if "_target_" in node and target_of(config["data"]) == "lightning_sparse.data.TextData":
+        raise SparsityError("texts cannot be shifted and mirrored: write augment=none")
 
 
 def _check_weight_noise(node: Mapping[str, Any]) -> None:

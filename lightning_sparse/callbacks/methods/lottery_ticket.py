@@ -77,6 +77,7 @@ def steps_of_one_training(trainer: Trainer) -> int:
     if steps == math.inf:
         raise SparsityError(
             "the training has no end in steps, which a schedule of learning rates needs: give the Trainer max_epochs or "
-            "max_steps, or write schedule='constant' for our Classifier (model.schedule=constant on the command line)"
+            "max_steps, or write schedule='constant' for our Classifier (model.schedule=constant on the command line), "
+            "without a warmup"
         )
     return round(share * steps)
