@@ -10,9 +10,11 @@ from lightning_sparse.anatomy.isolation import untouched
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured
 
 
+@smaller_batches
 def measure_accuracy(model: nn.Module, data: Data, *, batch_size: int = 512) -> Measured:
     """Measure accuracy and cross-entropy on clean images.
 

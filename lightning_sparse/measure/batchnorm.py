@@ -14,12 +14,14 @@ from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.smaller_batches import smaller_batches
 
 RECALIBRATION = (
     10_000  # training images at most: with so many, a mean is uncertain by a hundredth of the standard deviation
 )
 
 
+@smaller_batches
 def recalibrate_batchnorm(
     model: nn.Module, data: Data, *, most: int | None = None, batch_size: int = 512, seed: int = 0
 ) -> bool:

@@ -15,11 +15,13 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 Numbers = npt.NDArray[np.float64]
 
 
+@smaller_batches
 def measure_language(model: nn.Module, data: Data, *, batch_size: int = 64) -> Measured:
     """Measure how well a model foretells each token of texts from those before it.
 

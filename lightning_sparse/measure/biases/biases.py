@@ -24,6 +24,7 @@ from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 SHOWN = 16  # units whose filters are kept for a picture
@@ -35,6 +36,7 @@ _OF_FIRST_LAYER = (
 )
 
 
+@smaller_batches
 def measure_biases(
     model: nn.Module,
     data: Data,

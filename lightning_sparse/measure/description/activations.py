@@ -22,6 +22,7 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 
@@ -52,6 +53,7 @@ class _Layer:
         return (x.detach() == 0).flatten(1).double().mean(dim=1).cpu()
 
 
+@smaller_batches
 def measure_activations(
     model: nn.Module, data: Data, *, masks: Mapping[str, Tensor] | None = None, batch_size: int = 256
 ) -> Measured:

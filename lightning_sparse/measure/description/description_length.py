@@ -22,12 +22,14 @@ from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.intervals import mean_interval
 
 Floats = npt.NDArray[np.float64]
 
 
+@smaller_batches
 def measure_description_length(
     model: nn.Module,
     train_data: Data,

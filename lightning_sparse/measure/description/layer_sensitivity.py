@@ -27,6 +27,7 @@ from lightning_sparse.measure.classifier import as_classifier, batches
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.outputs import check_logits, check_not_padded
 from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.layer_sensitivity import CHANGE, TOGETHER, UNPRUNED
 from lightning_sparse.results.records import Measured, Record
 from lightning_sparse.statistics.paired import bonett_price
@@ -35,6 +36,7 @@ SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 MOST_SPARSITIES = 255  # counted in a byte for each connection
 
 
+@smaller_batches
 def measure_sensitivity_of_layers(
     model: nn.Module,
     data: Data,

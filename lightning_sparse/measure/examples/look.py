@@ -13,6 +13,7 @@ from lightning_sparse.measure.checks import check_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient
 from lightning_sparse.measure.input_gradient import logits_and_leaf, words_of
 from lightning_sparse.measure.outputs import check_logits
+from lightning_sparse.measure.smaller_batches import smaller_batches
 
 
 class Look(NamedTuple):
@@ -23,6 +24,7 @@ class Look(NamedTuple):
     of_loss: Tensor
 
 
+@smaller_batches
 def look_at(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> Look:
     """Look in eval mode; the model is left as it was. Gradients are means over channels, as those of VOG are.
 

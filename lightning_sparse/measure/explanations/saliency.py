@@ -24,11 +24,13 @@ from lightning_sparse.measure.explanations.localisation import check_masks
 from lightning_sparse.measure.explanations.map_numbers import MEASURES, numbers_of_maps, numbers_of_model, references
 from lightning_sparse.measure.explanations.saliency_rows import Arrays, records_over
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 _SEEDED = ("insertion_deletion_gap", "max_sensitivity", "localisation_rank", "randomisation")
 
 
+@smaller_batches
 def measure_saliency(
     model: nn.Module,
     data: Data,

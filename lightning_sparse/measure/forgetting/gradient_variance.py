@@ -20,11 +20,13 @@ from lightning_sparse.measure.classifier import as_classifier, batches, check_gr
 from lightning_sparse.measure.input_gradient import logits_and_leaf, words_of
 from lightning_sparse.measure.outputs import check_logits
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Record
 
 Floats = npt.NDArray[np.float64]
 
 
+@smaller_batches
 def true_class_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> Tensor:
     """Compute the gradient of each image's true-class logit in its pixels, in eval mode. The model is left as it was.
 

@@ -18,12 +18,14 @@ from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.predictability.dictionary import RIDGE, chosen_coordinates, dictionary
 from lightning_sparse.measure.predictability.layer_inputs import hidden_layers, inputs_of, matrix_of
 from lightning_sparse.measure.rows import share_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 SHARES = (0.05, 0.25)
 TOGETHER = "all layers"
 
 
+@smaller_batches
 def measure_predictability(
     model: nn.Module,
     data: Data,

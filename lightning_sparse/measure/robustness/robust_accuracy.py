@@ -26,6 +26,7 @@ from lightning_sparse.measure.robustness.threat import WITHOUT_GRADIENT, Threat
 from lightning_sparse.measure.robustness.tiers import Tier, check_tier
 from lightning_sparse.measure.robustness.trust import OF_THE_MODEL, verdict
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 THREATS: dict[str, type[Threat]] = {
@@ -36,6 +37,7 @@ THREATS: dict[str, type[Threat]] = {
 }
 
 
+@smaller_batches
 def measure_robustness(
     model: nn.Module,
     data: Data,

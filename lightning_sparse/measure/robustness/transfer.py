@@ -17,9 +17,11 @@ from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.robustness.balls import check_eps, distance, tolerance
 from lightning_sparse.measure.robustness.pgd import pgd
 from lightning_sparse.measure.rows import share_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured
 
 
+@smaller_batches
 def craft(
     model: nn.Module,
     data: Data,
@@ -78,6 +80,7 @@ def craft(
     return torch.cat(crafted)
 
 
+@smaller_batches
 def measure_transfer(
     sources: Mapping[str, Tensor],
     model: nn.Module,

@@ -19,6 +19,7 @@ from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row, share_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -29,6 +30,7 @@ SEVERITIES = (1, 2, 3)
 _FUNCTIONAL = "torchvision.transforms.v2.functional"
 
 
+@smaller_batches
 def measure_corruptions(
     model: nn.Module,
     data: Data,

@@ -17,6 +17,7 @@ from lightning_sparse.errors import SparsityError, check_count, check_seed
 from lightning_sparse.measure.arrays import check_weight_masks
 from lightning_sparse.measure.classifier import as_classifier, batches, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured, Record
 
 # Power iteration has settled when the eigenvalue changes by less than the first of these shares of itself and the residual
@@ -24,6 +25,7 @@ from lightning_sparse.results.records import Measured, Record
 _CHANGE, _RESIDUAL = 1e-3, 0.1
 
 
+@smaller_batches
 def measure_hessian(
     model: nn.Module,
     data: Data,

@@ -14,9 +14,11 @@ from lightning_sparse.measure.checks import check_are_images
 from lightning_sparse.measure.classifier import as_classifier, batches, check_gradient, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured
 
 
+@smaller_batches
 def measure_jacobian(
     model: nn.Module,
     data: Data,

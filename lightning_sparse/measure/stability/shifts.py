@@ -13,9 +13,11 @@ from lightning_sparse.measure.checks import check_are_images, check_images
 from lightning_sparse.measure.classifier import as_classifier, logits_of
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 from lightning_sparse.measure.rows import mean_row
+from lightning_sparse.measure.smaller_batches import smaller_batches
 from lightning_sparse.results.records import Measured
 
 
+@smaller_batches
 def measure_shift_consistency(
     model: nn.Module, data: Data, *, most: int = 2, batch_size: int = 512, seed: int = 0, progress: bool = False
 ) -> Measured:
