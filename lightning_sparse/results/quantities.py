@@ -123,7 +123,7 @@ QUANTITIES = (
         "Robust accuracy less that of the dense network of the same seed, on the same images.",
         "higher", "points", EITHER, WHY),
     Quantity("difference_random_steering", "clean accuracy less random steering, points",
-        "Clean accuracy less that of the training of the same seed that left out as many images at random.",
+        "Clean accuracy less that of the training of the same seed for which as many images were chosen at random.",
         "higher", "points", EITHER, WHY),
     Quantity("corruption_accuracy", "", "", "higher", "", SHARE, same_images=True),
     Quantity("corruption_mean_accuracy", "accuracy, corrupted",
