@@ -1,17 +1,17 @@
 """The results of the sweeps `noise` and `steered`: tables and the figure of docs/examples.md.
 
-    lightning-sparse -cn noise
-    lightning-sparse -cn steered
-    python benchmarks/examples.py outputs/noise outputs/steered
+    python benchmarks/examples.py outputs/noise outputs/noise_mnist outputs/steered outputs/steered_clean
 
-Text in docs/examples.md between `<!-- NAME -->` and `<!-- /NAME -->` is replaced.
+of any of these folders; docs/examples.md says which command makes each. Its text between `<!-- NAME -->` and
+`<!-- /NAME -->`, with a folder's name, is replaced.
 """
 
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
-from by_seed import ROOT, write
+from by_seed import ROOT, table, write
 
 from lightning_sparse.drawing.style import MARKERS, PALETTE, WIDTH, style
 from lightning_sparse.results.jobs import read_jobs
@@ -38,7 +38,7 @@ CONTROLS = ("input_norm", "random")  # the same in every window
 def noise_tables(rows: pd.DataFrame) -> str:
     """AUROC of every score and window at each sparsity, and what was learned by heart, a table for each share of noise."""
     return "\n\n".join(
-        f"With {name.partition('noise ')[2].rstrip(')')} of the labels drawn anew:\n\n{noise_table(here)}"
+        f"With {re.findall(r'noise ([0-9.]+)', name)[0]} of the labels drawn anew:\n\n{noise_table(here)}"
         for name, here in rows.groupby("data")
     )
 
@@ -87,36 +87,55 @@ def noise_figure(rows: pd.DataFrame, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def steering_table(rows: pd.DataFrame) -> str:
+ACTIONS = ("drop", "down", "up", "order")
+
+
+def steering_tables(rows: pd.DataFrame) -> str:
     """Test accuracy under each steering, and its difference from random and from none, paired by seed."""
     clean = rows[rows.metric == "clean_accuracy"].copy()
-    clean["steering"] = clean.model.str.extract(r" by (\w+)\)", expand=False).fillna("none")
-    lines = [
-        "| sparsity | steering | test accuracy, % | less random, points | less none, points | better than random? |",
-        "|---|---|---|---|---|---|",
-    ]
-    for level, here in clean.groupby("sparsity_asked"):
-        by_seed = here.pivot_table(index="seed", columns="steering", values="value")
-        order = ["none", "random", *sorted(set(by_seed) - {"none", "random", "oracle"}), "oracle"]
-        for name in [name for name in order if name in by_seed]:
-            cells = [cell(by_seed[name].dropna(), 100, 1)]
-            verdict = ""
-            for control in ("random", "none"):
-                difference = (100 * (by_seed[name] - by_seed[control])).dropna()
-                mean, low, high = t_interval(difference.tolist())
-                cells.append("" if name == control else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
-                if control == "random" and name != "random":
-                    verdict = "yes" if low > 0 else "no, worse" if high < 0 else "not shown"
-            lines.append(f"| {level:g} | {name} | {' | '.join(cells)} | {verdict} |")
-    return "\n".join(lines)
+    clean[["action", "steering"]] = clean.model.str.extract(r"\((\w+) \S+ by (\w+)\)")
+    clean = clean.fillna({"action": "", "steering": "none"})
+    scores = sorted(set(clean.steering) - {"none", "random", "oracle"})
+    names = [name for name in ("none", "random", *scores, "oracle") if name in set(clean.steering)]
+    actions = [action for action in ACTIONS if action in set(clean.action)]
+
+    def of(level: float, name: str, action: str) -> pd.Series:
+        chosen = (clean.sparsity_asked == level) & (clean.steering == name)
+        return 100 * clean[chosen & (clean.action == ("" if name == "none" else action))].set_index("seed").value
+
+    def against(control: str) -> str:
+        lines = []
+        for level in sorted(set(clean.sparsity_asked)):
+            for name in names:
+                found = [of(level, name, action) for action in actions]
+                if not control:
+                    cells = [cell(values, digits=1) for values in found]
+                else:
+                    pairs = zip(found, actions, strict=True)
+                    cells = [difference(values - of(level, control, action)) for values, action in pairs]
+                lines += [[f"{level:g}", name, *cells]] if name != control else []
+        return table(["sparsity", "steering", *actions], lines)
+
+    return (
+        f"Test accuracy, %:\n\n{against('')}\n\nLess random images, treated alike, points:\n\n{against('random')}\n\n"
+        f"Less no steering, points:\n\n{against('none')}"
+    )
 
 
-def main(noise: Path, steered: Path) -> None:
-    found = rows_of(noise)
-    write("examples.md", "noise", noise_tables(found))
-    write("examples.md", "steered", steering_table(rows_of(steered)))
-    noise_figure(found, ROOT / "docs" / "images" / "noise.svg")
+def difference(points: pd.Series) -> str:
+    """Mean and 95 % interval over seeds; bold where 0 is not in it."""
+    mean, low, high = t_interval(points.dropna().tolist())
+    bold = "**" if low > 0 or high < 0 else ""
+    return f"{bold}{mean:+.1f} ({low:+.1f} to {high:+.1f}){bold}"
+
+
+def main(folders: list[Path]) -> None:
+    for folder in folders:
+        rows = rows_of(folder)
+        write("examples.md", folder.name, (steering_tables if "steered" in folder.name else noise_tables)(rows))
+        if folder.name == "noise":
+            noise_figure(rows, ROOT / "docs" / "images" / "noise.svg")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    main([Path(folder) for folder in sys.argv[1:]])

@@ -61,7 +61,7 @@ def _steered(line: dict[Any, Any], sweep: Sweep) -> str:
         )
         ends = f" [{mean - half:+.1f}, {mean + half:+.1f}]"
     says = f"{mean:+.1f}{ends}".replace("-", "\N{MINUS SIGN}")
-    return f"Steered, {which}: clean {says} points over as many images left out at random, {verdict}."
+    return f"Steered, {which}: clean {says} points over as many images chosen at random, {verdict}."
 
 
 def _levels(lines: pd.DataFrame, charts: list[str]) -> str:

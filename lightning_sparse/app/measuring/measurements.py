@@ -10,6 +10,7 @@ from lightning_sparse.app.measuring.activity import ACTIVITY
 from lightning_sparse.app.measuring.biases import BIASES
 from lightning_sparse.app.measuring.clean import CLEAN
 from lightning_sparse.app.measuring.coded import CODED
+from lightning_sparse.app.measuring.communication import COMMUNICATION
 from lightning_sparse.app.measuring.cost import COST
 from lightning_sparse.app.measuring.embedding import EMBEDDING
 from lightning_sparse.app.measuring.examples import EXAMPLES
@@ -42,6 +43,7 @@ KINDS = (
     TRANSFER,
     CODED,
     COST,
+    COMMUNICATION,
     ACTIVITY,
     EMBEDDING,
     LATENCY,

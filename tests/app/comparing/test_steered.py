@@ -34,5 +34,5 @@ def test_each_is_compared_with_random_of_its_seed_and_the_page_answers(command, 
         assert row.low <= row.value <= row.high
         assert "less steered at random of the same seed" in row.detail
     page = (folder / "report.html").read_text()
-    assert "points over as many images left out at random" in page
+    assert "points over as many images chosen at random" in page
     assert "clean accuracy less random steering, points" in page
