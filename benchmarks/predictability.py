@@ -16,7 +16,7 @@ from lightning_sparse.results.jobs import read_jobs
 from lightning_sparse.statistics import t_interval
 
 PAGE = Path(__file__).parent.parent / "docs" / "predictability.md"
-LAYERS, SHARES = {"net.1.weight": "first", "net.3.weight": "second"}, (0.05, 0.25)
+LAYERS = {"net.1.weight": "first", "net.3.weight": "second"}
 CONTROLS = {
     "": "predicted",
     " random": "predicted from random weights",
@@ -51,19 +51,28 @@ def table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
+def shares(found: Found, data: str) -> list[float]:
+    """The shares of weights kept that a data set was measured at."""
+    conditions = {key[-1] for key in found if key[0] == data and key[3] == "predictability_explained"}
+    return sorted({float(condition.split()[1]) for condition in conditions})
+
+
+def cells_of(found: Found, data: str) -> list[str]:
+    return [f"{name}, {share:.0%}" for name in LAYERS.values() for share in shares(found, data)]
+
+
 def sparsities(found: Found, data: str) -> str:
     """What is explained, and the accuracy with the prediction in place, at each sparsity."""
     methods = {
         (asked, method) for of, method, asked, *_ in found if of == data and method in ("dense", "gradual_pruning")
     }
-    head = ["sparsity", "accuracy"]
-    head += [f"{name}, {share:.0%}" for name in LAYERS.values() for share in SHARES] + ["living inputs of the second"]
+    head = ["sparsity", "accuracy", *cells_of(found, data), "living inputs of the second"]
     lines = []
     for asked, method in sorted(methods):
         of = (data, method, asked)
         line = [f"{asked:g}", percent(found[*of, "clean_accuracy", ""])]
         for name in LAYERS:
-            for share in SHARES:
+            for share in shares(found, data):
                 condition = f"{name} {share:g}"
                 explained = cell(found[*of, "predictability_explained", condition], 2)
                 line.append(f"{explained} ({percent(found[*of, 'predictability_accuracy', condition])})")
@@ -74,12 +83,12 @@ def sparsities(found: Found, data: str) -> str:
 
 def controls(found: Found, data: str) -> str:
     """What else explains, of dense networks."""
-    head = ["dense networks"] + [f"{name}, {share:.0%}" for name in LAYERS.values() for share in SHARES]
+    head = ["dense networks", *cells_of(found, data)]
     lines = []
     for how, words in CONTROLS.items():
         line = [words]
         for name in LAYERS:
-            for share in SHARES:
+            for share in shares(found, data):
                 condition = f"{name} {share:g}{how}"
                 accuracies = found[data, "dense", 0.0, "predictability_accuracy", condition]
                 explained = cell(found[data, "dense", 0.0, "predictability_explained", condition], 2)
