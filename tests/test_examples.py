@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +69,17 @@ def test_a_plain_loop_runs_as_its_first_lines_say(run, tmp_path, name):
     assert masks.total == done.total
     assert settings.exact(masks, 0.9)
     assert all(bool((left["model"][name][~mask] == 0).all()) for name, mask in masks.items())
+
+
+def test_masks_are_held_on_the_shards_of_two_processes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "sharded.py")], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    accuracy, zeros = re.match(r"accuracy ([\d.]+), (\d+) of 7400 weights are zero, .*: True", done.stdout).groups()
+    assert float(accuracy) > 0.8
+    assert int(zeros) == 0.8 * 7400
+    assert not list(tmp_path.iterdir())
 
 
 def check_sparsity(job, level):

@@ -13,7 +13,7 @@ from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.callbacks.trainer.resumed_from import restoring
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.embeddings.all_but_the_top import all_but_the_top
-from lightning_sparse.measure.embeddings.tables import check_table, embedding_of
+from lightning_sparse.measure.embeddings.tables import plain_table
 
 PRUNED = 0.01  # of the weights in rows that are not zeros: a table with more zeros than that has been pruned
 
@@ -69,12 +69,7 @@ class AllButTheTop(OneOfAKind):
         """Remove the top, unless a checkpoint says that it is gone; masks are made after this."""
         if self.removed is not None:
             return
-        name, layer = embedding_of(pl_module, self.layer)
-        if "weight" not in dict(layer.named_parameters(recurse=False)):
-            raise SparsityError(
-                f"the weight of {name!r} is computed from something else: make it a plain parameter first"
-            )
-        table = check_table(f"{name}.weight", layer.weight)
+        name, layer, table = plain_table(pl_module, self.layer)
         kept = torch.ones(len(table), dtype=torch.bool, device=table.device)
         if layer.padding_idx is not None:
             kept[layer.padding_idx] = False

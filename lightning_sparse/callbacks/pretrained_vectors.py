@@ -16,7 +16,7 @@ from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.measure.embeddings.all_but_the_top import all_but_the_top
-from lightning_sparse.measure.embeddings.tables import check_table, embedding_of
+from lightning_sparse.measure.embeddings.tables import plain_table
 from lightning_sparse.measure.embeddings.word_vectors import word_vectors
 
 FEW = 0.5  # of the words: a table of fewer is mostly random, which is worth a warning
@@ -84,12 +84,7 @@ class PretrainedVectors(OneOfAKind):
         """Read the file and fill the rows, unless the training goes on from a checkpoint; masks are made after this."""
         if trainer.ckpt_path is not None or trainer.global_step:
             return
-        name, layer = embedding_of(pl_module, self.layer)
-        if "weight" not in dict(layer.named_parameters(recurse=False)):
-            raise SparsityError(
-                f"the weight of {name!r} is computed from something else: make it a plain parameter first"
-            )
-        table = check_table(f"{name}.weight", layer.weight)
+        name, layer, table = plain_table(pl_module, self.layer)
         words = self._words(trainer, name, len(table))
         vectors = word_vectors(self.file, words)
         places = [row for row, word in enumerate(words) if word in vectors]

@@ -81,6 +81,7 @@ def attach(
     check_total("total_steps", total_steps)
     bare = _bare(model)
     parameters = sparsifiable(bare, recipe.include, recipe.exclude)
+    _refuse_shards(parameters)
 
     def look(count: int) -> AbstractContextManager[Network]:
         return looking_at(bare, parameters, list(islice(batches, count)), loss_fn or _no_loss)
@@ -102,6 +103,16 @@ def attach(
     if foreseen:
         warnings.warn(foreseen, stacklevel=2)
     return engine
+
+
+def _refuse_shards(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse weights of which this process has a part: connections are ranked against all others."""
+    for name, parameter in parameters.items():
+        if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+            raise SparsityError(
+                f"{name!r} is sharded, and connections cannot be ranked against those of other processes: attach before "
+                "fully_shard(), call detach(), and hold the masks on the shards as examples/sharded.py does; or use DDP"
+            )
 
 
 def _refuse_second(engine: Engine) -> None:

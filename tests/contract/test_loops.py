@@ -5,6 +5,8 @@ import pytorch_lightning
 import torch
 from lightning.fabric import Fabric
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_sparse import SNIP, BrainDevelopment, Curve, GradualPruning, SparseTraining, SparsityError, attach
@@ -138,3 +140,17 @@ def test_a_second_engine_in_an_optimizer_is_refused_and_what_is_said_to_write_wo
     loop(model, optimizer, lambda loss: loss.backward())
     assert exact(engine.masks, 0.5)
     assert dead_are_zero(model, engine.masks)
+
+
+def test_a_sharded_weight_is_refused_with_what_to_do():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Linear(8, 4)
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.raises(
+            SparsityError, match=r"'weight' is sharded, .* attach before fully_shard\(\), call detach\(\)"
+        ):
+            attach(optimizer, model, GradualPruning(0.9))
+    finally:
+        torch.distributed.destroy_process_group()

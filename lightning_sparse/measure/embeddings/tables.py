@@ -68,3 +68,19 @@ def embedding_of(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Em
     if layer is not None:
         return check_choice("layer", layer, found), found[layer]
     return max(found.items(), key=lambda item: item[1].num_embeddings * item[1].embedding_dim)
+
+
+def plain_table(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Embedding | nn.EmbeddingBag, Tensor]:
+    """The name, the layer and the table of an embedding whose weight is a parameter of its own, so that it can be filled.
+
+    Raises:
+        SparsityError: if there is no such embedding, or its table is not one of finite floats.
+
+    Example:
+        >>> plain_table(nn.Sequential(nn.Embedding(5, 3)))[2].shape
+        torch.Size([5, 3])
+    """
+    name, found = embedding_of(model, layer)
+    if "weight" not in dict(found.named_parameters(recurse=False)):
+        raise SparsityError(f"the weight of {name!r} is computed from something else: make it a plain parameter first")
+    return name, found, check_table(f"{name}.weight", found.weight)
