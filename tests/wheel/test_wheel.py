@@ -116,3 +116,15 @@ def test_another_project_composes_our_methods(fresh):
     assert printed.strip() == "BrainDevelopment 0.8 0"
     printed = run(python, "train.py", "sparsity=gradual_pruning", "+seed=7", cwd=project)
     assert printed.strip() == "GradualPruning 0.9 7"
+
+
+def test_texts_and_their_licence_ship_and_the_sweep_of_texts_runs_offline(fresh):
+    python, cwd = fresh
+    few = "data.texts=200 data.words=500 trainer.max_epochs=1 attack.images=20 saliency.images=20 stability=none cost=none"
+    levels = "model=bag_of_words sparsity.final_sparsity=0.5 seed=0 name=texts logger=none"
+    run(python, "-m", "lightning_sparse", "-cn", "text", *few.split(), *levels.split(), cwd=cwd)
+    folder = cwd / "outputs" / "texts"
+    assert len(list(folder.glob("*/model.ckpt"))) == 2
+    assert (folder / "report.html").exists()
+    library = Path(run(python, "-c", "import lightning_sparse.data as d; print(d.__file__)", cwd=cwd).strip()).parent
+    assert "WordNet" in (library / "wordnet" / "LICENSE").read_text()

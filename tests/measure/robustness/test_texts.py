@@ -244,6 +244,16 @@ def test_words_that_cannot_be_attacked_are_counted():
     assert "3 of the 5 words" in alike.detail
 
 
+def test_texts_without_any_synonym_stand():
+    tokens = torch.tensor([[2, 3, 4], [5, 6, 0]])
+    model = LinearBag()
+    labels = model(tokens).argmax(dim=1)
+    rows = measure_robustness(model, (tokens, labels), eps=[1.0], norm="synonyms", synonyms={29: [28]}).records
+    assert {row.value for row in rows if row.metric == "robust_accuracy" and row.attack != "noise"} == {1.0}
+    (replaceable,) = [row for row in rows if row.metric == "robust_replaceable_words"]
+    assert replaceable.value == 0
+
+
 def test_one_word_by_the_margin_is_as_good_as_trying_all_and_no_random_words_do_better():
     model = LinearBag(scale=200.0)
     tokens, labels = of(model, texts(150))
