@@ -35,7 +35,7 @@ def smaller_batches(measure: Callable[P, T]) -> Callable[P, T]:
         size: Any = kwargs.get("batch_size", default)
         while True:
             try:
-                return measure(*args, **{**kwargs, "batch_size": size})  # type: ignore[arg-type]
+                return measure(*args, **{**kwargs, "batch_size": size})
             except RuntimeError as error:
                 if not out_of_memory(error) or size < 2:
                     raise

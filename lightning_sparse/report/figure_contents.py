@@ -190,7 +190,9 @@ def _panel_each(sweep: Sweep, heading: str) -> Contents | None:
     shown = [quantity(metric) for metric in _with_panel(heading) if metric in charts]
     panels = [Panel(known.name, _of(kept, charts[known.metric])) for known in shown]
     told = " ".join(f"{known.name[0].upper()}{known.name[1:]}: {known.says}" for known in shown)
-    of_weights = kept["metric"].str.startswith(("living_rows", "isotropy_", "word_"))  # whose n are rows, or pairs of words
+    of_weights = kept["metric"].str.startswith(
+        ("living_rows", "isotropy_", "word_")
+    )  # whose n are rows, or pairs of words
     of_images = kept[(kept["n"] > 0) & ~of_weights]  # the others are of weights alone
     return Contents(DENSITY, "", {"": panels}, f"{subject(sweep, of_images)} {told} {marks(kept)}", kept, same_y=NONE)
 

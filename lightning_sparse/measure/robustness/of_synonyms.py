@@ -144,7 +144,7 @@ def greedy(classifier: nn.Module, tokens: Tensor, labels: Tensor, others: Tensor
         """What each replacement costs; ``there`` and ``instead`` (n, length, choices) are whether there is one, and which."""
         found = torch.full(there.shape, -torch.inf, dtype=torch.double, device=tokens.device)
         rows, places, which = there.nonzero(as_tuple=True)
-        for part in torch.arange(len(rows), device=tokens.device).split(AT_ONCE) if len(rows) else ():
+        for part in torch.split(torch.arange(len(rows), device=tokens.device), AT_ONCE) if len(rows) else ():
             row, place = rows[part], places[part]
             texts = tokens[row]
             texts[torch.arange(len(part), device=tokens.device), place] = instead[row, place, which[part]]
