@@ -20,6 +20,9 @@ def main() -> None:
     if problem:
         print(f"lightning-sparse: {problem}", file=sys.stderr)
         sys.exit(2)
+    if _is_sweep(sys.argv[1:]):
+        # Their files say so too, but Hydra reads that only if every override fits, and else calls the commas ambiguous.
+        sys.argv.append("--multirun")
     from lightning_sparse.app.task import run
 
     run()
@@ -77,6 +80,29 @@ def _unknown_config(arguments: list[str]) -> str | None:
     close = get_close_matches(name, sweeps, n=1)
     guess = f": did you mean {close[0]!r}?" if close else ""
     return f"there is no sweep named {name!r}{guess} (sweeps: {', '.join(sweeps)})"
+
+
+def _is_sweep(arguments: list[str]) -> bool:
+    """Whether arguments run a sweep that ships, and do not only show it."""
+    others = (
+        "-m",
+        "--multirun",
+        "--run",
+        "-r",
+        "--cfg",
+        "-c",
+        "--info",
+        "-i",
+        "--shell-completion",
+        "-sc",
+        "--hydra-help",
+    )
+    asked = {argument.partition("=")[0] for argument in arguments}
+    names = {argument.partition("=")[2] for argument in arguments if argument.startswith("--config-name=")}
+    names |= {after for before, after in pairwise(arguments) if before in ("-cn", "--config-name")}
+    own_folder = {"--config-dir", "-cd", "--config-path", "-cp"}
+    shipped = {name.removesuffix(".yaml") for name in names} <= set(named_sweeps())
+    return bool(names) and shipped and not asked & {*others, *own_folder, "hydra.mode"}
 
 
 def _no_choice(arguments: list[str]) -> str | None:

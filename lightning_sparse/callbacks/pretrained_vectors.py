@@ -62,7 +62,8 @@ class PretrainedVectors(OneOfAKind):
             raise SparsityError(f"file={file!r} is no path: write file='/path/to/glove.6B.50d.txt', or None for GloVe")
         if layer is not None and not isinstance(layer, str):
             raise SparsityError(f"layer={layer!r} is not the name of a layer: write layer='words', or leave it out")
-        if isinstance(words, str) or not (words is None or all(isinstance(word, str) for word in words)):
+        listed = isinstance(words, Sequence) and not isinstance(words, str)
+        if words is not None and not (listed and all(isinstance(word, str) for word in words)):
             raise SparsityError(f"words={words!r:.60} is not the word of each row: write words=['', '', 'of', 'the']")
         self.file, self.layer = file, layer
         self.directions = None if directions is None else check_count("directions", directions, 0, write=1)

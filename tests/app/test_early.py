@@ -48,3 +48,10 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(command, tmp_path, argume
     assert done.returncode == 2
     assert "cannot be written to (Not a directory): write output=/a/folder/of/yours" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_setting_that_is_not_there_is_named_also_beside_commas(command, tmp_path):
+    done = command("-cn", "predictability", "sparsity=dense,static", "data.root=/x", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Could not override 'data.root'" in done.stderr
+    assert "Ambiguous" not in done.stderr

@@ -159,6 +159,8 @@ def test_beside_all_but_the_top_it_is_said_what_to_write(file):
         ({"layer": 3}, "layer=3"),
         ({"directions": -1}, "directions=-1"),
         ({"words": "of"}, "words='of'"),
+        ({"words": False}, "words=False"),
+        ({"words": [1]}, r"words=\[1\]"),
     ],
 )
 def test_arguments_out_of_range(arguments, said):
