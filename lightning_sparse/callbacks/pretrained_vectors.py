@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_sparse.anatomy.tokens import UNKNOWN
+from lightning_sparse.callbacks.all_but_the_top import AllButTheTop
 from lightning_sparse.callbacks.trainer.one_of_a_kind import OneOfAKind
 from lightning_sparse.callbacks.trainer.refusals import refuse_sharded
 from lightning_sparse.errors import SparsityError, check_count
@@ -75,7 +76,7 @@ class PretrainedVectors(OneOfAKind):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             refuse_sharded(trainer, "no rank has the whole table")
-        if stage == "fit" and any(type(other).__name__ == "AllButTheTop" for other in trainer.callbacks):  # type: ignore[attr-defined]
+        if stage == "fit" and any(isinstance(other, AllButTheTop) for other in trainer.callbacks):  # type: ignore[attr-defined]
             raise SparsityError(
                 "AllButTheTop beside PretrainedVectors would take the top out of random rows too: leave it out, and write "
                 "PretrainedVectors(directions=1)"

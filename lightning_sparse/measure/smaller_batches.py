@@ -44,8 +44,7 @@ def smaller_batches(measure: Callable[P, T]) -> Callable[P, T]:
                 torch.cuda.empty_cache()
             size //= 2
             warnings.warn(
-                f"{measure.__name__}: {2 * size} images at a time do not fit into memory, and {size} are tried; "
-                f"write batch_size={size} to begin with that",
+                f"{measure.__name__}: {2 * size} images at a time do not fit into memory, and {size} are tried",
                 stacklevel=2,
             )
 

@@ -89,7 +89,8 @@ class Classifier(Trained):
 
     def on_fit_end(self) -> None:
         """Be a plain module again, for whatever looks into it."""
-        self.net._compiled_call_impl = None
+        if self.compiled:  # what a user has compiled stays so
+            self.net._compiled_call_impl = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute and log the cross-entropy of one batch."""

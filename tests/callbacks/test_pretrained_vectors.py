@@ -94,9 +94,19 @@ def test_a_training_that_resumes_reads_no_file(file, tmp_path):
     assert torch.equal(again.net.words.weight, whole.net.words.weight)
 
 
+class Alike(Callback):
+    """Fails in a rank whose table is not that of the other, or has nothing of the file."""
+
+    def on_train_start(self, trainer, pl_module):
+        mine = pl_module.net.words.weight.detach()
+        first, second = pl_module.all_gather(mine)
+        assert torch.equal(first, second)
+        assert not torch.equal(mine, bag().net.words.weight.detach())
+
+
 def test_two_processes_begin_with_the_same(file):
     model = bag()
-    settings.quiet(PretrainedVectors(file), max_epochs=1, strategy="ddp_spawn", devices=2).fit(
+    settings.quiet(PretrainedVectors(file), Alike(), max_epochs=1, strategy="ddp_spawn", devices=2).fit(
         model, datamodule=texts()
     )
     assert model.net.words.weight.isfinite().all()
