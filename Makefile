@@ -49,7 +49,7 @@ docs: .venv-docs/.ready ## docs/ and a reference of every public name as a site,
 test-gpu: setup ## the callbacks, the contract and measuring with Trainers on a GPU, and what needs one; skipped without one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 		LIGHTNING_SPARSE_TESTS_ACCELERATOR=gpu CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest -q \
-			-m "not mnist and not peers and not mlflow" tests/engine tests/anatomy tests/callbacks tests/contract tests/measure tests/export && \
+			-m "not mnist and not peers and not mlflow" tests/engine tests/anatomy tests/callbacks tests/contract tests/data tests/measure tests/export && \
 		$(BIN)/python benchmarks/gpu.py; \
 	else echo "test-gpu: skipped, there is no GPU here"; fi
 

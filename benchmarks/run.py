@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SCRIPTS = [
     *("masking", "update", "trainer", "memory", "imports", "gpu", "robustness", "sweeps"),
-    *("narrower", "shrink", "channels", "packed", "export", "layer_sensitivity", "quantised"),
+    *("narrower", "shrink", "channels", "packed", "export", "layer_sensitivity", "quantised", "loader"),
 ]
 
 

@@ -104,10 +104,12 @@ class InMemory(Images):
     ) -> None:
         self.pixels, self.labels, self.largest = pixels, labels, largest
         self.truth = truth or {}
+        # A tensor: a GPU would multiply by one over a number, which is another float than a CPU's.
+        self._largest = torch.tensor(largest, device=pixels.device)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(indices)
-        return self.pixels[chosen].float() / self.largest, self.labels[chosen]
+        chosen = indices_on(indices, self.pixels.device)
+        return self.pixels[chosen].float() / self._largest, self.labels[chosen]
 
     def subset(self, indices: Tensor) -> InMemory:
         """Keep only some images."""
@@ -127,6 +129,12 @@ class OnDisk(Images):
     def subset(self, indices: Tensor) -> OnDisk:
         """Keep only some images."""
         return OnDisk([self.files[index] for index in indices.tolist()], self.labels[indices], self.read)
+
+
+def indices_on(indices: Sequence[int], device: torch.device) -> Tensor:
+    """The indices as a tensor on a device, without waiting for what a GPU still computes."""
+    chosen = torch.as_tensor(indices)
+    return chosen.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chosen
 
 
 def stratified_split(labels: Tensor, size: float, seed: int, what: str = "images") -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from lightning_sparse.data.checks import as_integer, check_validation
 from lightning_sparse.data.datasets import Batch, Batched, EpochShuffle, stratified_split
 from lightning_sparse.data.label_noise import noisy_labels
+from lightning_sparse.data.on_device import fits_on, on_device
 from lightning_sparse.errors import SparsityError, check_choice, check_count, check_seed, check_share
 
 _MOST_WORKERS = 1024  # each is a process
@@ -31,7 +32,7 @@ class FixedSplits(LightningDataModule):
         validation: share of the training split kept for validation, in (0, 1).
         split_seed: seed of the splits, 0 to 2**32 - 1; None is 0.
         shuffle_seed: seed of the training order, likewise.
-        num_workers: worker processes of each loader; what is held in memory needs none.
+        num_workers: worker processes of each loader; what is held in memory needs none, and with none a GPU holds it.
     """
 
     inputs: ClassVar[Literal["pixels", "tokens"]] = "pixels"
@@ -63,6 +64,7 @@ class FixedSplits(LightningDataModule):
         self.shuffle_seed = check_seed(as_integer(shuffle_seed), "shuffle_seed")
         self.num_workers = check_count("num_workers", num_workers, 0, most=_MOST_WORKERS)
         self._splits: dict[str, Batched] = {}
+        self._there: dict[str, Batched] = {}
         self._wrong = torch.empty(0, dtype=torch.bool)
 
     def setup(self, stage: str = "fit") -> None:
@@ -143,11 +145,24 @@ class FixedSplits(LightningDataModule):
         """Give test batches, in order."""
         return self._loader("test")
 
+    def teardown(self, stage: str) -> None:
+        """Give back what the GPU holds."""
+        self._there = {}
+
     def _loader(self, split: str, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
         self.setup()
         size = self.batch_size if split == "train" else 4 * self.batch_size
         workers: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": _unchanged}
-        return DataLoader(self._splits[split], batch_size=size, sampler=sampler, **workers)
+        return DataLoader(self._on_its_device(split), batch_size=size, sampler=sampler, **workers)
+
+    def _on_its_device(self, split: str) -> Batched:
+        """On a GPU, what fits is held there."""
+        held = self._splits[split]
+        if self.trainer is None or self.num_workers or not fits_on(held, self.trainer.strategy.root_device):
+            return held
+        if split not in self._there:
+            self._there[split] = on_device(held, self.trainer.strategy.root_device)
+        return self._there[split]
 
 
 def _unchanged(batch: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_sparse.data.datasets import Batch, Images
+from lightning_sparse.data.datasets import Batch, Images, indices_on
 
 
 class Permuted(Images):
@@ -26,7 +26,7 @@ class Permuted(Images):
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         images, _ = self.images[indices]
-        return self._moved(images), self.labels[torch.as_tensor(indices)]
+        return self._moved(images), self.labels[indices_on(indices, self.labels.device)]
 
     def subset(self, indices: Tensor) -> Permuted:
         """Keep only some images."""

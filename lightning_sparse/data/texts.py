@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse.data.checks import as_integer
-from lightning_sparse.data.datasets import Batch, Batched, stratified_split
+from lightning_sparse.data.datasets import Batch, Batched, indices_on, stratified_split
 from lightning_sparse.data.fixed_splits import FixedSplits
 from lightning_sparse.data.glosses import glosses, synonyms
 from lightning_sparse.data.text_file import Row, read_texts
@@ -25,7 +25,7 @@ class Tokens(Batched):
         self.tokens, self.labels = tokens, labels
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(indices)
+        chosen = indices_on(indices, self.tokens.device)
         return self.tokens[chosen], self.labels[chosen]
 
     def subset(self, indices: Tensor) -> Tokens:

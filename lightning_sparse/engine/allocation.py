@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_sparse.anatomy.modules import check_tensors
 from lightning_sparse.engine.returned import calling, counts, unwritten
-from lightning_sparse.engine.selection import count_true, extremes, lowest
+from lightning_sparse.engine.selection import count_true, counts_true, extremes, lowest
 from lightning_sparse.errors import SparsityError, check_count
 from lightning_sparse.results.text_table import text_table
 
@@ -66,9 +66,9 @@ def global_(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], living: i
         >>> global_({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([4.0, 5.0, 6.0])}, masks, 4)
         {'a': 1, 'b': 3}
     """
-    present = {name: count_true(mask) for name, mask in masks.items()}
+    present = counts_true(masks)
     after = globally(scores, masks, present, living - sum(present.values()))
-    return {name: count_true(mask) for name, mask in after.items()}
+    return counts_true(after)
 
 
 def globally(
@@ -86,7 +86,7 @@ def globally(
     if change >= 0:
         return after
     minimum = dict.fromkeys(masks, 1) if least is None else least
-    kept = {n: min(minimum[n], present[n]) for n, mask in after.items() if count_true(mask) < minimum[n]}
+    kept = {n: min(minimum[n], present[n]) for n, left in counts_true(after).items() if left < minimum[n]}
     if kept:
         best = {n: masks[n] ^ lowest(scores[n], present[n] - count, among=masks[n]) for n, count in kept.items()}
         others = {name: mask for name, mask in masks.items() if name not in kept}
@@ -200,7 +200,7 @@ def one_way(counts: dict[str, int], masks: Mapping[str, Tensor]) -> dict[str, in
         >>> one_way({"a": 8, "b": 9, "c": 3}, masks)
         {'a': 9, 'b': 9, 'c': 2}
     """
-    changes = {name: counts[name] - count_true(mask) for name, mask in masks.items()}
+    changes = {name: counts[name] - living for name, living in counts_true(masks).items()}
     total = sum(changes.values())
     sign = 1 if total > 0 else -1
     along = {name: max(sign * change, 0) for name, change in changes.items()}

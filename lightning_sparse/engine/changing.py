@@ -57,8 +57,7 @@ def change_masks(
     after = before
     for target in rounds:
         after, _, _ = scoring.next_masks(after, target, 0.0, at_birth=at_birth)
-        for name, mask in after.items():
-            masks.set(name, mask)
+        masks.set_all(after)
         masks.apply(parameters)  # the next round scores what is left
     after, replaced, shortfall = scoring.next_masks(after, last, turnover, at_birth=at_birth)
     if recipe.reconstruct and last < sum(present.values()):
@@ -71,8 +70,8 @@ def change_masks(
         after = scoring.reconstruct(before, after, moved, at_birth=at_birth)
     moves = recipe.redistribute
     died = born = 0 if moves else replaced  # beyond turnover, a layer either loses connections or gains some
+    masks.set_all(after)
     for name, mask in after.items():
-        masks.set(name, mask)
         change = masks.count(name) - present[name]
         for optimizer in owners.get(name, ()) if replaced or change > 0 else ():
             start_newborns(optimizer, parameters[name], mask & ~before[name], before[name])

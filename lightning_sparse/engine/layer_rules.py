@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_sparse.engine.allocation import Counts, Tensors, apportion, by_dimensions, by_size, globally, one_way
 from lightning_sparse.engine.granularity import WEIGHTS, Granularity, whole_units
-from lightning_sparse.engine.selection import count_true
+from lightning_sparse.engine.selection import counts_true
 from lightning_sparse.errors import SparsityError, check_choice, check_share
 
 # The weights by which the layers without a rule share what is left; None means one ranking of them all.
@@ -130,7 +130,7 @@ class LayerRules:
         """
         ruled, others = self._counts(scores, masks, living, units)
         whole = {name: whole_units(count, units[name]) * units[name] for name, count in (ruled | others).items()}
-        present = {name: count_true(mask) for name, mask in masks.items()}
+        present = counts_true(masks)
         if living < sum(present.values()):  # do not let rounding alone grow a layer: there may be no grow scores
             whole = {name: min(count, present[name]) for name, count in whole.items()}
         return {name: whole[name] for name in masks}
@@ -144,9 +144,9 @@ class LayerRules:
         others, share_by = {name: masks[name] for name in least}, BASES[self.base]
         if share_by is not None:
             return ruled, apportion(left, share_by(others), {name: sizes[name] for name in least}, least)
-        present = {name: count_true(mask) for name, mask in others.items()}
+        present = counts_true(others)
         after = globally(scores, others, present, left - sum(present.values()), least)
-        return ruled, {name: count_true(mask) for name, mask in after.items()}
+        return ruled, counts_true(after)
 
     def _shares(self, sizes: Counts, living: int, units: Counts) -> tuple[dict[str, int], dict[str, int], int]:
         """Counts of the layers with a rule, least counts of the others, and how many connections are left for these."""

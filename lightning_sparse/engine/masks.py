@@ -18,7 +18,7 @@ from lightning_sparse.anatomy.countable import countable
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.patterns import check_patterns
 from lightning_sparse.engine.checkpoints import check_masks, mentions, read_checkpoint
-from lightning_sparse.engine.selection import count_true
+from lightning_sparse.engine.selection import count_true, counts_true
 from lightning_sparse.errors import SparsityError, check_flag
 
 # A weight is viewed as an integer. One bitwise AND with all bits or none turns any dead weight (NaN, infinite, negative)
@@ -88,7 +88,15 @@ class Masks(Mapping[str, Tensor]):
             raise SparsityError(f"the mask of {name!r} is {mask!r}: give a tensor of torch.bool")
         if mask.dtype != torch.bool:
             raise SparsityError(f"the mask of {name!r} has dtype {mask.dtype}: give torch.bool")
-        self._living[name] = count_true(mask)
+        self._set(name, mask, count_true(mask))
+
+    def set_all(self, masks: Mapping[str, Tensor]) -> None:
+        """Replace several masks, each as :meth:`set` does; a device is waited for once."""
+        for name, living in counts_true(masks).items():
+            self._set(name, masks[name], living)
+
+    def _set(self, name: str, mask: Tensor, living: int) -> None:
+        self._living[name] = living
         new, words = mask.view(torch.int8).neg(), self._words.get(name)  # True becomes -1: every bit set
         if words is None or words.shape != new.shape or words.device != new.device:
             self._words[name] = new if self._compact else new.to(_WORD[self._itemsize.get(name, 4)])

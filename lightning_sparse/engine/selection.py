@@ -6,8 +6,9 @@ ordered. How many lie below it is counted, so an unlucky sample costs a second p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd, inf, isnan, nan, sqrt
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning_sparse.errors import SparsityError
 # A flat array: numpy's on a CPU, where its comparisons take a fifth of the time of torch's; torch's on any other device.
 Array = Any
 _PIECE = 1 << 16  # entries that fit into a core's own cache, to be read several times
+_JOINED = 1 << 26  # entries that are copied into one array on other devices, at most: a quarter of a GB
 
 
 def lowest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
@@ -63,13 +65,30 @@ def extremes(scores: Sequence[Tensor], count: int, among: Sequence[Tensor | None
     wide = torch.float64 if any(score.dtype == torch.float64 for score in scores) else torch.float32
     values = [_plain(score.detach().to(wide)) for score in scores]
     allowed = [None if mask is None else _plain(mask) for mask in among]
-    marks = _mark(values, allowed, count, -1 if from_above else 1)
-    return [torch.as_tensor(mark).view(score.shape) for mark, score in zip(marks, scores, strict=True)]
+    groups = _groups(values)
+    joined = [(_join(values[group]), _join_masks(allowed[group], values[group])) for group in groups]
+    marks = _mark([value for value, _ in joined], [mask for _, mask in joined], count, -1 if from_above else 1)
+    apart = [part for mark, group in zip(marks, groups, strict=True) for part in _split(mark, values[group])]
+    return [torch.as_tensor(mark).view(score.shape) for mark, score in zip(apart, scores, strict=True)]
 
 
 def count_true(mask: Tensor) -> int:
     """How many entries of a boolean tensor are True."""
     return _count(_plain(mask))
+
+
+def counts_true(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many entries of each boolean tensor are True; a device is waited for once, and not for each of them.
+
+    Example:
+        >>> counts_true({"a": torch.tensor([True, False]), "b": torch.ones(3, dtype=torch.bool)})
+        {'a': 1, 'b': 3}
+    """
+    flat = [_plain(mask) for mask in masks.values()]
+    if any(isinstance(mask, np.ndarray) for mask in flat):
+        return dict(zip(masks, map(_count, flat), strict=True))
+    counts = [mask.count_nonzero() for mask in flat]
+    return dict(zip(masks, torch.stack([count.to(counts[0].device) for count in counts]).tolist(), strict=True))
 
 
 @dataclass
@@ -80,6 +99,32 @@ class _Look:
     number: int
     positions: Any
     inside: Any
+
+
+def _groups(values: list[Array]) -> list[slice]:
+    """Neighbours on one device, which is then waited for once and not for each of them; on a CPU each is alone."""
+    starts, size = [0], 0
+    for place, value in enumerate(values):
+        first, size = values[starts[-1]], size + len(value)
+        alone = isinstance(first, np.ndarray) or getattr(value, "device", None) != first.device
+        if place > starts[-1] and (alone or size > _JOINED):
+            starts, size = [*starts, place], len(value)
+    return [slice(*ends) for ends in pairwise([*starts, len(values)])]
+
+
+def _join(values: list[Array]) -> Array:
+    return values[0] if len(values) == 1 else torch.cat(values)
+
+
+def _join_masks(allowed: list[Array], values: list[Array]) -> Array:
+    if all(mask is None for mask in allowed):
+        return None
+    pairs = zip(allowed, values, strict=True)
+    return _join([torch.ones_like(value, dtype=torch.bool) if mask is None else mask for mask, value in pairs])
+
+
+def _split(mark: Array, values: list[Array]) -> Sequence[Array]:
+    return [mark] if len(values) == 1 else mark.split([len(value) for value in values])
 
 
 def _mark(values: list[Array], allowed: list[Array], count: int, sign: int) -> list[Array]:
@@ -140,7 +185,7 @@ def _look(values: Array, allowed: Array, low: float, high: float, sign: int) -> 
     reach = numeric.less_equal if sign > 0 else numeric.greater_equal
     number, places = 0, [np.empty(0, int)]
     step = _PIECE if here else max(1, len(values))
-    for start in range(0, len(values), step):
+    for start in range(0, len(values), step):  # on other devices the whole array at once
         part = slice(start, start + step)
         piece = values[part]
         if isnan(piece.max()):

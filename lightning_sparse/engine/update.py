@@ -27,7 +27,7 @@ from lightning_sparse.engine.choices import find
 from lightning_sparse.engine.granularities import parse_granularity
 from lightning_sparse.engine.granularity import WEIGHTS, Blocks, Granularity, Groups, whole_units
 from lightning_sparse.engine.layer_rules import LayerRules
-from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
+from lightning_sparse.engine.selection import count_true, counts_true, extremes, highest, lowest
 from lightning_sparse.engine.tied_channels import TiedChannels
 from lightning_sparse.errors import SparsityError, check_share
 
@@ -174,7 +174,7 @@ class OnFirstUse(dict[str, Tensor]):
 def _resize(
     before: Tensors, living: int, drop: Tensors, grow: Tensors, allocation: Allocation, granularity: Granularity
 ) -> dict[str, Tensor]:
-    present = {name: count_true(mask) for name, mask in before.items()}
+    present = counts_true(before)
     change = living - sum(present.values())
     if not change:  # connections stay in the layers that they are in
         return dict(before)
@@ -214,8 +214,8 @@ def _replace(
 ) -> tuple[dict[str, Tensor], int, int]:
     """Turnover within each layer; ``sizes`` says how many connections an entry of its mask stands for."""
     replaced = shortfall = 0
-    for name, mask in resized.items():
-        wanted = round(turnover * count_true(mask)) if turnover else 0
+    for name, living in (counts_true(resized) if turnover else {}).items():
+        wanted, mask = round(turnover * living), resized[name]
         if wanted:
             old, vacant = mask & before[name], ~(mask | before[name])
             done, size = min(wanted, count_true(old), count_true(vacant)), sizes[name] if sizes else 1
@@ -232,10 +232,10 @@ def _redistribute(
         return resized, 0, 0
     old = {name: mask & before[name] for name, mask in resized.items()}
     vacant = {name: ~(mask | before[name]) for name, mask in resized.items()}
-    living = {name: count_true(mask) for name, mask in resized.items()}
+    living = counts_true(resized)
     wanted = {name: round(turnover * count) for name, count in living.items()}
-    room = {name: count_true(mask) for name, mask in vacant.items()}
-    freed = {name: min(count, count_true(old[name]), living[name] - 1) for name, count in wanted.items()}
+    room, given = counts_true(vacant), counts_true(old)
+    freed = {name: min(count, given[name], living[name] - 1) for name, count in wanted.items()}
     total = min(sum(freed.values()), sum(room.values()))
     if not total:
         return resized, 0, sum(wanted.values())
@@ -308,7 +308,7 @@ def _next_units(
     spread: Callable[[Tensors], Tensors],
 ) -> tuple[dict[str, Tensor], int, int]:
     """``sizes`` is how many connections a unit of each layer has, and ``spread`` gives each of them what its unit has."""
-    present = {name: count_true(alive) for name, alive in units.items()}
+    present = counts_true(units)
     change, resized = living - sum(present[name] * size for name, size in sizes.items()), dict(units)
     rounding = (
         max(sizes.values()) / 2 if allocation is global_ else sum(sizes.values())

@@ -60,47 +60,60 @@ def robust(model, images, labels, eps=EPS, norm="Linf", seed=0):
 class Oracle(Callback):
     """Attacks the model at the end of every epoch, without the callback."""
 
-    def __init__(self, data, method=None, **arguments):
-        self.data, self.method, self.arguments, self.found, self.updates = data, method, arguments, [], []
+    def __init__(self, data):
+        self.data, self.found = data, []
 
     def on_train_epoch_end(self, trainer, pl_module):
-        self.found.append(robust(pl_module, *self.data, **self.arguments))
-        self.updates.append(len(self.method.history) if self.method else 0)
+        self.found.append(robust(pl_module, *self.data))
 
 
-def test_it_says_what_pgd_finds_at_every_epoch_in_which_masks_changed(loader, held_out, make_trainer, tmp_path):
-    method = GradualPruning(0.9, begin=8, end=24, every=8)  # 8 steps an epoch: updates end the second and third
-    monitor, oracle = RobustnessMonitor(EPS, data=held_out), Oracle(held_out, method)
+def logged(path, name):
+    with path.open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_it_says_what_pgd_finds_after_every_epoch(loader, held_out, make_trainer, tmp_path):
+    method = GradualPruning(0.9, begin=8, end=24, every=8)  # 8 steps an epoch: masks change in the second and third
+    monitor, oracle = RobustnessMonitor(EPS, data=held_out), Oracle(held_out)
     logger = CSVLogger(tmp_path, name="", version="curves")
-    trainer = make_trainer(monitor, method, oracle, max_epochs=5, logger=logger)
-    trainer.fit(Pictures(), loader)
-    changed = [
-        epoch for epoch, (a, b) in enumerate(zip([0, *oracle.updates], oracle.updates, strict=False), 1) if a != b
-    ]
-    looks = sorted({1, *changed, 5})  # the first and the last in any case
-    assert changed == [2, 3]
+    make_trainer(monitor, method, oracle, max_epochs=5, logger=logger).fit(Pictures(), loader)
     rows = monitor.rows()
-    assert [row["epoch"] for row in rows] == looks
-    assert [row["step"] for row in rows] == [8 * epoch for epoch in looks]
-    assert [row["robust_accuracy"] for row in rows] == pytest.approx([oracle.found[epoch - 1] for epoch in looks])
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [8, 16, 24, 32, 40]
+    assert [row["robust_accuracy"] for row in rows] == pytest.approx(oracle.found)
     assert len({row["robust_accuracy"] for row in rows}) > 1
     assert rows[-1]["sparsity"] == method.sparsity == pytest.approx(0.9, abs=1e-3)
     assert all(row["low"] <= row["robust_accuracy"] < min(row["high"], row["clean_accuracy"]) for row in rows)
-    assert {row["n"] for row in rows} == {128}
-    with (tmp_path / "curves" / "metrics.csv").open() as file:
-        logged = [row for row in csv.DictReader(file) if row["robust/monitor/eps_0.1"]]
-    assert [float(row["robust/monitor/eps_0.1"]) for row in logged] == pytest.approx(
-        [r["robust_accuracy"] for r in rows]
-    )
-    assert [float(row["sparsity"]) for row in logged] == pytest.approx([row["sparsity"] for row in rows])
+    assert {(row["n"], row["split"]) for row in rows} == {(128, "validation")}
+    curves = tmp_path / "curves" / "metrics.csv"
+    assert logged(curves, "robust/monitor/eps_0.1") == pytest.approx([row["robust_accuracy"] for row in rows])
+    assert logged(curves, "sparsity") == pytest.approx([row["sparsity"] for row in rows])
 
 
-def test_without_a_sparsity_callback_it_looks_every_epoch_or_less_often(loader, held_out, make_trainer):
-    for every, looks in ((1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])):
+def test_it_looks_less_often_where_it_is_asked_to(loader, held_out, make_trainer):
+    for every, looks in ((2, [2, 4, 5]), (9, [5])):
         monitor = RobustnessMonitor(EPS, data=held_out, every=every)
         make_trainer(monitor, max_epochs=5).fit(Pictures(), loader)
         assert [row["epoch"] for row in monitor.rows()] == looks
         assert {row["sparsity"] for row in monitor.rows()} == {0.0}
+
+
+def test_training_images_are_attacked_beside_those_held_out(loader, held_out, make_trainer, tmp_path):
+    trained_on = pictures(0, 128)
+    monitor = RobustnessMonitor(EPS, data=held_out, training=trained_on)
+    of_training, of_others = Oracle(trained_on), Oracle(held_out)
+    logger = CSVLogger(tmp_path, name="", version="curves")
+    make_trainer(monitor, of_training, of_others, max_epochs=3, logger=logger).fit(Pictures(), loader)
+    found = {
+        split: [row["robust_accuracy"] for row in monitor.rows() if row["split"] == split]
+        for split in ("train", "validation")
+    }
+    assert found["train"] == pytest.approx(of_training.found)
+    assert found["validation"] == pytest.approx(of_others.found)
+    assert found["train"] != found["validation"]
+    curves = tmp_path / "curves" / "metrics.csv"
+    assert logged(curves, "robust/monitor/train/eps_0.1") == pytest.approx(found["train"])
+    assert logged(curves, "robust/monitor/eps_0.1") == pytest.approx(found["validation"])
 
 
 def test_several_eps_and_the_l2_norm(loader, held_out, make_trainer):
@@ -113,18 +126,17 @@ def test_several_eps_and_the_l2_norm(loader, held_out, make_trainer):
     oracle = robust(model, *held_out, eps=0.4, norm="L2", seed=3)
     assert first["robust_accuracy"] == pytest.approx(oracle)
     assert first["robust_accuracy"] > second["robust_accuracy"]
-    logged = {"robust/monitor/L2/eps_0.4", "robust/monitor/L2/eps_1"}
-    assert logged <= set(trainer.callback_metrics)
+    assert {"robust/monitor/L2/eps_0.4", "robust/monitor/L2/eps_1"} <= set(trainer.callback_metrics)
 
 
-def test_it_takes_the_validation_images_of_the_data_module(make_trainer):
+def test_it_takes_images_of_the_data_module(make_trainer):
     data = ImageData("digits", shape=(1, 8, 8), classes=10, mean=[0.3], std=[0.4], batch_size=256)
-    monitor = RobustnessMonitor(EPS, images=100)
+    monitor = RobustnessMonitor(EPS, training=True, images=100)
     model = Pictures()
     make_trainer(monitor, max_epochs=1).fit(model, datamodule=data)
-    oracle = robust(model, *data.split("validation", 100))
-    assert monitor.rows()[-1]["robust_accuracy"] == pytest.approx(oracle)
-    assert monitor.rows()[-1]["n"] == 100
+    for row, split in zip(monitor.rows(), ("validation", "train"), strict=True):
+        assert row["robust_accuracy"] == pytest.approx(robust(model, *data.split(split, 100)))
+        assert (row["split"], row["n"]) == (split, 100)
 
 
 def test_a_loader_will_do_and_no_more_images_than_asked_are_taken(loader, held_out, make_trainer):
@@ -158,9 +170,7 @@ def test_a_resumed_training_has_the_rows_of_the_whole(loader, held_out, make_tra
 
     def fit(*callbacks, ckpt_path=None, **arguments):
         monitor = RobustnessMonitor(EPS, data=held_out)
-        method = GradualPruning(
-            0.9, begin=0, end=32, every=16
-        )  # no change in the third epoch, the first after the resume
+        method = GradualPruning(0.9, begin=0, end=32, every=16)
         trainer = make_trainer(monitor, method, *callbacks, max_epochs=5, **arguments)
         trainer.fit(Pictures(), loader, ckpt_path=ckpt_path, **SAFE)
         return monitor
@@ -168,7 +178,7 @@ def test_a_resumed_training_has_the_rows_of_the_whole(loader, held_out, make_tra
     whole = fit(keep, enable_checkpointing=True)
     assert len(torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)["callbacks"]["RobustnessMonitor"]["rows"]) == 2
     resumed = fit(ckpt_path=tmp_path / "epoch=1.ckpt")
-    assert [row["epoch"] for row in whole.rows()] == [1, 2, 4, 5]
+    assert [row["epoch"] for row in whole.rows()] == [1, 2, 3, 4, 5]
     assert resumed.rows() == whole.rows()
     make_trainer(resumed, max_epochs=1).fit(Pictures(), loader)
     assert len(resumed.rows()) == 1  # a new training forgets the old
@@ -208,6 +218,12 @@ def test_bad_arguments_are_refused_at_once(arguments, message):
 def test_without_data_it_is_refused_before_training(loader, make_trainer):
     with pytest.raises(SparsityError, match=r"data=None takes images of the Trainer's data module, .* write data="):
         make_trainer(RobustnessMonitor(EPS), max_epochs=1).fit(Pictures(), loader)
+
+
+def test_without_training_images_it_is_refused_before_training(loader, held_out, make_trainer):
+    monitor = RobustnessMonitor(EPS, data=held_out, training=True)
+    with pytest.raises(SparsityError, match=r"training=True takes images of .* write training=\(images, labels\)"):
+        make_trainer(monitor, max_epochs=1).fit(Pictures(), loader)
 
 
 def test_a_module_with_other_outputs_is_looked_at_by_the_forward_that_the_message_says(loader, held_out, make_trainer):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_sparse import Curve, Engine, Recipe, sparsifiable
 from lightning_sparse.engine import selection
 from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
 from lightning_sparse.errors import SparsityError
@@ -38,6 +40,13 @@ def some_scores(kind, size, generator):
     if kind == "sorted":
         scores = scores.sort().values
     return scores
+
+
+@pytest.fixture(params=[1000, 300, 1])
+def joined(request, monkeypatch):
+    """How many entries are joined on other devices: all of the tests' tensors, some, none."""
+    monkeypatch.setattr(selection, "_plain", lambda tensor: tensor.reshape(-1))
+    monkeypatch.setattr(selection, "_JOINED", request.param)
 
 
 @pytest.mark.usefixtures("arrays")
@@ -116,3 +125,38 @@ def test_counting():
     mask = torch.tensor([[True, False], [True, True]])
     assert count_true(mask) == 3
     assert count_true(~mask & mask) == 0
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("kind", ["continuous", "ties", "zeros"])
+def test_tensors_that_are_joined_are_ranked_as_one_by_one(kind):
+    generator = torch.Generator().manual_seed(0)
+    scores = [some_scores(kind, size, generator) for size in (200, 90, 1, 260, 40)]
+    among = [None, *(torch.rand(score.shape, generator=generator) < 0.5 for score in scores[1:])]
+    every = [torch.ones(200, dtype=torch.bool), *among[1:]]
+    for count in (1, 50, 150, 600):
+        marks = extremes(scores, count, among, from_above=False)
+        for mark, expected in zip(marks, by_sorting(scores, count, every, from_above=False), strict=True):
+            assert np.array_equal(mark.numpy(), expected)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that a GPU would have to answer before the next line of Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.waits += operation in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layers", [2, 40])
+def test_one_ranking_waits_for_a_device_as_often_whatever_the_number_of_layers(layers, monkeypatch):
+    monkeypatch.setattr(selection, "_plain", lambda tensor: tensor.reshape(-1))
+    net = torch.nn.Sequential(*(torch.nn.Linear(30, 30) for _ in range(layers)))
+    engine = Engine(sparsifiable(net), Recipe(Curve(0.9)))
+    with Waits() as counted:
+        engine.update()
+    assert counted.waits == 3  # is a score NaN, how many are below the bracket, and which are inside

@@ -143,6 +143,7 @@ CALLBACKS = {
     },
     "RobustnessMonitor": {
         "eps": 0.1,
+        "training": False,
         "images": 8,
         "every": 1,
         "norm": "Linf",

@@ -10,16 +10,18 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.measure.images_and_labels import Data, images_and_labels
 
 
-def images_of_split(trainer: Trainer, name: str, most: int, *, argument: str) -> tuple[Tensor, Tensor]:
+def images_of_split(
+    trainer: Trainer, name: str, most: int, *, argument: str, given: bool | None = None
+) -> tuple[Tensor, Tensor]:
     """Return images and labels of the data module's ``split(name, most)``, drawing nothing from the global random states.
 
     Raises:
-        SparsityError: if there is no such method; it names ``argument``, which takes images instead.
+        SparsityError: if there is no such method; it names ``argument``, which takes images instead of what was ``given``.
     """
     split = getattr(getattr(trainer, "datamodule", None), "split", None)
     if split is None:
         raise SparsityError(
-            f"{argument}=None takes images of the Trainer's data module, and it has none with split(name, most): "
+            f"{argument}={given} takes images of the Trainer's data module, and it has none with split(name, most): "
             f"write {argument}=(images, labels), or a loader of such batches"
         )
     with fork_random_states(0):
