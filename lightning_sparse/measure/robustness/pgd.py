@@ -141,14 +141,16 @@ def ascend(
             point.requires_grad_(True)
             logits = logits_at(point, active)
             standing = torch.ones_like(active, dtype=torch.bool) if keep_broken else logits.argmax(dim=1) == targets
-            if not bool(standing.any()):
+            kept = standing.nonzero().squeeze(1)  # all that a GPU is waited for in a step, unless an input breaks in it
+            if len(kept) == 0:
                 break
-            (gradient,) = torch.autograd.grad(_LOSSES[loss](logits[standing], targets[standing]), point)
-            if not bool(standing.all()):
+            (gradient,) = torch.autograd.grad(_LOSSES[loss](logits[kept], targets[kept]), point)
+            point = point.detach()
+            if len(kept) < len(active):
                 gone = active[~standing]
-                result[gone], broken[gone] = point.detach()[~standing], True
-                active, targets, gradient = active[standing], targets[standing], gradient[standing]
-            point = onward(point.detach()[standing], gradient, active).detach()
+                result[gone], broken[gone] = point[~standing], True
+                active, targets, gradient, point = active[kept], targets[kept], gradient[kept], point[kept]
+            point = onward(point, gradient, active).detach()
         else:
             with torch.no_grad():
                 standing = logits_at(point, active).argmax(dim=1) == targets
