@@ -21,6 +21,8 @@ def normal(config: dict[str, Any]) -> dict[str, Any]:
     Example:
         >>> normal({"seed": None, "attack": {"eps": "8/255", "norm": "Linf"}, "transfer": {"eps": "2 / 255"}})
         {'seed': 0, 'attack': {'eps': [0.03137254901960784], 'norm': 'Linf'}, 'transfer': {'eps': 0.00784313725490196}}
+        >>> normal({"callbacks": {"watch": {"eps": "8/255"}}})
+        {'callbacks': {'watch': {'eps': 0.03137254901960784}}}
     """
     found = {name: _of_group(name, node) if isinstance(node, dict) else node for name, node in config.items()}
     if "seed" in found and found["seed"] is None:
@@ -45,6 +47,8 @@ def _of_group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: 0 if name in _SEEDS and item is None else item for name, item in node.items()}
     if group in ("attack", "transfer", "adversarial"):
         found |= {name: as_number(found[name]) for name in ("eps", "transfer_eps", "step_size") if name in found}
+    if group == "callbacks":
+        found |= {name: _of_callback(one) for name, one in found.items() if isinstance(one, dict) and "eps" in one}
     if group == "attack" and "eps" in found:
         found["eps"] = _radii(found["eps"])
     if group == "logger":  # as W&B takes a variable that is empty
@@ -53,6 +57,11 @@ def _of_group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     if group == "logger" and isinstance(found.get("mode"), str):
         found["mode"] = _MODES.get(found["mode"], found["mode"])
     return found
+
+
+def _of_callback(node: dict[str, Any]) -> dict[str, Any]:
+    eps = node["eps"]
+    return {**node, "eps": [as_number(radius) for radius in eps] if isinstance(eps, list) else as_number(eps)}
 
 
 def _forms(export: Any) -> Any:
