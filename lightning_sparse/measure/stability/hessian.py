@@ -147,7 +147,8 @@ def _power_iteration(
 
 def _dot(a: list[Tensor], b: list[Tensor]) -> float:
     # Added up on the host in double precision, and a device is waited for once.
-    return sum(torch.stack([(x * y).sum().to(a[0].device) for x, y in zip(a, b, strict=True)]).tolist())
+    products: list[float] = torch.stack([(x * y).sum().to(a[0].device) for x, y in zip(a, b, strict=True)]).tolist()
+    return sum(products)
 
 
 def _norm(vector: list[Tensor]) -> float:
