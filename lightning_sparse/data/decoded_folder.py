@@ -21,18 +21,27 @@ from lightning_sparse.errors import SparsityError
 from lightning_sparse.extras import need
 
 HIDDEN = ".lightning_sparse"  # in the root of an image folder, which leaves out what is hidden
-_SHARE = 0.25  # of the machine's memory
+_SHARE = 0.25  # of the memory there is
+_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]  # cgroups 2 and 1
 
 
 def fits_in_memory(images: int, shape: Sequence[int]) -> bool:
-    """Whether so many images of (channels, height, width) take no more than a quarter of the machine's memory, as bytes.
+    """Whether so many images of (channels, height, width) take no more than a quarter of the machine's or container's memory, as bytes.
 
     Example:
         >>> fits_in_memory(60_000, (3, 32, 32)), fits_in_memory(10**9, (3, 224, 224))
         (True, False)
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**34
-    return images * math.prod(shape) <= _SHARE * memory
+    return images * math.prod(shape) <= _SHARE * _memory()
+
+
+def _memory() -> int:
+    """Bytes of the machine, or of the container if it may take less."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**34]
+    for limit in _LIMITS:
+        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            sizes.append(int(limit.read_text()))
+    return min(sizes)
 
 
 def decoded(root: Path, split: str, paths: Sequence[str], shape: Sequence[int]) -> Tensor:

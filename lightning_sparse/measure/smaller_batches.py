@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -37,7 +37,8 @@ def smaller_batches(measure: Callable[P, T]) -> Callable[P, T]:
             try:
                 return measure(*args, **{**kwargs, "batch_size": size})
             except RuntimeError as error:
-                if not out_of_memory(error) or size < 2:
+                read_once = any(isinstance(given, Iterator) for given in (*args, *kwargs.values()))
+                if not out_of_memory(error) or size < 2 or read_once:
                     raise
             # After the except, whose error would hold on to all tensors of the frames that it came through.
             if torch.cuda.is_available():

@@ -140,3 +140,11 @@ def test_several_processes_at_once_each_leave_a_whole_file(root):
     assert len(set(found)) == 1
     assert found[0] == _digest(root)
     assert sorted(os.listdir(root / HIDDEN)) == ["test-3x8x8.pt", "train-3x8x8.pt"]
+
+
+@pytest.mark.parametrize(("limit", "fits"), [("400\n", True), ("399\n", False), ("max\n", True), ("", True)])
+def test_a_containers_limit_counts(limit, fits, tmp_path, monkeypatch):
+    limits = [tmp_path / "memory.max", tmp_path / "no such file"]
+    limits[0].write_text(limit)
+    monkeypatch.setattr(decoded_folder, "_LIMITS", limits)
+    assert decoded_folder.fits_in_memory(10, (1, 2, 5)) is fits  # 100 bytes, a quarter of 400

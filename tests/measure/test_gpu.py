@@ -19,7 +19,11 @@ OTHER_STARTS = 0.02  # a GPU draws other numbers from the same seed
 MEASURES = {
     # name: (what to measure, the largest difference, and whether that is relative)
     "accuracy": (lambda model, data: measure.measure_accuracy(model, data), ONE_IMAGE, False),
-    "robustness": (lambda model, data: measure.measure_robustness(model, data, eps=EPS, tier="monitor"), OTHER_STARTS, False),
+    "robustness": (
+        lambda model, data: measure.measure_robustness(model, data, eps=EPS, tier="monitor"),
+        OTHER_STARTS,
+        False,
+    ),
     "transfer": (lambda model, data: transferred(model, data), OTHER_STARTS, False),
     "hessian": (lambda model, data: measure.measure_hessian(model, data), 1e-3, True),
     "jacobian": (lambda model, data: measure.measure_jacobian(model, data), 1e-3, True),

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from lightning_sparse.measure import measure_accuracy
 from lightning_sparse.measure.smaller_batches import smaller_batches
 
 SCRIPT = """
@@ -53,6 +54,20 @@ def test_with_little_memory_the_same_is_found_with_fewer_images_at_a_time(what, 
     done = subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{first} images at a time do not fit into memory, and {first // 2} are tried" in done.stdout
+
+
+def test_data_that_can_be_read_once_are_not_read_again():
+    """The second reading would find them empty, and say so in place of the reason."""
+
+    class Full(torch.nn.Module):
+        def forward(self, images):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    batches = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
+    with pytest.raises(torch.OutOfMemoryError):
+        measure_accuracy(Full(), iter(batches))
+    with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="do not fit into memory"):
+        measure_accuracy(Full(), batches)
 
 
 def test_one_image_that_does_not_fit_is_an_error():
