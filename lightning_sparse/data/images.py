@@ -36,7 +36,8 @@ class ImageData(FixedSplits):
             (``root/train/<class>/*`` and ``root/test/<class>/*``). Images of a folder are turned as their EXIF orientation
             says, transparent pixels are drawn on white, and grey levels of 16 bits are kept; hidden files and folders are
             left out, with a warning that names them. Images that fit in a quarter of the memory (a container's, where
-            it has a limit) are decoded once, and kept in ``root/.lightning_sparse`` until a file changes; remove it whenever you like.
+            it has a limit) are decoded once, and kept in ``root/.lightning_sparse`` until a file changes; remove it whenever
+            you like.
         shape: (channels, height, width) of an image; for ``"folder"``, what images are resized and cropped to, with 1 channel
             (grey) or 3 (colour).
         classes: number of classes, at least 2; each needs images in every split.
