@@ -26,7 +26,7 @@ _LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 
 
 def fits_in_memory(images: int, shape: Sequence[int]) -> bool:
-    """Whether so many images of (channels, height, width) take at most a quarter of the machine's or container's memory, as bytes.
+    """Whether so many images of (channels, height, width) take at most a quarter of the memory there is, as bytes.
 
     Example:
         >>> fits_in_memory(60_000, (3, 32, 32)), fits_in_memory(10**9, (3, 224, 224))
