@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_sparse.anatomy.modules import check_module
+from lightning_sparse.engine.times import Time
 from lightning_sparse.errors import SparsityError, check_flag, check_share
 from lightning_sparse.models.training import OptimizerFactory, Trained
 
@@ -24,7 +25,8 @@ class Classifier(Trained):
         std: standard deviation of each channel, likewise.
         optimizer: makes the optimizer from the parameters; None is SGD with learning rate 0.1 and momentum 0.9.
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
-        warmup: share of the training, in [0, 1), in which the learning rate rises to what the optimizer says.
+        warmup: how long the learning rate rises to what the optimizer says: a float in [0, 1) is a share of the training, an
+            int is steps, fewer than the training has.
         label_smoothing: share of each training label, in [0, 1), that is given to all classes alike (Szegedy et al. 2016,
             arXiv 1512.00567). Validation, attacks and measurements have whole labels.
         channels_last: whether images and weights of convolutions lie in memory with their channels last, which a GPU may
@@ -50,7 +52,7 @@ class Classifier(Trained):
         std: Sequence[float] | None,
         optimizer: OptimizerFactory | None = None,
         schedule: str = "cosine",
-        warmup: float = 0.0,
+        warmup: Time = 0.0,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         compiled: bool = False,

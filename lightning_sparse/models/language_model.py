@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lightning_sparse.anatomy.modules import check_module
 from lightning_sparse.anatomy.tokens import PAD
+from lightning_sparse.engine.times import Time
 from lightning_sparse.measure.language import next_tokens
 from lightning_sparse.models.training import OptimizerFactory, Trained
 
@@ -21,7 +22,8 @@ class LanguageModel(Trained):
             it. Also a model of transformers, whose output has ``logits``.
         optimizer: makes the optimizer from the parameters; None is SGD with learning rate 0.1 and momentum 0.9.
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
-        warmup: share of the training, in [0, 1), in which the learning rate rises to what the optimizer says.
+        warmup: how long the learning rate rises to what the optimizer says: a float in [0, 1) is a share of the training, an
+            int is steps, fewer than the training has.
 
     Example:
         >>> import torch
@@ -37,7 +39,7 @@ class LanguageModel(Trained):
         *,
         optimizer: OptimizerFactory | None = None,
         schedule: str = "cosine",
-        warmup: float = 0.0,
+        warmup: Time = 0.0,
     ) -> None:
         super().__init__(optimizer, schedule, warmup)
         check_module(net, "net")

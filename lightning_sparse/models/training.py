@@ -12,7 +12,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_sparse.callbacks.methods.lottery_ticket import steps_of_one_training
-from lightning_sparse.errors import SparsityError, check_choice, check_share
+from lightning_sparse.engine.times import Time, check_time
+from lightning_sparse.errors import SparsityError, check_choice
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -47,17 +48,20 @@ class Trained(LightningModule):
     Args:
         optimizer: makes the optimizer from the parameters; None is SGD with learning rate 0.1 and momentum 0.9.
         schedule: of the learning rate: ``"cosine"`` (to zero at the end of training) or ``"constant"``.
-        warmup: share of the training, in [0, 1), in which the learning rate rises to what the optimizer says, step by step.
+        warmup: how long the learning rate rises to what the optimizer says, step by step: a float in [0, 1) is a share of the
+            training, an int is steps, fewer than the training has.
     """
 
-    def __init__(self, optimizer: OptimizerFactory | None, schedule: str, warmup: float) -> None:
+    def __init__(self, optimizer: OptimizerFactory | None, schedule: str, warmup: Time) -> None:
         super().__init__()
         if not (optimizer is None or callable(optimizer)):
             raise SparsityError(
                 f"optimizer={optimizer!r} is not a function of parameters: write functools.partial(torch.optim.SGD, lr=0.1)"
             )
         self.schedule = check_choice("schedule", schedule, ("cosine", "constant"))
-        self.warmup = check_share("warmup", warmup, one_allowed=False)
+        self.warmup = check_time("warmup", warmup, one_step_likely=True)
+        if warmup == 1.0 and isinstance(warmup, float):
+            raise SparsityError("warmup=1.0 leaves nothing of the training after it: write a share such as 0.05")
         self._optimizer = optimizer or partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
     def configure_optimizers(self) -> Any:
@@ -72,7 +76,11 @@ class Trained(LightningModule):
         steps = steps_of_one_training(self.trainer)
         rates: torch.optim.lr_scheduler.LRScheduler
         if self.warmup:
-            risen = max(1, round(self.warmup * steps))
+            risen = self.warmup if isinstance(self.warmup, int) else max(1, round(self.warmup * steps))
+            if isinstance(self.warmup, int) and risen >= steps:
+                raise SparsityError(
+                    f"warmup={risen} is not fewer than the training's {steps} steps: write fewer, or a share such as 0.05"
+                )
             rates = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmUp(risen, steps, self.schedule))
         else:
             rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)

@@ -51,9 +51,10 @@ class Rates(Classifier):
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.parametrize("warmup", [0.2, 4])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_rate_rises_in_equal_steps_and_goes_on_as_its_schedule(schedule, make_trainer, loader):
-    model = Rates(schedule=schedule, warmup=0.2)
+def test_the_rate_rises_in_equal_steps_and_goes_on_as_its_schedule(schedule, warmup, make_trainer, loader):
+    model = Rates(schedule=schedule, warmup=warmup)
     make_trainer(max_epochs=2).fit(model, loader)  # 20 steps, four of which are a fifth
     falls = [0.05 * (1 + math.cos(math.pi * step / 16)) for step in range(16)]
     expected = [0.025, 0.05, 0.075, 0.1, *(falls if schedule == "cosine" else [0.1] * 16)]
@@ -64,6 +65,13 @@ def test_without_a_warm_up_the_rate_is_what_it_was(make_trainer, loader):
     model = Rates()
     make_trainer(max_epochs=2).fit(model, loader)
     assert model.rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 20)) for step in range(20)], abs=1e-12)
+
+
+def test_a_warm_up_that_does_not_fit_is_refused_before_training(make_trainer, loader):
+    with pytest.raises(
+        SparsityError, match=r"warmup=20 is not fewer than the training's 20 steps: write fewer, or a share"
+    ):
+        make_trainer(max_epochs=2).fit(Rates(warmup=20), loader)
 
 
 def test_every_training_of_a_lottery_ticket_warms_up(make_trainer, loader):
@@ -183,8 +191,12 @@ def test_all_of_it_at_once_goes_on_bit_for_bit(tmp_path, often):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup": 1.0}, r"warmup=1\.0 is not a share in \[0, 1\)"),
-        ({"warmup": 5}, r"warmup=5 is not a share in \[0, 1\): write 0\.05 for 5 percent"),
+        ({"warmup": 1.0}, r"warmup=1\.0 leaves nothing of the training after it: write a share such as 0\.05"),
+        (
+            {"warmup": 1.5},
+            r"warmup=1\.5 is not a share of the training in \[0, 1\]: write 1 for that many optimizer steps",
+        ),
+        ({"warmup": "5 epochs"}, r"warmup='5 epochs' is not a time: write an int for optimizer steps"),
         ({"label_smoothing": -0.1}, r"label_smoothing=-0\.1 is not a share"),
         ({"compiled": 1}, r"compiled=1 is neither true nor false"),
         ({"channels_last": "yes"}, r"channels_last='yes' is neither true nor false"),
