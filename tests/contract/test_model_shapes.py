@@ -3,10 +3,11 @@
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 import settings
+from contract.looking import Backboned, check, fit
 from lightning_sparse import GradualPruning, SparsityError, load_masks
 
 pytestmark = [
@@ -26,24 +27,6 @@ class Looking(settings.Module):
             assert settings.dead_are_zero(self, method.masks), "a dead weight is not zero in a forward pass"
             self.looked = getattr(self, "looked", 0) + 1
         return super().forward(x)
-
-
-def fit(make_trainer, method, model, *callbacks, **arguments):
-    trainer = make_trainer(method, *callbacks, **{"max_epochs": 2, **arguments})
-    trainer.fit(model, settings.batches())
-    return trainer
-
-
-def check(model, method, names=None, sparsity=0.9) -> None:
-    if names is not None:
-        assert list(method.masks) == names
-    assert method.masks.total == sum(model.get_parameter(name).numel() for name in method.masks)
-    assert settings.exact(method.masks, sparsity)
-    assert settings.dead_are_zero(model, method.masks)
-    assert model.looked == 20
-
-
-# Where weights come from
 
 
 class Tied(Looking):
@@ -152,104 +135,6 @@ def test_a_lazy_layer_is_refused_until_it_has_a_shape(make_method, make_trainer)
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight"])
 
 
-# Frozen weights
-
-
-class Backboned(LightningModule):
-    """Somebody's features and a head; only the head is given to the optimizer."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.backbone = nn.Sequential(nn.Linear(64, 60), nn.ReLU(), nn.Linear(60, 30), nn.ReLU())
-        self.head = nn.Linear(30, 10)
-        self.looked = 0
-
-    def training_step(self, batch, batch_idx):
-        assert settings.dead_are_zero(self, self.trainer.callbacks[0].masks)
-        self.looked += 1
-        return nn.functional.cross_entropy(self.head(self.backbone(batch[0])), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-
-
-BACKBONE = ["backbone.0.weight", "backbone.2.weight"]
-
-
-def frozen():
-    model = Backboned()
-    model.backbone.requires_grad_(False)
-    return model
-
-
-def test_frozen_weights_are_left_dense(make_method, make_trainer):
-    model, method = frozen(), make_method(0.9)
-    fit(make_trainer, method, model)
-    check(model, method, ["head.weight"])
-    assert settings.same_state(model.backbone, frozen().backbone)
-
-
-def test_frozen_weights_that_are_named_are_masked(make_method, make_trainer):
-    model, method = frozen(), make_method(0.9, include=["*.weight"])
-    fit(make_trainer, method, model)
-    check(model, method, [*BACKBONE, "head.weight"])
-    before = frozen()
-    for name in BACKBONE:  # and nothing else has happened to them
-        living = method.masks[name]
-        unmoved = model.get_parameter(name)[living] == before.get_parameter(name)[living]
-        # A connection that died and was born again has lost its value, like any other.
-        assert bool((unmoved | (model.get_parameter(name)[living] == 0)).all())
-        assert bool(unmoved.any())
-
-
-class Unfreeze(Callback):
-    """By hand, in the middle of an epoch: with a group of its own."""
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        if trainer.global_step == 7:
-            pl_module.backbone.requires_grad_(True)
-            trainer.optimizers[0].add_param_group({"params": list(pl_module.backbone.parameters())})
-
-
-class Join(Callback):
-    """By hand, into the group that is there."""
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        if trainer.global_step == 7:
-            pl_module.backbone.requires_grad_(True)
-            trainer.optimizers[0].param_groups[0]["params"].extend(pl_module.backbone.parameters())
-
-
-def finetuning():
-    return BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.1)
-
-
-@pytest.mark.parametrize(
-    ("make", "unfreeze"),
-    [(Backboned, finetuning), (frozen, finetuning), (frozen, Unfreeze), (frozen, Join)],
-    ids=["BackboneFinetuning freezes too", "BackboneFinetuning", "a new group", "an old group"],
-)
-def test_weights_unfrozen_in_the_middle_of_training_stay_exactly_sparse(make_method, make, unfreeze, make_trainer):
-    model, before, method = make(), make(), make_method(0.9, include=["*.weight"])
-    fit(make_trainer, method, model, unfreeze())
-    check(model, method, [*BACKBONE, "head.weight"])
-    for name in BACKBONE:  # they have learned
-        moved = model.get_parameter(name) != before.get_parameter(name)
-        assert bool((moved & method.masks[name]).any())
-
-
-def test_weights_unfrozen_later_that_nobody_named_stay_dense(make_method, make_trainer):
-    model, method = frozen(), make_method(0.9)
-    with pytest.warns(UserWarning, match="5,640 weights are trained now and stay dense"):
-        fit(make_trainer, method, model, Unfreeze())
-    check(model, method, ["head.weight"])
-    assert all(bool((model.get_parameter(name) != 0).all()) for name in BACKBONE)
-
-
-# What cannot be sparse
-
-
 class Spectral(settings.Module):
     """A complex layer beside a real one."""
 
@@ -306,9 +191,6 @@ def test_a_model_with_nothing_to_make_sparse_is_refused_with_what_there_is(make_
         fit(make_trainer, make_method(0.9), model)
 
 
-# Two optimizers for one weight
-
-
 class Shared(Looking):
     """Two optimizers take turns, and both own the head."""
 
@@ -336,9 +218,6 @@ def test_a_weight_of_two_optimizers_is_masked_after_each_and_the_first_is_the_cl
     fit(make_trainer, method, model)
     check(model, method, ["body.0.weight", "body.3.weight", "head.weight"])
     assert method.engine.clock == 10
-
-
-# Convolutions
 
 
 class Convolutions(LightningModule):
@@ -400,9 +279,6 @@ def test_channels_last_is_another_memory_layout_and_the_same_training(make_metho
     assert all(bool((held[name][~mask] == 0).all()) for name, mask in other.items())
 
 
-# Very small layers
-
-
 class Tiny(Looking):
     """A bottleneck of one unit: layers of one, two and ten weights after a large one."""
 
@@ -430,9 +306,6 @@ def test_a_very_small_layer_is_never_emptied(make_method, allocation, make_train
 def test_more_layers_than_connections_to_keep_are_refused(make_method, make_trainer):
     with pytest.raises(SparsityError, match="for 5 layers"):
         fit(make_trainer, make_method(0.9999), Tiny())
-
-
-# What was scored is what was saved
 
 
 class Scored(Looking):
