@@ -85,7 +85,7 @@ def counts_true(masks: Mapping[str, Tensor]) -> dict[str, int]:
         {'a': 1, 'b': 3}
     """
     flat = [_plain(mask) for mask in masks.values()]
-    if any(isinstance(mask, np.ndarray) for mask in flat):
+    if not flat or any(isinstance(mask, np.ndarray) for mask in flat):
         return dict(zip(masks, map(_count, flat), strict=True))
     counts = [mask.count_nonzero() for mask in flat]
     return dict(zip(masks, torch.stack([count.to(counts[0].device) for count in counts]).tolist(), strict=True))

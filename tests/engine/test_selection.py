@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_sparse import Curve, Engine, Recipe, sparsifiable
 from lightning_sparse.engine import selection
-from lightning_sparse.engine.selection import count_true, extremes, highest, lowest
+from lightning_sparse.engine.selection import count_true, counts_true, extremes, highest, lowest
 from lightning_sparse.errors import SparsityError
 
 
@@ -160,3 +160,10 @@ def test_one_ranking_waits_for_a_device_as_often_whatever_the_number_of_layers(l
     with Waits() as counted:
         engine.update()
     assert counted.waits == 3  # is a score NaN, how many are below the bracket, and which are inside
+
+
+@pytest.mark.usefixtures("arrays")
+def test_several_are_counted_at_once_and_none_as_well():
+    masks = {"a": torch.tensor([[True, False], [True, True]]), "b": torch.zeros(3, dtype=torch.bool)}
+    assert counts_true(masks) == {"a": 3, "b": 0}
+    assert counts_true({}) == {}
