@@ -1,9 +1,10 @@
-"""Robust accuracy in the course of adversarial training, best and last, of each method and level: a table of docs/cifar10.md.
+"""Robust accuracy in the course of adversarial training, best and last, of each method and level.
 
 lightning-sparse -cn cifar10_robust ...
-python benchmarks/robust_overfitting.py outputs/cifar10_robust [images]
+python benchmarks/robust_overfitting.py outputs/cifar10_robust [overfitting]
 
-It reads what RobustnessMonitor(training=True) has written into each job's curves/metrics.csv.
+It reads what RobustnessMonitor(training=True) has written into the curves of each job, and prints a table. Given a name, the
+table goes between `<!-- NAME -->` and `<!-- /NAME -->` of docs/cifar10.md, and a figure to docs/images/NAME.svg.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
-from by_seed import Found, cell, table, write
+from by_seed import ROOT, Found, cell, table, write
 
+from lightning_sparse.drawing.style import PALETTE, panels, style
 from lightning_sparse.results.jobs import read_jobs
 
 TRAIN = "robust/monitor/train/"
@@ -27,38 +30,72 @@ ROWS = [
 ]
 
 
-def looks(path: Path) -> Found:
-    """The best and the last look at one training, in %."""
+Curves = dict[str, list[float]]  # of validation and training images, in %, by the epochs finished
+
+
+def curves(path: Path) -> Curves:
+    """The looks at one training."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    of_training = next(name for name in rows[0] if name.startswith(TRAIN))
-    held_out = of_training.replace(TRAIN, "robust/monitor/")
-    seen = [100 * float(row[held_out]) for row in rows if row[held_out]]
-    train = [100 * float(row[of_training]) for row in rows if row[of_training]][-1]
-    best, last = max(seen), seen[-1]
+    train = next(name for name in rows[0] if name.startswith(TRAIN))
+    held_out = train.replace(TRAIN, "robust/monitor/")
+    looks = [row for row in rows if row[held_out]]
+    return {name: [100 * float(row[of]) for row in looks] for name, of in (("validation", held_out), ("train", train))}
+
+
+def summary(seen: Curves) -> Found:
+    """The best and the last of them."""
+    held_out, train = seen["validation"], seen["train"][-1]
+    best, last = max(held_out), held_out[-1]
     return {"best": best, "last": last, "fall": best - last, "train": train, "gap": train - last}
 
 
-def main(folder: Path, mark: str = "") -> None:
-    """Print the table, or fill that between these marks."""
-    found: dict[tuple[float, str], dict[int, Found]] = defaultdict(dict)
+def figure(found: dict[tuple[float, str], dict[int, Curves]], every: int, path: Path) -> None:
+    """The mean curves over seeds, with every seed's faintly behind them."""
+    with style():
+        drawing, axes = panels(2)
+        for axis, split in zip(axes, ("validation", "train"), strict=True):
+            for place, ((level, method), seeds) in enumerate(sorted(found.items())):
+                colour = "black" if not level else PALETTE[place - 1]
+                looks = [seen[split] for seen in seeds.values()]
+                epochs = [every * look for look in range(1, 1 + len(looks[0]))]
+                for one in looks:
+                    axis.plot(epochs, one, color=colour, alpha=0.2, linewidth=0.7)
+                mean = [fmean(values) for values in zip(*looks, strict=True)]
+                axis.plot(epochs, mean, color=colour, label=f"{method} {level:g}" if level else method)
+            axis.set(xlabel="epoch", title=f"{split} images", ylabel="robust accuracy, %")
+        axes[0].legend()
+        drawing.savefig(path, metadata={"Date": None})
+
+
+def main(folder: Path, mark: str = "", every: int = 5) -> None:
+    """Print the table, or fill that between these marks and draw the figure."""
+    found: dict[tuple[float, str], dict[int, Curves]] = defaultdict(dict)
     for job in read_jobs(folder)[0]:
         if job.status == "done":
-            found[job.sparsity_asked, job.method][job.seed] = looks(folder / job.run / "curves" / "metrics.csv")
-    dense = found.pop((0.0, "dense"))
-    head = ["%", "dense"]
-    columns = [list(dense.values())]
-    for (level, method), seeds in sorted(found.items()):
-        head.append(f"{method} {level:g}")
-        columns.append([seeds[seed] | {f"dense {k}": v for k, v in dense[seed].items()} for seed in sorted(seeds)])
-    rows = [[name, *(cell(column, key) for column in columns)] for name, key in ROWS]
-    rows += [
-        [f"{name}: more than dense", "", *(cell(column, key, f"dense {key}") for column in columns[1:])]
-        for name, key in ROWS
-        if key in ("best", "last", "fall", "gap")
+            found[job.sparsity_asked, job.method][job.seed] = curves(folder / job.run / "curves" / "metrics.csv")
+    dense = {seed: summary(seen) for seed, seen in sorted(found[0.0, "dense"].items())}
+    sparse = {
+        of: {seed: summary(seen) for seed, seen in sorted(seeds.items())}
+        for of, seeds in sorted(found.items())
+        if of[0]
+    }
+    columns = [
+        [seen | {f"dense {key}": value for key, value in dense[seed].items()} for seed, seen in seeds.items()]
+        for seeds in sparse.values()
     ]
-    text = table(head, rows)
-    write("cifar10.md", mark, text) if mark else print(text)
+    rows = [[name, *(cell(column, key) for column in (list(dense.values()), *columns))] for name, key in ROWS]
+    rows += [
+        [f"{name}, more than dense", "", *(cell(column, key, f"dense {key}") for column in columns)]
+        for name, key in ROWS
+        if key != "train"
+    ]
+    text = table(["%", "dense", *(f"{method} {level:g}" for level, method in sparse)], rows)
+    if not mark:
+        print(text)
+        return
+    write("cifar10.md", mark, text)
+    figure(found, every, ROOT / "docs" / "images" / f"{mark}.svg")
 
 
 if __name__ == "__main__":
