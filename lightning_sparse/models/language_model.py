@@ -52,7 +52,7 @@ class LanguageModel(Trained):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute and log the cross-entropy of one batch, in nats a token."""
         logits, targets = next_tokens(self, batch[0])
-        loss = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=PAD)
+        loss = _loss(logits, targets)
         self.log("train_loss", loss)
         return loss
 
@@ -61,7 +61,12 @@ class LanguageModel(Trained):
         logits, targets = next_tokens(self, batch[0])
         there = targets != PAD
         size = int(there.sum())
-        loss = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=PAD)
+        loss = _loss(logits, targets)
         right = (logits.argmax(dim=2) == targets)[there]
         self.log("val_loss", loss, batch_size=size)
         self.log("val_accuracy", right.float().mean(), batch_size=size, prog_bar=True)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    # Flat, because on a GPU torch has no deterministic form of the loss of several places at once.
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
