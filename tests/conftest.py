@@ -7,9 +7,21 @@ import pytest
 from lightning.fabric.utilities import registry
 
 import settings
+import warm_ranks
 
 # Each Trainer reads the metadata of all installed packages, to look for callbacks there: here only the first one does.
 registry.entry_points = cache(registry.entry_points)
+
+# See there: nothing differs but the time it takes.
+warm_ranks.warm()
+
+
+@pytest.fixture
+def cold_ranks():
+    """Spawn them, where that is what is tested."""
+    warm_ranks.cold()
+    yield
+    warm_ranks.warm()
 
 
 @pytest.fixture(params=settings.METHODS)
