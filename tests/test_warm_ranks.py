@@ -67,7 +67,7 @@ def test_several_ranks_of_a_command_are_told_which_and_end_with_the_first_that_f
     code = "import os, sys, time\nrank = int(os.environ['LOCAL_RANK'])\nprint(rank, os.environ['WORLD_SIZE'])\n"
     (tmp_path / "good.py").write_text(code)
     (tmp_path / "bad.py").write_text(code + "if rank == 1: sys.exit('refused')\ntime.sleep(60)\n")
-    of_process = {"cwd": tmp_path, "env": dict(os.environ), "ranks": 2, "seconds": 30}
+    of_process = {"cwd": tmp_path, "env": dict(os.environ), "each": warm_process.ranks(2), "seconds": 30}
     done = warm_process.run("good.py", **of_process)
     assert (done.returncode, sorted(done.stdout.splitlines())) == (0, ["0 2", "1 2"])
     done = warm_process.run("bad.py", **of_process)

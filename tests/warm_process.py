@@ -44,30 +44,30 @@ def _server():
     return server
 
 
-def run(module, *arguments, cwd, env, seconds=570, ranks=1):
+def run(module, *arguments, cwd, env, seconds=570, each=({},)):
     """Run a module, or a script by its path, as a command: return and raise what :func:`subprocess.run` does.
 
-    As several ``ranks`` it runs with the environment that Lightning's `strategy="ddp"` gives to the processes it starts.
+    It runs as often at once as ``each`` has dicts, which are more of an environment; the first that fails ends the others.
     """
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "seconds": seconds}
         asked |= {"out": str(out), "err": str(err)}
-        each = [asked | {"env": env | place} for place in _places(ranks)] if ranks > 1 else [asked]
-        print(json.dumps(each), file=server.stdin, flush=True)
+        print(json.dumps([asked | {"env": env | own} for own in each]), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired([module, *arguments], seconds, out.read_bytes(), err.read_bytes())
         return subprocess.CompletedProcess([module, *arguments], code, out.read_text(), err.read_text())
 
 
-def _places(ranks):
+def ranks(count):
+    """The environments in which Lightning's `strategy="ddp"` runs a script again, here for all of the processes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(ranks)}
-    return [meeting | {"LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
+    return [meeting | {"LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
 def _wait_for_a_command():

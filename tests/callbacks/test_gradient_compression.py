@@ -21,7 +21,7 @@ WEIGHTS, VECTORS = 64 * 60 + 60 * 30 + 30 * 10, 3 * 60 + 30 + 10
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compression")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = warm_process.run(str(SCRIPT), str(folder), cwd=folder, env=environment, ranks=2)
+    done = warm_process.run(str(SCRIPT), str(folder), cwd=folder, env=environment, each=warm_process.ranks(2))
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
