@@ -13,6 +13,7 @@ import os
 import pkgutil
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,17 +44,30 @@ def _server():
     return server
 
 
-def run(module, *arguments, cwd, env, seconds=570):
-    """Run a module, or a script by its path, as a command: return and raise what :func:`subprocess.run` does."""
+def run(module, *arguments, cwd, env, seconds=570, each=({},)):
+    """Run a module, or a script by its path, as a command: return and raise what :func:`subprocess.run` does.
+
+    It runs as often at once as ``each`` has dicts, which are more of an environment; the first that fails ends the others.
+    """
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "seconds": seconds}
-        print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=server.stdin, flush=True)
+        asked |= {"out": str(out), "err": str(err)}
+        print(json.dumps([asked | {"env": env | own} for own in each]), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired([module, *arguments], seconds, out.read_bytes(), err.read_bytes())
         return subprocess.CompletedProcess([module, *arguments], code, out.read_text(), err.read_text())
+
+
+def ranks(count):
+    """The environments in which Lightning's `strategy="ddp"` runs a script again, here for all of the processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
+    return [meeting | {"LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
 def _wait_for_a_command():
@@ -68,17 +82,27 @@ def _wait_for_a_command():
     assert len(threads) == 1, f"{len(threads)} threads, of which a fork keeps one"
     gc.freeze()  # a collection in a child then leaves them, and their pages, alone
     while line := sys.stdin.readline():
-        child = os.fork()
-        if child == 0:
-            return json.loads(line)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        children, worst = set(), 0
+        for asked in json.loads(line):
+            child = os.fork()
+            if child == 0:
+                return asked
+            children.add(child)
+        while children:
+            child, status = os.wait()
+            children.discard(child)
+            if status and not worst:  # the others would wait for it
+                worst = os.waitstatus_to_exitcode(status)
+                for left in children:
+                    os.kill(left, signal.SIGKILL)
+        print(worst, flush=True)
     sys.exit()
 
 
 def main():
     asked = _wait_for_a_command()
     signal.alarm(asked["seconds"])
-    write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    write = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for number, path in enumerate((os.devnull, asked["out"], asked["err"])):
         os.dup2(os.open(path, write if number else os.O_RDONLY), number)
     _as_if_started_now(asked)
@@ -105,6 +129,8 @@ def _as_if_started_now(asked):
     import numpy as np
     import torch
 
+    import warm_ranks
+
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
@@ -114,6 +140,8 @@ def _as_if_started_now(asked):
     sys.dont_write_bytecode = bool(asked["env"].get("PYTHONDONTWRITEBYTECODE"))
     np.random.seed()  # `random` does so itself
     torch.default_generator.seed()
+    warm_ranks.warm()
+    warm_ranks.serve_from_here()
 
 
 def _end(code):

@@ -144,10 +144,10 @@ def test_what_first_weights_show_to_be_out_of_reach_is_known_before_training():
 
 @pytest.fixture(scope="module")
 def sweep(command, tmp_path_factory):
-    """Five networks on two processes, of which one cannot be had."""
+    """Five networks, of which one cannot be had."""
     folder = tmp_path_factory.mktemp("sweep")
     arguments = ["--multirun", *QUICK, "compression=none,half,prune,quantise", "bits=0.1,0.02", "seed=0"]
-    done = command(*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=folder)
+    done = command(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, arguments, done
 

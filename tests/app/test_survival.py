@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import warm_process
 from lightning_sparse.results import records
 from lightning_sparse.results.launches import counts, not_started
 
@@ -122,10 +123,9 @@ def test_a_job_out_of_memory_costs_itself_and_is_tried_again_only_when_asked(com
     assert counts(folder)["trained"] == 2
 
 
-def test_a_full_disk_costs_what_did_not_fit(tmp_path):
+def test_a_full_disk_costs_what_did_not_fit(command, tmp_path):
     """No file may grow beyond so many bytes: the system then raises the error of a full disk."""
-    arguments = [sys.executable, "-m", "lightning_sparse", "--multirun", "model=lenet_300_100", "trainer.max_epochs=2"]
-    arguments += ["sparsity.final_sparsity=0.5,0.9", *BARE]
+    arguments = ["--multirun", "model=lenet_300_100", "trainer.max_epochs=2", "sparsity.final_sparsity=0.5,0.9", *BARE]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def launch(limit):
@@ -134,17 +134,16 @@ def test_a_full_disk_costs_what_did_not_fit(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
         return subprocess.run(
-            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=small_disk, check=False
-        )
+            [sys.executable, "-m", "lightning_sparse", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=small_disk, check=False,
+        )  # fmt: skip
 
     folder = tmp_path / "outputs" / "runs"
     full = launch(200_000)  # the jobs' own files fit; the checkpoints do not
     assert full.returncode == 1
     assert [job["status"] for job in stored(folder).values()] == ["failed", "failed"]
     assert not list(folder.glob("*/*.ckpt"))
-    enough = subprocess.run(
-        [*arguments, "retry_failed=true"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    enough = command(*arguments, "retry_failed=true", cwd=tmp_path)
     assert enough.returncode == 0, enough.stderr
     before = {path: path.read_bytes() for path in folder.glob("*/records.jsonl")}
     tight = launch(300)  # nothing fits: not even the log of what is skipped grows
@@ -154,23 +153,18 @@ def test_a_full_disk_costs_what_did_not_fit(tmp_path):
 
 
 def test_two_launches_at_once_share_the_work(tmp_path):
-    arguments = [sys.executable, "-m", "lightning_sparse", "--multirun", *BARE, "model=lenet_300_100", "seed=0,1,2"]
-    arguments += ["sparsity=dense,gradual_pruning", "trainer.max_epochs=3"]
+    arguments = ["--multirun", *BARE, "model=lenet_300_100", "seed=0,1,2", "sparsity=dense,gradual_pruning"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    outputs = [launch.communicate() for launch in both]
-    assert [launch.returncode for launch in both] == [0, 0], outputs
+    both = warm_process.run(
+        "lightning_sparse", *arguments, "trainer.max_epochs=3", cwd=tmp_path, env=environment, each=[{}, {}]
+    )
+    assert both.returncode == 0, both.stderr
     folder = tmp_path / "outputs" / "runs"
     found = counts(folder)
     assert (found["launches"], found["trained"], found["skipped"], found["cut"]) == (2, 6, 6, 0)
     assert all(max(rows(folder / name).values()) == 1 for name in stored(folder))
     assert max(rows(folder).values()) == 1
-    assert all(f"report: {folder / 'report.html'}" in out for out, _ in outputs)
+    assert both.stdout.count(f"report: {folder / 'report.html'}") == 2
 
 
 def test_a_terminated_launch_does_not_look_like_success(tmp_path):

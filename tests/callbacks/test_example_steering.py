@@ -178,6 +178,7 @@ def test_two_ranks_drop_the_same_images_and_draw_as_many(tmp_path):
     tests = str(Path(__file__).parent.parent)
     script = tmp_path / "steered.py"
     script.write_text(SCRIPT.format(tests=tests, folder=tmp_path))
+    # A cold start, by which Lightning itself starts the second process: other tests fork both.
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

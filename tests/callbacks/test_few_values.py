@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_avg_fn
 
 import settings
+import warm_process
 from lightning_sparse import GradualPruning, Quantise, RigL, Share, SparsityError
 
 FORMS = {
@@ -347,16 +346,14 @@ def test_arguments_out_of_range(make, message):
 
 # Two processes
 
-SCRIPT = Path(__file__).with_name("few_values_script.py")
+SCRIPT = Path(settings.__file__).with_name("few_values_script.py")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(settings.__file__).parent)}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = warm_process.run(str(SCRIPT), str(folder), cwd=folder, env=environment, each=warm_process.ranks(2))
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 

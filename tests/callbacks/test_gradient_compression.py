@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 from torch import nn
 
 import settings
+import warm_process
 from lightning_sparse import GradientCompression, GradualPruning, SparsityError
 
 SCRIPT = Path(settings.__file__).with_name("compression_script.py")
@@ -22,9 +21,7 @@ WEIGHTS, VECTORS = 64 * 60 + 60 * 30 + 30 * 10, 3 * 60 + 30 + 10
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compression")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder], cwd=folder, env=environment, capture_output=True, text=True, timeout=500
-    )
+    done = warm_process.run(str(SCRIPT), str(folder), cwd=folder, env=environment, each=warm_process.ranks(2))
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 

@@ -1,14 +1,13 @@
 """A training that is killed before its first epoch ends goes on within it, and becomes the one that was never stopped."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
+import warm_process
 import within_epoch_script as script
 from lightning_sparse import GradualPruning, OneShot, RigL, RobustnessMonitor, VarianceOfGradients
 from lightning_sparse.callbacks import epoch_checkpoint
@@ -41,10 +40,9 @@ def same_end(folder):
 
 
 def test_sixteen_kills_in_a_row_within_an_epoch_cost_two_batches_each(tmp_path):
-    ended = subprocess.run(
-        [sys.executable, script.__file__, tmp_path, "16"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = warm_process.run(script.__file__, str(tmp_path), "16", cwd=tmp_path, env=environment)
+    assert ended.returncode == 0, ended.stderr
     began = [line.split() for line in ended.stdout.splitlines() if line[:1].isdigit()]
     assert [int(step) for _, step in began] == [*range(0, 22, 2), 22, 24, 26, 28, 30, 32][: len(began)], ended.stdout
     same_end(tmp_path)

@@ -1,9 +1,11 @@
-"""Two real processes on the CPU: by script (one pair runs every method), and by spawn."""
+"""Two real processes on the CPU: by script (one pair runs every method), and by spawn.
+
+Both of a pair are forked with imports made, here and in other tests: but one spawn below is a real one, and
+test_example_steering.py has a script that Lightning starts again for its second process.
+"""
 
 import json
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 import settings
+import warm_process
 from lightning_sparse import BrainDevelopment, GradualPruning, Masks, OneShot, attach
 
 SCRIPT = Path(settings.__file__).with_name("ddp_script.py")
@@ -27,9 +30,7 @@ NAMES = ["body.0.weight", "body.3.weight", "head.weight"]
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder], cwd=folder, env=environment, capture_output=True, text=True, timeout=500
-    )
+    done = warm_process.run(str(SCRIPT), str(folder), cwd=folder, env=environment, each=warm_process.ranks(2))
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -113,7 +114,9 @@ def test_a_score_that_differs_between_ranks_stops_both_and_says_which(ranks):
 
 
 @pytest.mark.parametrize("method", [GradualPruning, BrainDevelopment])
-def test_after_a_spawned_fit_masks_and_history_are_in_the_main_process(method, loader, make_trainer, tmp_path):
+def test_after_a_spawned_fit_masks_and_history_are_in_the_main_process(method, loader, make_trainer, tmp_path, request):
+    if method is GradualPruning:
+        request.getfixturevalue("cold_ranks")
     model, callback = settings.Module(), method(0.9)
     trainer = make_trainer(callback, devices=2, strategy="ddp_spawn", max_epochs=2)
     trainer.fit(model, loader)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import kill_script
+import warm_process
 from lightning_sparse import GradualPruning, SparsityError, load_masks
 from settings import METHODS, SAFE, Module, batches
 
@@ -48,9 +47,8 @@ def test_resumed_in_the_middle_of_an_epoch_with_a_loader_that_has_a_state(method
 
 def test_killed_twice_and_started_again(tmp_path):
     for die_at in (13, 31, 0):
-        command = [sys.executable, kill_script.__file__, tmp_path, "brain", str(die_at)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=300, check=False)
+        command = [kill_script.__file__, str(tmp_path), "brain", str(die_at)]
+        ended = warm_process.run(*command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert ended.returncode == (-signal.SIGKILL if die_at else 0), ended.stderr
     assert same(torch.load(tmp_path / "end.pt", weights_only=True), kill_script.train("brain", "plain"))
 

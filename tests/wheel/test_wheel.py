@@ -91,6 +91,13 @@ def test_a_named_sweep_runs_from_the_wheel(fresh):
     python, cwd = fresh
     small = ["sparsity=dense,gradual_pruning", "sparsity.final_sparsity=0.9", "seed=0", "trainer.max_epochs=1"]
     tiny = ["model=lenet_300_100", "attack.images=40", "attack.steps=2", "saliency.images=10", "logger=none"]
+    tiny += [
+        "stability.images=20",
+        "stability.hessian_images=20",
+        "transfer.images=16",
+        "cost.images=40",
+        "vog.images=20",
+    ]
     printed = run(python, "-m", "lightning_sparse", "-cn", "quick", *small, *tiny, cwd=cwd)
     assert "2 jobs done" in printed
     assert (cwd / "outputs" / "quick" / "report.html").exists()
