@@ -45,11 +45,7 @@ def computed(operation, *args, **kwargs):
     tensors = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     some = any(isinstance(each, There) for each in tensors)
     to = kwargs.get("device")
-    here = {
-        **kwargs,
-        **({} if to is None else {"device": "cpu"}),
-        **({"pin_memory": False} if "pin_memory" in kwargs else {}),
-    }
+    here = dict(kwargs) if to is None else {**kwargs, "device": "cpu", "pin_memory": False}
     moves = name in ("aten::_to_copy", "aten::copy_")
     if not moves and name not in INDEXING and some:
         for each in tensors:

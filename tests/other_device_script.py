@@ -6,7 +6,6 @@ import logging
 import sys
 import warnings
 
-import other_device
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -14,6 +13,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 import lightning_sparse as ls
+import other_device
 import settings
 from lightning_sparse import measure
 from lightning_sparse.models import small_cnn
@@ -70,6 +70,10 @@ def fitted(make, there):
     return [_plain(weight.detach().cpu()) for weight in module.parameters()]
 
 
+def same_weights(some, others):
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
 def _plain(tensor):
     return getattr(tensor, "here", tensor)
 
@@ -78,7 +82,9 @@ IMAGES, LABELS = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed
 DATA = IMAGES, LABELS
 MEASURES = {
     "accuracy": lambda model: measure.measure_accuracy(model, DATA),
-    "robustness": lambda model: measure.measure_robustness(model, DATA, eps=[0.05], tier="sweep"),
+    "robustness": lambda model: measure.measure_robustness(
+        model, DATA, eps=[0.05], tier="monitor", attacks=["pgd", "apgd-dlr"]
+    ),
     "robustness in L2": lambda model: measure.measure_robustness(model, DATA, eps=[0.5], norm="L2", tier="monitor"),
     "transfer": lambda model: measure.measure_transfer(
         {"itself": measure.craft(model, DATA, eps=0.1)}, model, DATA, eps=0.1
@@ -87,7 +93,7 @@ MEASURES = {
     "Jacobian": lambda model: measure.measure_jacobian(model, DATA),
     "corruptions": lambda model: measure.measure_corruptions(model, DATA),
     "shifts": lambda model: measure.measure_shift_consistency(model, DATA),
-    "saliency": lambda model: measure.measure_saliency(model, (IMAGES[:10], LABELS[:10])),
+    "saliency": lambda model: measure.measure_saliency(model, (IMAGES[:4], LABELS[:4])),
     "description length": lambda model: measure.measure_description_length(model, DATA),
     "biases": lambda model: measure.measure_biases(model, DATA),
     "activity": lambda model: measure.measure_activations(model, DATA),
@@ -134,9 +140,7 @@ def main():
     library = other_device.register()
     found = {"mixed": mixed()}
     for name, make in CALLBACKS.items():
-        found[name] = tried(
-            lambda make=make: all(map(torch.equal, fitted(make, there=False), fitted(make, there=True), strict=True))
-        )
+        found[name] = tried(lambda make=make: same_weights(fitted(make, there=False), fitted(make, there=True)))
     net = trained()
     there = copy.deepcopy(net).to(other_device.DEVICE)
     for name, run in MEASURES.items():

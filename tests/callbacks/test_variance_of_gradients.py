@@ -271,6 +271,7 @@ class Other(LightningDataModule):
     ("vog", "message"),
     [
         (VarianceOfGradients(), r"probe=None .*write probe=\(images, labels\)"),
+        (VarianceOfGradients(probe()[0]), r"data is a Tensor, not images and labels: write \(images, labels\)"),
         (VarianceOfGradients((probe()[0] * 2, probe()[1])), r"images lie in \[0, 2\]"),
         (VarianceOfGradients((probe()[0], probe()[1] + 1)), "the model has 10 classes"),
         (VarianceOfGradients((torch.rand(4, 1, 9, 9), torch.zeros(4).long())), "mat1 and mat2"),

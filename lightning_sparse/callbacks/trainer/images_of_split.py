@@ -32,4 +32,4 @@ def probe_of(trainer: Trainer | None, probe: Data | None, most: int) -> tuple[Te
     """Return the images of a ``probe=``, or, without one, at most so many training images of the data module."""
     if probe is None and trainer is not None:
         return images_of_split(trainer, "train", most, argument="probe")
-    return images_and_labels(probe or ())
+    return images_and_labels(() if probe is None else probe)
