@@ -33,14 +33,17 @@ ROWS = [
 Curves = dict[str, list[float]]  # of validation and training images, in %, by the epochs finished
 
 
-def curves(path: Path) -> Curves:
-    """The looks at one training."""
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    train = next(name for name in rows[0] if name.startswith(TRAIN))
-    held_out = train.replace(TRAIN, "robust/monitor/")
-    looks = [row for row in rows if row[held_out]]
-    return {name: [100 * float(row[of]) for row in looks] for name, of in (("validation", held_out), ("train", train))}
+def curves(job: Path) -> Curves:
+    """The looks at one training; one that was stopped went on in another folder, from its last checkpoint."""
+    looks: dict[int, dict[str, str]] = {}
+    for part in sorted(job.glob("curves*/metrics.csv"), key=lambda path: (len(path.parent.name), path)):
+        with part.open() as file:
+            for row in csv.DictReader(file):
+                train = next(name for name in row if name.startswith(TRAIN))
+                if row[train]:
+                    looks[int(row["step"])] = row
+    names = {"validation": train.replace(TRAIN, "robust/monitor/"), "train": train}
+    return {split: [100 * float(look[name]) for _, look in sorted(looks.items())] for split, name in names.items()}
 
 
 def summary(seen: Curves) -> Found:
@@ -63,7 +66,9 @@ def figure(found: dict[tuple[float, str], dict[int, Curves]], every: int, path: 
                     axis.plot(epochs, one, color=colour, alpha=0.2, linewidth=0.7)
                 mean = [fmean(values) for values in zip(*looks, strict=True)]
                 axis.plot(epochs, mean, color=colour, label=f"{method} {level:g}" if level else method)
-            axis.set(xlabel="epoch", title=f"{split} images", ylabel="robust accuracy, %")
+            axis.set(
+                xlabel="epoch", title={"train": "training"}.get(split, split) + " images", ylabel="robust accuracy, %"
+            )
         axes[0].legend()
         drawing.savefig(path, metadata={"Date": None})
 
@@ -73,7 +78,7 @@ def main(folder: Path, mark: str = "", every: int = 5) -> None:
     found: dict[tuple[float, str], dict[int, Curves]] = defaultdict(dict)
     for job in read_jobs(folder)[0]:
         if job.status == "done":
-            found[job.sparsity_asked, job.method][job.seed] = curves(folder / job.run / "curves" / "metrics.csv")
+            found[job.sparsity_asked, job.method][job.seed] = curves(folder / job.run)
     dense = {seed: summary(seen) for seed, seen in sorted(found[0.0, "dense"].items())}
     sparse = {
         of: {seed: summary(seen) for seed, seen in sorted(seeds.items())}
