@@ -21,6 +21,7 @@ from lightning_sparse.drawing.style import PALETTE, panels, style
 from lightning_sparse.results.jobs import read_jobs
 
 TRAIN = "robust/monitor/train/"
+EVERY = 5  # epochs from look to look, as in sweeps/cifar10_robust.yaml
 ROWS = [
     ("best, validation", "best"),
     ("last, validation", "last"),
@@ -53,7 +54,7 @@ def summary(seen: Curves) -> Found:
     return {"best": best, "last": last, "fall": best - last, "train": train, "gap": train - last}
 
 
-def figure(found: dict[tuple[float, str], dict[int, Curves]], every: int, path: Path) -> None:
+def figure(found: dict[tuple[float, str], dict[int, Curves]], path: Path) -> None:
     """The mean curves over seeds, with every seed's faintly behind them."""
     with style():
         drawing, axes = panels(2)
@@ -61,7 +62,7 @@ def figure(found: dict[tuple[float, str], dict[int, Curves]], every: int, path: 
             for place, ((level, method), seeds) in enumerate(sorted(found.items())):
                 colour = "black" if not level else PALETTE[place - 1]
                 looks = [seen[split] for seen in seeds.values()]
-                epochs = [every * look for look in range(1, 1 + len(looks[0]))]
+                epochs = [EVERY * look for look in range(1, 1 + len(looks[0]))]
                 for one in looks:
                     axis.plot(epochs, one, color=colour, alpha=0.2, linewidth=0.7)
                 mean = [fmean(values) for values in zip(*looks, strict=True)]
@@ -73,7 +74,7 @@ def figure(found: dict[tuple[float, str], dict[int, Curves]], every: int, path: 
         drawing.savefig(path, metadata={"Date": None})
 
 
-def main(folder: Path, mark: str = "", every: int = 5) -> None:
+def main(folder: Path, mark: str = "") -> None:
     """Print the table, or fill that between these marks and draw the figure."""
     found: dict[tuple[float, str], dict[int, Curves]] = defaultdict(dict)
     for job in read_jobs(folder)[0]:
@@ -100,7 +101,7 @@ def main(folder: Path, mark: str = "", every: int = 5) -> None:
         print(text)
         return
     write("cifar10.md", mark, text)
-    figure(found, every, ROOT / "docs" / "images" / f"{mark}.svg")
+    figure(found, ROOT / "docs" / "images" / f"{mark}.svg")
 
 
 if __name__ == "__main__":
